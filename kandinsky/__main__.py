@@ -1,0 +1,8 @@
+"""`python -m kandinsky`."""
+
+import sys
+
+from kandinsky.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

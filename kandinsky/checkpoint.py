@@ -1,0 +1,240 @@
+"""Reading weights: shapes first, then tensor by tensor straight to dtype and device, strictly.
+
+A module is built on the meta device, the file's keys and shapes are compared with it before a byte of weights is read,
+and each tensor then goes from the (memory-mapped) file to its place without a second copy. Both published forms are
+read: `.pt` through `torch.load(weights_only=True, mmap=True)` and `.safetensors`, whole or sharded.
+Nothing here knows of the hub (see `hub`).
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kandinsky.config import DiTConfig
+from kandinsky.model.attention import torch_sdpa
+from kandinsky.model.dit import DiT
+from kandinsky.model.grouping import Attend
+
+PATCH_SIZE = (1, 2, 2)
+"""Of every published checkpoint; the only size of the DiT that shapes do not tell."""
+
+
+class CheckpointError(ValueError):
+    """A weight file that is damaged or belongs to something else; the message names the file and the keys."""
+
+
+class Checkpoint(ABC):
+    """Names and shapes of the tensors in a checkpoint, and access to each."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @abstractmethod
+    def tensor(self, name: str, device: torch.device) -> Tensor:
+        """The tensor called `name`, on `device`, in the file's dtype."""
+
+
+class _TorchFile(Checkpoint):
+    """A `.pt` state dict, memory-mapped."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (
+            Exception
+        ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... depending on where the file ends
+            raise CheckpointError(f"{path} is truncated or not a PyTorch state dict: {_first_line(error)}") from error
+        if not isinstance(self._state, dict) or not all(isinstance(value, Tensor) for value in self._state.values()):
+            raise CheckpointError(f"{path} is not a state dict: expected a mapping from names to tensors")
+        self.shapes = {name: tuple(value.shape) for name, value in self._state.items()}
+
+    def tensor(self, name: str, device: torch.device) -> Tensor:
+        return self._state[name].to(device)
+
+
+class _SafetensorsFiles(Checkpoint):
+    """One or several `.safetensors` files as one state dict."""
+
+    def __init__(self, path: Path, files: list[Path]):
+        self.path = path
+        self._file_of: dict[str, Path] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            with _opened(file, "cpu") as handle:
+                for name in handle.keys():  # noqa: SIM118  # not a mapping: safe_open has keys() only
+                    self._file_of[name] = file
+                    shapes[name] = tuple(handle.get_slice(name).get_shape())
+        self.shapes = shapes
+
+    def tensor(self, name: str, device: torch.device) -> Tensor:
+        with _opened(self._file_of[name], str(device)) as handle:
+            return handle.get_tensor(name)
+
+
+@contextmanager
+def _opened(file: Path, device: str) -> Iterator[safe_open]:
+    try:
+        with safe_open(file, framework="pt", device=device) as handle:
+            yield handle
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint's names and shapes; no weights are read yet.
+
+    Args:
+        path: a `.pt` or `.safetensors` file, or a folder with the `.safetensors` files of a diffusers or
+            transformers model.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        CheckpointError: the file is truncated, or not a checkpoint.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"weights not found: {path}")
+    if path.is_dir():
+        return _SafetensorsFiles(path, _folder_files(path))
+    if path.suffix == ".safetensors":
+        return _SafetensorsFiles(path, [path])
+    return _TorchFile(path)
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: those that its index names, or the only one."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(f"weights not found: {folder / missing[0]} (named by {index.name})")
+        return [folder / name for name in names]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"weights not found: no .safetensors file in {folder}")
+    return files[:1]
+
+
+def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
+    """The `config.json` of a diffusers or transformers model folder, which says under `key` that it is `expected`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: it is not JSON, or describes another model.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"model configuration not found: {path}")
+    try:
+        config = json.loads(path.read_text())
+        found = config.get(key)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a model configuration: {error}") from error
+    if found != expected:
+        raise CheckpointError(f"{path} describes {key}={found!r}, not {expected!r}")
+    return config
+
+
+def check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: names the file and the first missing, unexpected and mis-shaped key.
+    """
+    shapes = checkpoint.shapes
+    complaints = []
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
+    reshaped = [name for name in expected if name in shapes and shapes[name] != expected[name]]
+    if missing:
+        complaints.append(f"{len(missing)} missing, first {missing[0]!r}")
+    if unexpected:
+        complaints.append(f"{len(unexpected)} unexpected, first {unexpected[0]!r}")
+    if reshaped:
+        name = reshaped[0]
+        complaints.append(f"{len(reshaped)} mis-shaped, first {name!r}: file {shapes[name]}, model {expected[name]}")
+    if complaints:
+        raise CheckpointError(f"{checkpoint.path} does not fit the model: keys {'; '.join(complaints)}")
+
+
+def load_weights(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    aliases: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> None:
+    """Fill a module that was built on the meta device.
+
+    Args:
+        aliases: names in the module that share the tensor of another name (tied weights), and need not be in the file.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit, or is damaged.
+    """
+    tied = {name: source for name, source in (aliases or {}).items() if name not in checkpoint.shapes}
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items() if name not in tied}
+    check_fit(checkpoint, expected)
+    state = {}
+    for name in tqdm(expected, desc=f"loading {checkpoint.path.name}", disable=not progress, leave=False):
+        value = checkpoint.tensor(name, device)
+        state[name] = value.to(dtype) if value.is_floating_point() else value
+    state |= {name: state[source] for name, source in tied.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
+    assert not left, f"still without weights: {left}"
+    module.requires_grad_(False).eval()
+
+
+def dit_config(checkpoint: Checkpoint) -> DiTConfig:
+    """Sizes of the DiT, read off the shapes in its checkpoint.
+
+    Raises:
+        CheckpointError: a key of a DiT is not there.
+    """
+    shapes = checkpoint.shapes
+
+    def size(name: str, axis: int) -> int:
+        if name not in shapes:
+            raise CheckpointError(f"{checkpoint.path} is not a Kandinsky 4 DiT: key {name!r} is missing")
+        return shapes[name][axis]
+
+    patch = PATCH_SIZE[0] * PATCH_SIZE[1] * PATCH_SIZE[2]
+    blocks = {name.split(".")[1] for name in shapes if name.startswith("transformer_blocks.")}
+    time_axis, height_axis, width_axis = (2 * size(f"rope_embeddings.args_{axis}", 1) for axis in range(3))
+    return DiTConfig(
+        in_visual_dim=size("visual_embeddings.in_layer.weight", 1) // patch,
+        in_text_dim=size("text_embeddings.in_layer.weight", 1),
+        out_visual_dim=size("out_layer.out_layer.weight", 0) // patch,
+        time_dim=size("time_embeddings.out_layer.weight", 0),
+        patch_size=PATCH_SIZE,
+        model_dim=size("visual_embeddings.in_layer.weight", 0),
+        ff_dim=size("transformer_blocks.0.0.feed_forward.in_layer.weight", 0),
+        num_blocks=len(blocks),
+        axes_dims=(time_axis, height_axis, width_axis),
+    )
+
+
+def load_dit(
+    path: Path, *, device: torch.device, dtype: torch.dtype, attend: Attend = torch_sdpa, progress: bool = False
+) -> DiT:
+    """The DiT with its weights on `device` in `dtype`; its sizes come from the checkpoint."""
+    checkpoint = open_checkpoint(path)
+    with torch.device("meta"):
+        dit = DiT(dit_config(checkpoint), attend=attend)
+    load_weights(dit, checkpoint, device=device, dtype=dtype, progress=progress)
+    return dit

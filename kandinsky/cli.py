@@ -1,0 +1,116 @@
+"""The `kandinsky` command: arguments to factory to pipeline.
+
+Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted. Heavy imports wait until the arguments are parsed, so
+that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+DEMO_PROMPT = (
+    "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
+    "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
+)
+"""The published demonstration's prompt."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="kandinsky", description="Kandinsky 4.0 T2V Flash: text to video.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    generate = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
+    add_generate_arguments(generate)
+    random_weights = commands.add_parser(
+        "random-weights",
+        help="write a model set of random weights",
+        description="Write a complete model set of random weights in the published layout.",
+    )
+    random_weights.add_argument(
+        "size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests"
+    )
+    random_weights.add_argument("folder")
+    random_weights.add_argument("--seed", type=int, default=0)
+    random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
+    parsed = parser.parse_args(arguments)
+    return run(_generate if parsed.command == "generate" else _random_weights, parsed)
+
+
+def generate_main(arguments: Sequence[str] | None = None) -> int:
+    """`run_inference_distil.py`: the same as `kandinsky generate`."""
+    parser = argparse.ArgumentParser(description="Make a video from a prompt; without arguments, the published demo.")
+    add_generate_arguments(parser)
+    return run(_generate, parser.parse_args(arguments))
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `generate`; their defaults are the published demonstration."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.add_argument("--text", default=DEMO_PROMPT, help="the prompt")
+    parser.add_argument("--save-path", help="file to write; default ./test.mp4, or ./test.png for an image")
+    parser.add_argument("--seed", type=int, default=42, help="same seed, same video")
+    parser.add_argument("--time-length", type=int, default=12, help="seconds; 0 makes an image")
+    parser.add_argument("--width", type=int, default=672, help="pixels")
+    parser.add_argument("--height", type=int, default=384, help="pixels")
+    parser.add_argument(
+        "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
+    )
+    parser.add_argument("--device", default="cuda:0", help="where everything runs: cuda:0, cpu, mps")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    # torch.distributed.launch passes this one; the rank itself comes from the environment.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespace) -> int:
+    """Run `command`, turning errors that a user can mend into one message and an exit code."""
+    from kandinsky.checkpoint import CheckpointError
+    from kandinsky.video_io import VideoError
+
+    try:
+        command(parsed)
+    except (CheckpointError, FileNotFoundError, VideoError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _generate(parsed: argparse.Namespace) -> None:
+    from PIL.Image import Image
+
+    from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.pipeline import GenerationResult
+    from kandinsky.request import check_request
+    from kandinsky.video_io import write_image
+    from kandinsky.video_shape import VideoShape
+
+    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width)
+    save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
+    # Checked here too, because the pipeline's own check comes after its weights are loaded.
+    (job,) = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed).jobs
+    pipe = get_T2V_pipeline(parsed.device, cache_dir=parsed.weights, progress=not parsed.no_progress)
+    result = pipe(job.prompt, save_path, 1, shape.seconds, shape.width, shape.height, job.seed)
+    if result is None:
+        return
+    if shape.is_image:
+        assert isinstance(result, list) and isinstance(result[0], Image) and job.path is not None
+        write_image(result[0], job.path)
+        print(f"{job.path}: {shape.width}x{shape.height} image, seed {job.seed}")
+        return
+    assert isinstance(result, GenerationResult)
+    size = f"{shape.width}x{shape.height}"
+    print(f"{result.path}: {result.num_frames} frames of {size} at {result.fps} fps, seed {result.seed}")
+    for stage, seconds in result.timings.items():
+        memory = result.peak_memory.get(stage)
+        print(f"{stage:>8} {seconds:8.3f} s" + (f", peak {memory / 2**30:.2f} GiB" if memory else ""))
+
+
+def _random_weights(parsed: argparse.Namespace) -> None:
+    from kandinsky.random_weights import make_random_weights
+
+    print(make_random_weights(parsed.folder, parsed.size, seed=parsed.seed, device=parsed.device))

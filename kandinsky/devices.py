@@ -1,0 +1,68 @@
+"""Where each module runs and in which dtype, checked before anything is loaded."""
+
+from collections.abc import Mapping
+
+import torch
+
+MODULES = ("dit", "vae", "text_embedder")
+KINDS = ("cpu", "cuda", "mps")
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def check_device_map(device_map: str | torch.device | Mapping[str, str | torch.device]) -> dict[str, torch.device]:
+    """A device for each of `dit`, `vae`, `text_embedder`; the argument is left as it is.
+
+    Raises:
+        ValueError: empty, an unknown or missing key, or a device that does not exist here.
+    """
+    if isinstance(device_map, str | torch.device):
+        return dict.fromkeys(MODULES, check_device(device_map, "device_map"))
+    if not isinstance(device_map, Mapping):
+        raise ValueError(
+            f"device_map={device_map!r}: allowed is a device, or a mapping with the keys {', '.join(MODULES)}"
+        )
+    wrong = [f"unknown key {key!r}" for key in device_map if key not in MODULES]
+    wrong += [f"missing key {key!r}" for key in MODULES if key not in device_map]
+    if wrong:
+        raise ValueError(f"device_map={dict(device_map)!r}: {', '.join(wrong)}; the keys are {', '.join(MODULES)}")
+    return {key: check_device(device_map[key], f"device_map[{key!r}]") for key in MODULES}
+
+
+def check_device(value: object, name: str) -> torch.device:
+    """`value` as a device of this machine, with its index.
+
+    Raises:
+        ValueError: names what is available.
+    """
+    try:
+        device = torch.device(value)  # type: ignore[arg-type]  # a wrong type is one of the errors answered below
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in KINDS:
+        raise ValueError(f"{name}={value!r} is not a device; allowed here: {available()}")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "mps":
+        exists = torch.backends.mps.is_available()
+    else:
+        exists = (device.index or 0) < torch.cuda.device_count()
+    if not exists:
+        raise ValueError(f"{name}={value!r} does not exist on this machine; allowed here: {available()}")
+    return torch.device(device.type, device.index or 0)
+
+
+def available() -> str:
+    """Devices of this machine, for messages."""
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return ", ".join([*names, "mps"] if torch.backends.mps.is_available() else names)
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a dtype that the model does not run in."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: allowed are None, {', '.join(map(str, DTYPES))}")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,0 +1,122 @@
+"""`get_T2V_pipeline`: the only place that knows everything.
+
+It checks its arguments, finds the weights, loads each module where it is to run, and hands them to the pipeline.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from kandinsky.checkpoint import CheckpointError, load_dit
+from kandinsky.conf_file import ConfFile, read_conf
+from kandinsky.config import MODEL_SETS, ModelSet
+from kandinsky.devices import check_device_map, check_dtype, default_dtype
+from kandinsky.hub import locate
+from kandinsky.model.attention import check_attention, choose_attention
+from kandinsky.parallel import Ranks
+from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.sampler import Schedule
+from kandinsky.text_encoder import load_text_encoder
+from kandinsky.vae import load_vae
+
+
+def get_T2V_pipeline(  # noqa: N802  # the published name
+    device_map: str | torch.device | Mapping[str, str | torch.device],
+    resolution: int = 512,
+    cache_dir: str | os.PathLike[str] = "./weights/",
+    dit_path: str | os.PathLike[str] | None = None,
+    text_encoder_path: str | os.PathLike[str] | None = None,
+    tokenizer_path: str | os.PathLike[str] | None = None,
+    vae_path: str | os.PathLike[str] | None = None,
+    scheduler_path: str | os.PathLike[str] | None = None,
+    conf_path: str | os.PathLike[str] | None = None,
+    *,
+    attention: str = "auto",
+    dtype: torch.dtype | None = None,
+    local_files_only: bool = False,
+    revision: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Kandinsky4T2VPipeline:
+    """Load the model set and return the pipeline.
+
+    Args:
+        device_map: a device for everything, or a mapping with `dit`, `vae` and `text_embedder`.
+        resolution: of the model set; 512.
+        cache_dir: where the weights stand; what is missing is downloaded there.
+        dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
+            `conf_path` and `cache_dir`.
+        conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
+        attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto".
+        dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
+        local_files_only: never ask the hub.
+        revision: branch, tag or commit for each hub repository, e.g. `{"THUDM/CogVideoX-5b": "main"}`.
+        progress: show progress bars, here and in calls.
+
+    Raises:
+        ValueError: an argument is not what it may be; nothing has been loaded.
+        FileNotFoundError: weights are missing and cannot be downloaded.
+        CheckpointError: a weight file is damaged or belongs to something else.
+    """
+    devices = check_device_map(device_map)
+    check_dtype(dtype)
+    check_attention(attention)
+    conf = read_conf(conf_path)
+    model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
+    explicit = {
+        "dit": dit_path,
+        "text_encoder": text_encoder_path,
+        "tokenizer": tokenizer_path,
+        "vae": vae_path,
+        "scheduler": scheduler_path,
+    }
+    paths = locate(
+        Path(cache_dir),
+        model_set=model_set,
+        given={**conf.paths, **{name: Path(path) for name, path in explicit.items() if path is not None}},
+        local_files_only=local_files_only,
+        revision=_check_revision(revision, model_set),
+    )
+    schedule = _load_schedule(paths.scheduler)
+    ranks = Ranks.current()
+    progress = progress and ranks.is_main
+
+    def place(module: str) -> dict:
+        return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
+
+    text_encoder = vae = None
+    if ranks.is_main:
+        tokens = model_set.text_tokens
+        text_encoder = load_text_encoder(
+            paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
+        )
+        vae = load_vae(paths.vae, **place("vae"))
+    dit = load_dit(paths.dit, attend=choose_attention(attention, devices["dit"]), **place("dit"))
+    conf.check_sizes(dit.config)
+    return Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, progress=progress)
+
+
+def _model_set(resolution: int, conf: ConfFile) -> ModelSet:
+    if resolution not in MODEL_SETS:
+        raise ValueError(f"resolution={resolution!r}: allowed is {', '.join(map(str, MODEL_SETS))}")
+    model_set = MODEL_SETS[resolution]
+    return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
+
+
+def _check_revision(revision: Mapping[str, str] | None, model_set: ModelSet) -> Mapping[str, str]:
+    repositories = (model_set.dit_repository, model_set.components_repository)
+    unknown = [name for name in revision or {} if name not in repositories]
+    if unknown:
+        raise ValueError(f"revision names {unknown[0]!r}; the repositories are {', '.join(repositories)}")
+    return revision or {}
+
+
+def _load_schedule(path: Path) -> Schedule:
+    file = path / "scheduler_config.json" if path.is_dir() else path
+    try:
+        return Schedule.from_config(json.loads(file.read_text()))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(f"{file} is not a scheduler configuration: {error!r}") from error

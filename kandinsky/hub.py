@@ -1,0 +1,121 @@
+"""Where each weight file is: given, standing in `cache_dir`, or downloaded there from the hub.
+
+Files that stand are used without asking the hub. What is missing is downloaded by one process; others that start at
+the same time wait at a lock in `cache_dir` and then find the files standing.
+"""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+from filelock import FileLock
+
+from kandinsky.config import ModelSet
+
+
+@dataclass(frozen=True)
+class WeightPaths:
+    """Files and folders of one model set."""
+
+    dit: Path
+    text_encoder: Path
+    tokenizer: Path
+    vae: Path
+    scheduler: Path
+
+
+COMPONENTS = tuple(WeightPaths.__dataclass_fields__)
+_MARKS = {
+    "text_encoder": ("config.json", "*.safetensors"),
+    "vae": ("config.json", "*.safetensors"),
+    "tokenizer": ("spiece.model",),
+    "scheduler": ("scheduler_config.json",),
+}
+"""What has to be in a component's folder for it to count as standing."""
+
+
+def locate(
+    cache_dir: Path,
+    *,
+    model_set: ModelSet,
+    given: Mapping[str, Path],
+    local_files_only: bool,
+    revision: Mapping[str, str],
+) -> WeightPaths:
+    """Paths of all components, downloading what neither is given nor stands in `cache_dir`.
+
+    Args:
+        given: explicit path of any component; never downloaded.
+        local_files_only: do not ask the hub.
+        revision: branch, tag or commit for each hub repository.
+
+    Raises:
+        FileNotFoundError: a given path does not exist, or something is missing and cannot be downloaded.
+    """
+    for name, path in given.items():
+        if not path.exists():
+            raise FileNotFoundError(f"{name} not found at {path}, the path that was given for it")
+    missing = [name for name in COMPONENTS if name not in given and not _stands(cache_dir, name, model_set)]
+    if missing and local_files_only:
+        raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, "local_files_only=True forbids downloading"))
+    if missing:
+        _download(cache_dir, missing, model_set, revision)
+    return WeightPaths(**{name: given.get(name) or _path(cache_dir, name, model_set) for name in COMPONENTS})
+
+
+def _path(cache_dir: Path, name: str, model_set: ModelSet) -> Path:
+    if name != "dit":
+        return cache_dir / name
+    published = cache_dir / model_set.dit_file
+    converted = published.with_suffix(".safetensors")
+    return converted if converted.exists() and not published.exists() else published
+
+
+def _stands(cache_dir: Path, name: str, model_set: ModelSet) -> bool:
+    path = _path(cache_dir, name, model_set)
+    if name == "dit":
+        return path.is_file()
+    return all(any(path.glob(mark)) for mark in _MARKS[name])
+
+
+def _download(cache_dir: Path, missing: list[str], model_set: ModelSet, revision: Mapping[str, str]) -> None:
+    from huggingface_hub import constants, hf_hub_download, snapshot_download
+
+    try:
+        _check_reachable(constants.ENDPOINT)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / ".download.lock"):
+            missing = [name for name in missing if not _stands(cache_dir, name, model_set)]
+            folders = [f"{name}/*" for name in missing if name != "dit"]
+            if "dit" in missing:
+                repository = model_set.dit_repository
+                hf_hub_download(repository, model_set.dit_file, local_dir=cache_dir, revision=revision.get(repository))
+            if folders:
+                repository = model_set.components_repository
+                wanted = revision.get(repository)
+                snapshot_download(repository, allow_patterns=folders, local_dir=cache_dir, revision=wanted)
+    except (
+        Exception
+    ) as error:  # the hub raises its own, the HTTP library's and the system's errors: all mean "not downloaded"
+        reason = f"download failed: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, reason)) from error
+
+
+def _check_reachable(endpoint: str) -> None:
+    """Fail at once where the hub's name does not resolve: its client would retry for half a minute."""
+    if not getproxies():  # behind a proxy, names are the proxy's to resolve
+        socket.getaddrinfo(urlparse(endpoint).hostname, None)
+
+
+def _what_to_do(cache_dir: Path, missing: list[str], model_set: ModelSet, reason: str) -> str:
+    lines = [f"weights are missing in {cache_dir} ({reason}). Put there:"]
+    for name in missing:
+        if name == "dit":
+            lines.append(f"  {model_set.dit_file}  from {model_set.dit_repository}")
+        else:
+            lines.append(f"  {name}/  ({', '.join(_MARKS[name])})  from {model_set.components_repository}")
+    lines.append("To try everything without them, use the embedded tiny random weights: --weights weights/tiny")
+    return "\n".join(lines)

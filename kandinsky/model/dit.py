@@ -1,0 +1,201 @@
+"""The MMDiT transformer of Kandinsky 4.0 T2V Flash as one flat token stream.
+
+Legend:  visual: [T, H, W, C] latents (clips concatenated along T)      text: [text_tokens, in_text_dim] (likewise)
+         tokens: [tokens, model_dim], see `layout` for their order      time_embed: [..., clips, time_dim]
+
+What does not change between steps (text tokens, RoPE table, the modulation of every timestep) is computed once, in
+`DiT.prepare`; `DiT.step` then asks the device for nothing. `DiT.forward` is both together, and differentiable.
+Sequence lengths are Python ints. Attention is a callable, given by whoever builds the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from kandinsky.config import DiTConfig
+from kandinsky.model.attention import torch_sdpa
+from kandinsky.model.grouping import Attend, attend_clips
+from kandinsky.model.layers import (
+    NORM_EPS,
+    FeedForward,
+    Modulation,
+    ModulationLayer,
+    OutLayer,
+    Residual,
+    SelfAttention,
+    TextEmbeddings,
+    TimeEmbeddings,
+    VisualEmbeddings,
+    add_norm,
+    add_residual,
+)
+from kandinsky.model.layout import Clip, TokenLayout
+from kandinsky.model.rope import RoPE3D
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of one call shares.
+
+    Args:
+        layout: clips in the stream.
+        text: text tokens of each clip, `[text_tokens, model_dim]`.
+        rope: (cos, sin), float32 `[tokens, head_dim / 2, 2]`.
+        modulation: `[steps, transformer blocks, segments, 6, model_dim]`.
+        out_modulation: `[steps, clips, 2, model_dim]`.
+        segment_lengths: rows of the stream that share a modulation.
+        attend: `(qkv [tokens, 3, heads, head_dim], dilated=bool) -> [tokens, heads, head_dim]`.
+    """
+
+    layout: TokenLayout
+    text: tuple[Tensor, ...]
+    rope: Tensor
+    modulation: Tensor
+    out_modulation: Tensor
+    segment_lengths: tuple[int, ...]
+    attend: Callable[..., Tensor]
+
+
+class TransformerBlock(nn.Module):
+    """Attention over visual and text tokens together, then a feed-forward; all but the modulation is shared by both."""
+
+    def __init__(self, config: DiTConfig, *, dilated: bool):
+        super().__init__()
+        self.dilated = dilated
+        self.visual_modulation = ModulationLayer(config.time_dim, config.model_dim)
+        self.text_modulation = ModulationLayer(config.time_dim, config.model_dim)
+        self.self_attention_norm = nn.LayerNorm(config.model_dim, eps=NORM_EPS)
+        self.self_attention = SelfAttention(config.model_dim, config.head_dim)
+        self.feed_forward_norm = nn.LayerNorm(config.model_dim, eps=NORM_EPS)
+        self.feed_forward = FeedForward(config.model_dim, config.ff_dim)
+
+    def modulation(self, time_embed: Tensor) -> Tensor:
+        """`[..., clips, time_dim]` -> `[..., segments, 6, model_dim]`, segments in stream order."""
+        pair = (self.visual_modulation(time_embed), self.text_modulation(time_embed))
+        return torch.stack(pair, dim=-3).flatten(-4, -3)
+
+    def forward(
+        self, tokens: Tensor, residual: Residual | None, modulation: Tensor, context: Context
+    ) -> tuple[Tensor, Residual]:
+        """The stream with the attention added, and the feed-forward's output still to be added.
+
+        Args:
+            tokens: `[tokens, model_dim]`.
+            residual: what the block before left to be added.
+            modulation: `[segments, 6, model_dim]`.
+        """
+        lengths = context.segment_lengths
+        attention, feed_forward = (Modulation(*terms.unbind(1)) for terms in modulation.split(3, dim=1))
+        tokens, normed = add_norm(tokens, residual, self.self_attention_norm, attention.shift, attention.scale, lengths)
+        qkv = self.self_attention.query_key_value(normed, context.rope)
+        attended = context.attend(qkv, dilated=self.dilated).flatten(1)
+        residual = Residual(self.self_attention.output_layer(attended), attention.gate)
+        tokens, normed = add_norm(
+            tokens, residual, self.feed_forward_norm, feed_forward.shift, feed_forward.scale, lengths
+        )
+        return tokens, Residual(self.feed_forward(normed), feed_forward.gate)
+
+
+class DiT(nn.Module):
+    """Velocity of latents at a timestep, given text.
+
+    Args:
+        config: sizes.
+        attend: full attention of one sequence, a row of `attention.BACKENDS` or anything with that signature.
+    """
+
+    def __init__(self, config: DiTConfig, *, attend: Attend = torch_sdpa):
+        super().__init__()
+        self.config = config
+        self.attend = attend
+        self.time_embeddings = TimeEmbeddings(config.model_dim, config.time_dim)
+        self.text_embeddings = TextEmbeddings(config.in_text_dim, config.model_dim)
+        self.visual_embeddings = VisualEmbeddings(config)
+        self.rope_embeddings = RoPE3D(config.axes_dims)
+        self.transformer_blocks = nn.ModuleList(
+            nn.ModuleList((TransformerBlock(config, dilated=False), TransformerBlock(config, dilated=True)))
+            for _ in range(config.num_blocks)
+        )
+        self.out_layer = OutLayer(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.visual_embeddings.in_layer.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.visual_embeddings.in_layer.weight.device
+
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """All transformer blocks in the order in which they run: local, global, local, ..."""
+        return [block for pair in self.transformer_blocks for block in pair]  # type: ignore[union-attr]
+
+    def layout(self, grid: tuple[int, int, int], text_tokens: int) -> TokenLayout:
+        """Layout of one clip whose latents are `grid` (T, H, W)."""
+        frames, rows, columns = (size // patch for size, patch in zip(grid, self.config.patch_size, strict=True))
+        return TokenLayout((Clip((frames, rows, columns), text_tokens),))
+
+    def prepare(self, text: Tensor, times: Tensor, layout: TokenLayout) -> Context:
+        """What all steps of a call share.
+
+        Args:
+            text: `[text_tokens, in_text_dim]`, clips concatenated.
+            times: integer timesteps `[steps, clips]`.
+            layout: of the token stream.
+        """
+        time_embed = self.time_embeddings(times)
+        return Context(
+            layout=layout,
+            text=self.text_embeddings(text).split([clip.text_tokens for clip in layout.clips]),
+            rope=self.rope_embeddings(layout),
+            modulation=torch.stack([block.modulation(time_embed) for block in self.blocks], dim=1),
+            out_modulation=self.out_layer.modulation(time_embed),
+            segment_lengths=layout.segment_lengths,
+            attend=partial(attend_clips, layout=layout, attend=self.attend),
+        )
+
+    def embed(self, visual: Tensor, context: Context) -> Tensor:
+        """Latents `[T, H, W, C]` and the context's text to the token stream `[tokens, model_dim]`."""
+        visual_tokens = self.visual_embeddings(visual).split([clip.visual_tokens for clip in context.layout.clips])
+        return torch.cat([part for pair in zip(visual_tokens, context.text, strict=True) for part in pair])
+
+    def transform(self, tokens: Tensor, context: Context, index: int) -> Tensor:
+        """All transformer blocks at the context's timestep `index`, `[tokens, model_dim]` to the same."""
+        residual = None
+        for block, modulation in zip(self.blocks, context.modulation[index], strict=True):
+            tokens, residual = block(tokens, residual, modulation, context)
+        assert residual is not None
+        return add_residual(tokens, residual, context.segment_lengths)
+
+    def project(self, tokens: Tensor, context: Context, index: int) -> Tensor:
+        """The token stream to the velocity `[T, H, W, out_visual_dim]`."""
+        clips = context.layout.clips
+        visual = tokens.split(context.layout.segment_lengths)[::2]
+        lengths = tuple(clip.visual_tokens for clip in clips)
+        shift, scale = context.out_modulation[index].unbind(1)
+        _, normed = add_norm(torch.cat(visual), None, self.out_layer.norm, shift, scale, lengths)
+        patches = self.out_layer.out_layer(normed).split(lengths)
+        return torch.cat([self.out_layer.unpatch(part, clip.grid) for part, clip in zip(patches, clips, strict=True)])
+
+    def step(self, visual: Tensor, context: Context, index: int) -> Tensor:
+        """Velocity `[T, H, W, out_visual_dim]` of latents `[T, H, W, in_visual_dim]` at timestep `index`."""
+        tokens = self.transform(self.embed(visual, context), context, index)
+        return self.project(tokens, context, index)
+
+    def forward(self, visual: Tensor, text: Tensor, time: Tensor, layout: TokenLayout | None = None) -> Tensor:
+        """Velocity of one call.
+
+        Args:
+            visual: `[T, H, W, in_visual_dim]`.
+            text: `[text_tokens, in_text_dim]`.
+            time: integer timestep of each clip, `[clips]`.
+            layout: needed for several clips or groups; by default one clip with full attention.
+        """
+        if layout is None:
+            frames, rows, columns, _ = visual.shape
+            layout = self.layout((frames, rows, columns), len(text))
+        return self.step(visual, self.prepare(text, time[None], layout), 0)

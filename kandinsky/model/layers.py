@@ -1,0 +1,185 @@
+"""The layers of the DiT; module names are those of the published checkpoint, which therefore loads strictly.
+
+Legend:  tokens, normed: [tokens, model_dim]     segments: runs of rows that share a modulation (see `layout`)
+         shift, scale, gate: [segments, model_dim]     qkv: [tokens, 3, heads, head_dim]
+
+Numeric habits of the published code (bfloat16 autocast), kept: Linears in the weights' dtype; LayerNorm, modulation and
+RoPE in float32 with one rounding at the end; query and key are rounded after their norm, before RoPE.
+Source: MMDiT (arXiv 2403.03206) with weights shared by the two streams, adaLN modulation (arXiv 2212.09748).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kandinsky.config import DiTConfig
+from kandinsky.model.rope import rotate
+
+NORM_EPS = 1e-5
+
+
+class Modulation(NamedTuple):
+    """adaLN terms of one sub-layer, each `[segments, model_dim]`."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+class Residual(NamedTuple):
+    """A sub-layer's output `[tokens, model_dim]`, not yet gated and added: the next norm does it in the same pass."""
+
+    branch: Tensor
+    gate: Tensor
+
+
+def per_segment(x: Tensor, lengths: tuple[int, ...], *terms: Tensor) -> list[tuple[Tensor, ...]]:
+    """Rows of `x` segment by segment, each with its row of every term, in float32."""
+    rows = zip(*(term.float() for term in terms), strict=True)
+    return [(part, *row) for part, row in zip(x.split(lengths), rows, strict=True)]
+
+
+def modulate(normed: Tensor, shift: Tensor, scale: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """normed (1 + scale) + shift, in float32 `[tokens, model_dim]`."""
+    return torch.cat([torch.addcmul(b, part, 1 + a) for part, b, a in per_segment(normed, lengths, shift, scale)])
+
+
+def add_residual(tokens: Tensor, residual: Residual, lengths: tuple[int, ...]) -> Tensor:
+    """tokens + gate x branch, in tokens' dtype."""
+    gated = [part * gate.type_as(part) for part, gate in per_segment(residual.branch, lengths, residual.gate)]
+    return tokens + torch.cat(gated)
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """LayerNorm in float32, left in float32."""
+    return F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+
+
+def add_norm(
+    tokens: Tensor,
+    residual: Residual | None,
+    norm: nn.LayerNorm,
+    shift: Tensor,
+    scale: Tensor,
+    lengths: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """Add the pending residual, then norm and modulate: the stream and the next sub-layer's input, in tokens' dtype."""
+    if residual is not None:
+        tokens = add_residual(tokens, residual, lengths)
+    return tokens, modulate(layer_norm(tokens, norm), shift, scale, lengths).type_as(tokens)
+
+
+class TimeEmbeddings(nn.Module):
+    """Sinusoids of the timestep, then Linear, SiLU, Linear."""
+
+    def __init__(self, model_dim: int, time_dim: int):
+        super().__init__()
+        self.model_dim = model_dim
+        self.in_layer = nn.Linear(model_dim, time_dim)
+        self.out_layer = nn.Linear(time_dim, time_dim)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """`time: [...]` timesteps of the training schedule (0 to 999) -> `[..., time_dim]`."""
+        half = self.model_dim // 2
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
+        angles = time.float()[..., None] * frequencies
+        sinusoids = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        return self.out_layer(F.silu(self.in_layer(sinusoids.type_as(self.in_layer.weight))))
+
+
+class TextEmbeddings(nn.Module):
+    """Text embedder's width to the model's."""
+
+    def __init__(self, in_text_dim: int, model_dim: int):
+        super().__init__()
+        self.in_layer = nn.Linear(in_text_dim, model_dim)
+
+    def forward(self, text: Tensor) -> Tensor:
+        return self.in_layer(text.type_as(self.in_layer.weight))
+
+
+class VisualEmbeddings(nn.Module):
+    """Latents cut into patches, one token each; inside a patch the order is (frame, row, column, channel)."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.in_layer = nn.Linear(math.prod(config.patch_size) * config.in_visual_dim, config.model_dim)
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """`visual: [T, H, W, in_visual_dim]` -> `[T / pt * H / ph * W / pw, model_dim]`."""
+        pt, ph, pw = self.patch_size
+        patches = visual.unflatten(2, (-1, pw)).unflatten(1, (-1, ph)).unflatten(0, (-1, pt))
+        patches = patches.permute(0, 2, 4, 1, 3, 5, 6).flatten(3).flatten(0, 2)
+        return self.in_layer(patches.type_as(self.in_layer.weight))
+
+
+class ModulationLayer(nn.Module):
+    """Linear of SiLU(time_embed) to shift, scale and gate of attention, then of the feed-forward."""
+
+    def __init__(self, time_dim: int, model_dim: int):
+        super().__init__()
+        self.out_layer = nn.Linear(time_dim, 6 * model_dim)
+
+    def forward(self, time_embed: Tensor) -> Tensor:
+        """`[..., time_dim]` -> `[..., 6, model_dim]`."""
+        return self.out_layer(F.silu(time_embed)).unflatten(-1, (6, -1))
+
+
+class SelfAttention(nn.Module):
+    """Fused QKV projection, LayerNorm over head_dim on queries and keys, RoPE, attention, output projection."""
+
+    def __init__(self, model_dim: int, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+        self.to_query_key_value = nn.Linear(model_dim, 3 * model_dim)
+        self.query_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
+        self.key_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
+        self.output_layer = nn.Linear(model_dim, model_dim)
+
+    def query_key_value(self, normed: Tensor, rope: Tensor) -> Tensor:
+        """`[tokens, model_dim]` -> `qkv: [tokens, 3, heads, head_dim]`, ready for attention."""
+        # Local heads are counted, not configured: a rank of a tensor-parallel group holds some of them.
+        query, key, value = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim)).unbind(1)
+        query = rotate(layer_norm(query, self.query_norm).type_as(query), rope)
+        key = rotate(layer_norm(key, self.key_norm).type_as(key), rope)
+        return torch.stack((query, key, value), dim=1)
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GELU, Linear."""
+
+    def __init__(self, model_dim: int, ff_dim: int):
+        super().__init__()
+        self.in_layer = nn.Linear(model_dim, ff_dim)
+        self.out_layer = nn.Linear(ff_dim, model_dim)
+
+    def forward(self, normed: Tensor) -> Tensor:
+        return self.out_layer(F.gelu(self.in_layer(normed)))
+
+
+class OutLayer(nn.Module):
+    """Modulated norm of the visual tokens, and their projection to patches of (channel, frame, row, column).
+
+    That order inside a patch differs from the input's; it is what the published weights mean.
+    """
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.norm = nn.LayerNorm(config.model_dim, eps=NORM_EPS)
+        self.out_layer = nn.Linear(config.model_dim, math.prod(config.patch_size) * config.out_visual_dim)
+        self.modulation_out = nn.Linear(config.time_dim, 2 * config.model_dim)
+
+    def modulation(self, time_embed: Tensor) -> Tensor:
+        """`[..., time_dim]` -> (shift, scale) `[..., 2, model_dim]`."""
+        return self.modulation_out(F.silu(time_embed)).unflatten(-1, (2, -1))
+
+    def unpatch(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """`[visual_tokens, C pt ph pw]` -> `[T, H, W, C]`."""
+        pt, ph, pw = self.patch_size
+        x = patches.unflatten(-1, (-1, pt, ph, pw)).unflatten(0, grid)
+        return x.permute(0, 4, 1, 5, 2, 6, 3).flatten(4, 5).flatten(2, 3).flatten(0, 1)

@@ -1,0 +1,117 @@
+"""The four-step renoising sampler: pure functions over a velocity callable.
+
+Source: the published sampler over diffusers' `CogVideoXDDIMScheduler` (scaled-linear betas, zero terminal SNR after
+arXiv 2305.08891, v-prediction after arXiv 2202.00512, trailing spacing). At each timestep the sample is noised to that
+level and denoised in one step, so `predict_x0` and `renoise` are also what a distillation trains.
+
+Randomness arrives as a CPU `torch.Generator`, so the same seed gives the same noise on every device.
+Nothing here knows of text, frames or files.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, int], Tensor]
+"""(latents [T, H, W, C] in bfloat16 precision, index of the timestep) -> velocity of the same shape."""
+OnStep = Callable[[int, Tensor], None]
+
+_SUPPORTED: Mapping[str, object] = {
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Timesteps of a run, highest noise first, and the signal power `alphas_cumprod` (float64) at each."""
+
+    timesteps: tuple[int, ...]
+    alphas_cumprod: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, num_steps: int = 4) -> "Schedule":
+        """Schedule of `num_steps` steps from a `scheduler_config.json`.
+
+        Raises:
+            ValueError: the configuration asks for something else than this sampler computes.
+        """
+        for key, expected in _SUPPORTED.items():
+            if config.get(key, expected) != expected:
+                raise ValueError(f"scheduler {key}={config[key]!r}: this sampler computes {expected!r} only")
+        alphas = noise_levels(config)
+        total = len(alphas)
+        timesteps = tuple(round(total - i * total / num_steps) - 1 for i in range(num_steps))
+        return cls(timesteps, tuple(alphas[t].item() for t in timesteps))
+
+
+def noise_levels(config: Mapping[str, Any]) -> Tensor:
+    """`alphas_cumprod` of every training timestep, float64 `[num_train_timesteps]`."""
+    start, end, steps = config["beta_start"], config["beta_end"], config["num_train_timesteps"]
+    betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - betas, dim=0)
+    shift = config.get("snr_shift_scale", 1.0)
+    alphas = alphas / (shift + (1 - shift) * alphas)
+    return _zero_terminal_snr(alphas) if config.get("rescale_betas_zero_snr", False) else alphas
+
+
+def _zero_terminal_snr(alphas: Tensor) -> Tensor:
+    """Shift and scale sqrt(alphas) so that the last is 0 and the first unchanged (arXiv 2305.08891, algorithm 1)."""
+    root = alphas.sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    return ((root - last) * (first / (first - last))) ** 2
+
+
+def renoise(x0: Tensor, noise: Tensor, alpha: float) -> Tensor:
+    """Noise `x0` to the level `alpha`: sqrt(alpha) x0 + sqrt(1 - alpha) noise, in x0's dtype."""
+    return math.sqrt(alpha) * x0 + math.sqrt(1 - alpha) * noise
+
+
+def predict_x0(x: Tensor, velocity: Tensor, alpha: float) -> Tensor:
+    """Clean sample from a noisy one and its velocity: sqrt(alpha) x - sqrt(1 - alpha) velocity, in x's dtype."""
+    return math.sqrt(alpha) * x - math.sqrt(1 - alpha) * velocity
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal noise on the CPU, drawn in float32 and rounded to bfloat16, as the published code draws it."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32).bfloat16()
+
+
+def sample(
+    velocity: Velocity,
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw one sample.
+
+    Args:
+        velocity: the model, called once per timestep with the latents and the timestep's index.
+        shape: of the latents, `[T, H, W, C]`.
+        generator: on the CPU; advanced by 1 + len(timesteps) draws.
+        device: where the latents live.
+        on_step: called after each step with its index and the latents.
+
+    Returns:
+        Latents `[T, H, W, C]`, float64 (float32 on devices without float64).
+    """
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    draw_noise(shape, generator)  # the published code's first sample: multiplied by zero, but it advances the generator
+    # All noise is drawn before the first step: the steps then never wait for the host.
+    noises = [draw_noise(shape, generator).to(device) for _ in schedule.timesteps]
+    latents = torch.zeros(shape, dtype=dtype, device=device)
+    for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
+        latents = renoise(latents, noise.to(dtype), alpha)
+        latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
+        if on_step is not None:
+            on_step(index, latents)
+    return latents

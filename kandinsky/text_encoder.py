@@ -1,0 +1,88 @@
+"""Prompt to text embedding: T5-V1.1 through transformers, without an attention mask.
+
+The published system pads every prompt to a fixed length and lets both T5 and the DiT attend the padding, so the
+padding is part of the function. Not here: caching, prompt rewriting, negative prompts.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+
+
+class TextEncoder:
+    """A T5 encoder and its tokenizer.
+
+    Args:
+        model: transformers `T5EncoderModel`.
+        tokenizer: transformers tokenizer with offsets (a "fast" one).
+        text_tokens: length to which a prompt is padded or cut.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, text_tokens: int):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.text_tokens = text_tokens
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def tokenize(self, text: str) -> Tensor:
+        """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
+        # One token is the end mark. Tokenized without truncation first, since what is cut has to be shown.
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        room = self.text_tokens - 1
+        if len(encoded.input_ids) > room:
+            cut = text[encoded.offset_mapping[room][0] :]
+            warnings.warn(
+                f"prompt has {len(encoded.input_ids)} tokens, {room} are used; cut: {cut!r}", UserWarning, stacklevel=2
+            )
+        return self.tokenizer(
+            text,
+            max_length=self.text_tokens,
+            truncation=True,
+            add_special_tokens=True,
+            padding="max_length",
+            return_tensors="pt",
+        ).input_ids
+
+    @torch.inference_mode()
+    def __call__(self, text: str) -> Tensor:
+        """`[text_tokens, text_dim]` in the model's dtype, on its device."""
+        return self.model(self.tokenize(text).to(self.device)).last_hidden_state[0]
+
+
+def load_text_encoder(
+    folder: Path,
+    tokenizer_folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    text_tokens: int,
+    progress: bool = False,
+) -> TextEncoder:
+    """T5 straight to `device` in `dtype`, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: the weights are damaged or do not fit `config.json`.
+    """
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    if not (tokenizer_folder / "spiece.model").is_file():
+        raise FileNotFoundError(f"tokenizer not found: {tokenizer_folder / 'spiece.model'}")
+    config = read_config(folder, "model_type", "t5")
+    checkpoint = open_checkpoint(folder)
+    with torch.device("meta"):
+        model = T5EncoderModel(T5Config.from_dict(config))
+    # Input and shared embedding are one tensor; files hold it under either name.
+    names = ("shared.weight", "encoder.embed_tokens.weight")
+    tied, source = names if names[0] not in checkpoint.shapes else reversed(names)
+    load_weights(model, checkpoint, device=device, dtype=dtype, aliases={tied: source}, progress=progress)
+    tokenizer = T5Tokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    return TextEncoder(model, tokenizer, text_tokens=text_tokens)

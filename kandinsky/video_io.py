@@ -1,0 +1,144 @@
+"""Frames to a video or image file, through the ffmpeg that imageio-ffmpeg brings.
+
+Frames are piped in as they come, into a temporary file beside the target that replaces it only when it is complete:
+a reader of the target never sees half a video, and a failure leaves what stood there before.
+imageio-ffmpeg's own writer hides ffmpeg's exit status and messages, so the process is started here.
+"""
+
+import os
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+VIDEO_ENDINGS = (".mp4", ".mov", ".mkv")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+CRF = 5
+
+
+class VideoError(RuntimeError):
+    """ffmpeg could not write the video; the message holds what it said."""
+
+
+def ffmpeg() -> str:
+    """Path of the ffmpeg program.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    try:
+        return get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise ValueError(f"no ffmpeg to write videos with: {error}") from error
+
+
+def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = VIDEO_ENDINGS) -> Path:
+    """Check that a file with one of `endings` can be written to `save_path`, and return it as a path.
+
+    Raises:
+        ValueError: wrong ending, a folder that is missing or cannot be written, or no encoder.
+    """
+    path = Path(save_path)
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"save_path={str(path)!r}: must end with one of {', '.join(endings)}")
+    if path.is_dir():
+        raise ValueError(f"save_path={str(path)!r} is a folder; a file name is needed")
+    if not path.parent.is_dir():
+        raise ValueError(f"save_path={str(path)!r}: the folder {str(path.parent)!r} does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"save_path={str(path)!r}: cannot write in {str(path.parent)!r}: {error.strerror}") from error
+    if endings is VIDEO_ENDINGS:
+        ffmpeg()
+    return path
+
+
+def partial_path(path: Path) -> Path:
+    """A hidden name beside `path`, with its ending, for what is not yet complete."""
+    return path.with_name(f".{path.stem[:64]}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write an image that replaces `path` only when it is complete."""
+    partial = partial_path(path)
+    try:
+        image.save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class VideoWriter:
+    """A context manager that writes uint8 frames `[frames, height, width, 3]` as H.264, yuv420p.
+
+    `finish` completes the file and moves it to its place; leaving the context without it removes what was written.
+    """
+
+    def __init__(self, path: Path, *, width: int, height: int, fps: int):
+        self.path = path
+        self.shape = (height, width, 3)
+        self.num_frames = 0
+        self._partial = partial_path(path)
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+        target = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(CRF), "file:" + str(self._partial)]
+        self._process = subprocess.Popen(
+            [ffmpeg(), "-y", "-v", "error", *source, *target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._messages,
+            start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg before us
+        )
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames, uint8 `[frames, height, width, 3]`.
+
+        Raises:
+            VideoError: ffmpeg failed.
+        """
+        assert frames.dtype == np.uint8 and frames.shape[1:] == self.shape
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frames).data)
+        except OSError as error:
+            self._process.wait()
+            raise self._error() from error
+        self.num_frames += len(frames)
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def finish(self) -> None:
+        """Wait for the encoder and put the complete file in its place.
+
+        Raises:
+            VideoError: ffmpeg failed.
+        """
+        try:
+            self._process.communicate()
+        except OSError as error:
+            raise self._error() from error
+        if self._process.returncode != 0:
+            raise self._error()
+        os.replace(self._partial, self.path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._messages.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _error(self) -> VideoError:
+        self._messages.seek(0)
+        said = self._messages.read().decode(errors="replace").strip()
+        return VideoError(f"ffmpeg failed to write {self.path}: {said or f'exit status {self._process.returncode}'}")

@@ -1,0 +1,61 @@
+"""Shared fixtures: where the golden files are, pipelines of tiny weights, sizes small enough for a CPU."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from kandinsky.config import FLASH_512
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.pipeline import Kandinsky4T2VPipeline
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "weights" / "tiny"
+SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
+"""The model set with sizes that a CPU makes in a second."""
+
+
+def golden_folder() -> Path:
+    """The golden files beside the repository where they are, else the copy in it."""
+    beside = ROOT.parent / "shared" / "golden"
+    return beside if beside.is_dir() else Path(__file__).parent / "golden"
+
+
+def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Arguments of a published pipeline call, and what it returned."""
+    path = golden_folder() / f"pipeline_{name}.safetensors"
+    with safe_open(path, "pt") as handle:
+        call = json.loads(handle.metadata()["call"])
+    return call, load_file(path)
+
+
+def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
+    value, reference = value.double().cpu(), reference.double().cpu()
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+def psnr(frames: torch.Tensor, reference: torch.Tensor) -> float:
+    return 10 * torch.log10(255**2 / (frames.double() - reference.double()).square().mean()).item()
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return golden_folder()
+
+
+@pytest.fixture(scope="session")
+def golden_pipe() -> Kandinsky4T2VPipeline:
+    """The weights that made the golden files, in float32 on the CPU."""
+    return get_T2V_pipeline("cpu", cache_dir=golden_folder() / "tiny_weights", local_files_only=True, progress=False)
+
+
+@pytest.fixture(scope="session")
+def pipe() -> Kandinsky4T2VPipeline:
+    """The embedded tiny weights with small sizes."""
+    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
+    pipe.model_set = SMALL
+    return pipe

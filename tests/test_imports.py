@@ -1,0 +1,73 @@
+"""What an import loads, and which module may know of which."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kandinsky
+
+PACKAGE = Path(__file__).parents[1] / "kandinsky"
+OWN_ROOM = {
+    "flash_attn": {"kandinsky.model.attention"},
+    "flash_attn_interface": {"kandinsky.model.attention"},
+    "triton": {"kandinsky.model.kernels"},
+    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
+    "diffusers": {"kandinsky.vae", "kandinsky.random_weights"},
+    "imageio_ffmpeg": {"kandinsky.video_io"},
+}
+"""The only modules that may import a heavy package."""
+FORBIDDEN = {
+    "kandinsky.config": {"kandinsky."},
+    "kandinsky.video_shape": {"kandinsky.model", "kandinsky.sampler", "kandinsky.pipeline"},
+    "kandinsky.sampler": {"kandinsky."},
+    "kandinsky.model": {"kandinsky.checkpoint", "kandinsky.parallel", "kandinsky.pipeline", "kandinsky.factory"},
+    "kandinsky.pipeline": {"kandinsky.factory", "kandinsky.hub", "kandinsky.cli"},
+    "kandinsky": {"kandinsky.training"},
+}
+"""What the modules below a name must not import: imports go one way."""
+
+
+def modules() -> dict[str, set[str]]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names.add(node.module)
+        found[name] = names
+    return found
+
+
+def test_import_is_light():
+    heavy = list(OWN_ROOM)
+    code = f"import sys, kandinsky; print([name for name in {heavy!r} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_public_names():
+    for name in kandinsky.__all__:
+        assert getattr(kandinsky, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        kandinsky.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", OWN_ROOM)
+def test_heavy_packages_stay_in_their_room(package):
+    users = {name for name, names in modules().items() if any(n.split(".")[0] == package for n in names)}
+    assert users <= OWN_ROOM[package]
+
+
+@pytest.mark.parametrize("prefix", FORBIDDEN)
+def test_imports_go_one_way(prefix):
+    for name, names in modules().items():
+        if (name == prefix or name.startswith(prefix + ".")) and not name.startswith("kandinsky.training"):
+            wrong = [n for n in names for bad in FORBIDDEN[prefix] if n.startswith(bad)]
+            assert not wrong, f"{name} imports {wrong}"

@@ -1,0 +1,153 @@
+"""The whole pipeline: against the published one, reproducible, and with every argument checked before a model runs."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import golden_case, psnr, relative_error
+from PIL import Image
+
+from kandinsky.pipeline import GenerationResult
+from kandinsky.video_shape import VideoShape
+
+CASES = ("image", "video_1s", "video_2s")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_published(golden_pipe, case):
+    try:
+        call, expected = golden_case(case)
+    except FileNotFoundError:
+        pytest.skip("this golden file is not in the repository's own small copy")
+    shape = VideoShape.from_request(call["time_length"], call["height"], call["width"])
+    text = golden_pipe.text_encoder(call["text"])
+    latents = golden_pipe.sample_latents(text, shape, seed=call["seed"])
+    frames = torch.cat(list(golden_pipe.vae.decode(latents)))
+    assert relative_error(text, expected["text_embed"]) < 3e-2
+    assert relative_error(latents, expected["latents"]) < 1e-2
+    assert len(frames) == expected["num_frames"]
+    assert psnr(frames[expected["frame_index"]], expected["frames"]) >= 50
+
+
+def frames_of(pipe, text="a cat", **arguments):
+    """Frames as one array."""
+    settings = {"width": 64, "height": 64, "time_length": 1, "seed": 3, "return_frames": True}
+    return [np.asarray(frame) for frame in pipe(text, **{**settings, **arguments})]
+
+
+def test_same_seed_same_video(pipe):
+    first, second, other = frames_of(pipe), frames_of(pipe), frames_of(pipe, seed=4)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_video_is_written(pipe, tmp_path):
+    target = tmp_path / "v.mp4"
+    result = pipe("a cat", str(target), time_length=1, width=96, height=64, seed=3)
+    assert isinstance(result, GenerationResult)
+    assert (result.path, result.seed, result.num_frames, result.fps) == (target, 3, 9, 8)
+    assert list(result.timings) == ["text", "sample", "decode", "write", "total"]
+    assert result.timings["total"] >= sum(list(result.timings.values())[:-1])
+    assert target.stat().st_size > 1000
+
+
+def test_frames_are_pil_images_that_tell_their_seed(pipe):
+    frames = pipe("a cat", time_length=1, width=96, height=64, return_frames=True)
+    assert len(frames) == 9
+    assert all(isinstance(frame, Image.Image) and frame.size == (96, 64) for frame in frames)
+    seeds = {frame.info["seed"] for frame in frames}
+    assert np.array_equal(frames_of(pipe, width=96, seed=seeds.pop()), [np.asarray(frame) for frame in frames])
+    assert not seeds
+
+
+def test_image(pipe):
+    images = pipe("a cat", time_length=0, width=64, height=64, seed=3)
+    assert [image.size for image in images] == [(64, 64)]
+    assert len(pipe("a cat", time_length=0, width=64, height=64, bs=3)) == 3
+
+
+def test_several_videos_equal_those_made_alone(pipe, tmp_path):
+    settings = {"time_length": 1, "width": 64, "height": 64}
+    results = pipe(["a cat", "a dog"], tmp_path / "v.mp4", 2, seed=5, **settings)
+    assert [result.path.name for result in results] == ["v-0.mp4", "v-1.mp4", "v-2.mp4", "v-3.mp4"]
+    assert [result.seed for result in results] == [5, 6, 7, 8]
+    for result, prompt in zip(results, ("a cat", "a cat", "a dog", "a dog"), strict=True):
+        alone = pipe(prompt, tmp_path / "alone.mp4", seed=result.seed, **settings)
+        assert alone.path.read_bytes() == result.path.read_bytes()
+
+
+def test_two_prompts_equal_two_calls(pipe):
+    together = pipe(["a cat", "a dog"], time_length=1, width=64, height=64, seed=3, return_frames=True)
+    alone = frames_of(pipe, "a cat", seed=3), frames_of(pipe, "a dog", seed=4)
+    assert [[np.asarray(frame).tolist() for frame in clip] for clip in together] == [
+        [frame.tolist() for frame in clip] for clip in alone
+    ]
+
+
+WRONG = {
+    "size": ({"width": 100}, "width=100, height=64: allowed width x height: 64x64, 96x64"),
+    "negative length": ({"time_length": -1}, "time_length=-1: allowed is 0"),
+    "fraction": ({"time_length": 1.5}, "time_length=1.5: must be a whole number"),
+    "too long": ({"time_length": 64}, "time_length=64: allowed is 0"),
+    "bs": ({"bs": 0}, "bs=0: allowed is 1 and more"),
+    "bs fraction": ({"bs": 1.5}, "bs=1.5: must be a whole number"),
+    "text": ({"text": 5}, "text=5: allowed is a string, or a list of one or more strings"),
+    "no text": ({"text": []}, r"text=\[\]: allowed is a string"),
+    "text in list": ({"text": ["a", None]}, "text=None: allowed is a string"),
+    "bytes": ({"text": b"a cat"}, "text=b'a cat': allowed is a string"),
+    "negative seed": ({"seed": -1}, "seed=-1: allowed is 0 to 9223372036854775807"),
+    "large seed": ({"seed": 2**63}, "seed=9223372036854775808: allowed is 0 to 9223372036854775807"),
+    "large seeds": ({"seed": 2**63 - 1, "bs": 2}, r"allowed is 0 to 9223372036854775806 \(2 videos count up from it\)"),
+    "seed": ({"seed": "x"}, "seed='x': must be a whole number"),
+    "ending": ({"save_path": "v.avi"}, r"save_path='v.avi': must end with one of \.mp4"),
+    "folder": ({"save_path": "/nowhere/v.mp4"}, "the folder '/nowhere' does not exist"),
+    "read-only folder": ({"save_path": "/proc/v.mp4"}, "cannot write in '/proc'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_argument(pipe, case, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a model was run")
+
+    monkeypatch.setattr(pipe, "text_encoder", fail)
+    arguments, message = WRONG[case]
+    settings = {"text": "a cat", "time_length": 1, "width": 64, "height": 64, "seed": 1}
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=message):
+        pipe(**{**settings, **arguments})
+    assert time.perf_counter() - start < 1
+
+
+def test_no_encoder(pipe, monkeypatch):
+    def none():
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", none)
+    with pytest.raises(ValueError, match="no ffmpeg to write videos with"):
+        pipe("a cat", time_length=1, width=64, height=64)
+
+
+def test_failed_decode_leaves_no_file(pipe, tmp_path, monkeypatch):
+    def fail(_latents):
+        yield torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+        raise RuntimeError("decode failed")
+
+    monkeypatch.setattr(pipe.vae, "decode", fail)
+    with pytest.raises(RuntimeError, match="decode failed"):
+        pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_can_be_turned_off(pipe, capsys):
+    frames_of(pipe)
+    assert capsys.readouterr().err == ""
+    pipe.progress = True
+    try:
+        frames_of(pipe)
+    finally:
+        pipe.progress = False
+    shown = capsys.readouterr().err
+    assert "sampling, seed 3" in shown
+    assert "decoding" in shown

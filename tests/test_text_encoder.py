@@ -1,0 +1,47 @@
+"""Prompt to embedding: against the published embedding, padding, and what happens to long prompts."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import golden_case, relative_error
+
+
+@pytest.mark.parametrize("case", ["image", "video_1s"])
+def test_equals_published(golden_pipe, case):
+    call, expected = golden_case(case)
+    assert relative_error(golden_pipe.text_encoder(call["text"]), expected["text_embed"]) < 3e-2
+
+
+def test_padding_is_attended(pipe):
+    """No mask: the same words with other padding give another embedding, as published."""
+    embedding = pipe.text_encoder("a cat")
+    ids = pipe.text_encoder.tokenize("a cat")
+    words = ids[:, : int((ids != 0).sum())]
+    with torch.no_grad():
+        unpadded = pipe.text_encoder.model(words).last_hidden_state[0]
+    assert embedding.shape == (224, 64)
+    assert relative_error(embedding[: words.shape[1]], unpadded) > 1e-3
+
+
+def test_long_prompt_is_cut_with_a_warning(pipe):
+    prompt = "a cat sleeps " * 200 + "THE END"
+    with pytest.warns(UserWarning, match=r"223 are used; cut: .*THE END"):
+        ids = pipe.text_encoder.tokenize(prompt)
+    assert ids.shape == (1, 224)
+    assert ids[0, -1] == 1  # the end mark
+
+
+def test_what_is_cut_is_what_was_not_used(pipe):
+    words = ["slowly" if index % 3 else "background" for index in range(300)]
+    with pytest.warns(UserWarning, match="cut: ") as caught:
+        ids = pipe.text_encoder.tokenize(" ".join(words))
+    kept = pipe.text_encoder.tokenizer.decode(ids[0, :-1])
+    cut = str(caught[0].message).split("cut: ")[1].strip("'")
+    assert kept.replace(" ", "") + cut.replace(" ", "") == "".join(words)
+
+
+def test_short_prompt_does_not_warn(pipe):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pipe.text_encoder.tokenize("").shape == (1, 224)
