@@ -9,6 +9,7 @@ Source: MMDiT (arXiv 2403.03206) with weights shared by the two streams, adaLN m
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -36,21 +37,21 @@ class Residual(NamedTuple):
     gate: Tensor
 
 
-def per_segment(x: Tensor, lengths: tuple[int, ...], *terms: Tensor) -> list[tuple[Tensor, ...]]:
-    """Rows of `x` segment by segment, each with its row of every term, in float32."""
-    rows = zip(*(term.float() for term in terms), strict=True)
-    return [(part, *row) for part, row in zip(x.split(lengths), rows, strict=True)]
+def by_segment(lengths: tuple[int, ...], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each segment's rows of `[tokens, ...]` tensors."""
+    return zip(*(tensor.split(lengths) for tensor in tensors), strict=True)
 
 
-def modulate(normed: Tensor, shift: Tensor, scale: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """normed (1 + scale) + shift, in float32 `[tokens, model_dim]`."""
-    return torch.cat([torch.addcmul(b, part, 1 + a) for part, b, a in per_segment(normed, lengths, shift, scale)])
+def modulate(normed: Tensor, shift: Tensor, scale: Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """normed (1 + scale) + shift, in float32 and rounded once, `[tokens, model_dim]`."""
+    rows = zip(by_segment(lengths, normed), shift.float(), 1 + scale.float(), strict=True)
+    return torch.cat([torch.addcmul(add, part, multiply).to(dtype) for (part,), add, multiply in rows])
 
 
 def add_residual(tokens: Tensor, residual: Residual, lengths: tuple[int, ...]) -> Tensor:
     """tokens + gate x branch, in tokens' dtype."""
-    gated = [part * gate.type_as(part) for part, gate in per_segment(residual.branch, lengths, residual.gate)]
-    return tokens + torch.cat(gated)
+    rows = zip(by_segment(lengths, tokens, residual.branch), residual.gate.type_as(tokens), strict=True)
+    return torch.cat([torch.addcmul(part, branch, gate) for (part, branch), gate in rows])
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -69,7 +70,7 @@ def add_norm(
     """Add the pending residual, then norm and modulate: the stream and the next sub-layer's input, in tokens' dtype."""
     if residual is not None:
         tokens = add_residual(tokens, residual, lengths)
-    return tokens, modulate(layer_norm(tokens, norm), shift, scale, lengths).type_as(tokens)
+    return tokens, modulate(layer_norm(tokens, norm), shift, scale, lengths, tokens.dtype)
 
 
 class TimeEmbeddings(nn.Module):

@@ -50,6 +50,6 @@ def axis_angles(dim: int) -> Tensor:
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Turn `x: [tokens, heads, head_dim]` by `rope: [tokens, head_dim / 2, 2]`, in float32, back to x's dtype."""
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rope[:, None].unbind(-1)  # each [tokens, 1, head_dim / 2]
-    return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2).type_as(x)
+    # A pair of channels as a complex number times (cos + i sin): one pass instead of six.
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.view_as_complex(rope)[:, None]).flatten(-2).type_as(x)
