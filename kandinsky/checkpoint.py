@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kandinsky.config import DiTConfig
-from kandinsky.model.attention import torch_sdpa
 from kandinsky.model.dit import DiT
-from kandinsky.model.grouping import Attend
 
 PATCH_SIZE = (1, 2, 2)
 """Of every published checkpoint; the only size of the DiT that shapes do not tell."""
@@ -229,12 +227,10 @@ def dit_config(checkpoint: Checkpoint) -> DiTConfig:
     )
 
 
-def load_dit(
-    path: Path, *, device: torch.device, dtype: torch.dtype, attend: Attend = torch_sdpa, progress: bool = False
-) -> DiT:
+def load_dit(path: Path, *, device: torch.device, dtype: torch.dtype, progress: bool = False) -> DiT:
     """The DiT with its weights on `device` in `dtype`; its sizes come from the checkpoint."""
     checkpoint = open_checkpoint(path)
     with torch.device("meta"):
-        dit = DiT(dit_config(checkpoint), attend=attend)
+        dit = DiT(dit_config(checkpoint))
     load_weights(dit, checkpoint, device=device, dtype=dtype, progress=progress)
     return dit

@@ -6,6 +6,8 @@ import torch
 
 MODULES = ("dit", "vae", "text_embedder")
 KINDS = ("cpu", "cuda", "mps")
+PRECISIONS = ("exact", "fast")
+FLOAT8_CAPABILITY = (8, 9)
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -61,6 +63,24 @@ def check_dtype(dtype: torch.dtype | None) -> None:
     """Refuse a dtype that the model does not run in."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: allowed are None, {', '.join(map(str, DTYPES))}")
+
+
+def check_precision(precision: str, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Refuse an unknown precision, or float8 where there are no float8 matrix products.
+
+    Raises:
+        ValueError: says what is needed and what is there.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: allowed are {', '.join(map(repr, PRECISIONS))}")
+    if precision == "exact":
+        return
+    found = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if found is None or found < FLOAT8_CAPABILITY:
+        what = f"{device} is not one" if found is None else f"{device} has {found[0]}.{found[1]}"
+        raise ValueError(f"precision='fast' needs a CUDA device of compute capability 8.9 or newer; {what}")
+    if dtype not in (None, torch.bfloat16):
+        raise ValueError(f"precision='fast' needs dtype=torch.bfloat16 (or None), got {dtype}")
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -14,9 +14,11 @@ import torch
 from kandinsky.checkpoint import CheckpointError, load_dit
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
-from kandinsky.devices import check_device_map, check_dtype, default_dtype
+from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.hub import locate
+from kandinsky.memory import offload_modulation_
 from kandinsky.model.attention import check_attention, choose_attention
+from kandinsky.model.operations import choose_operations
 from kandinsky.parallel import Ranks
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.sampler import Schedule
@@ -35,7 +37,9 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     scheduler_path: str | os.PathLike[str] | None = None,
     conf_path: str | os.PathLike[str] | None = None,
     *,
+    precision: str = "exact",
     attention: str = "auto",
+    kernels: str = "auto",
     dtype: torch.dtype | None = None,
     local_files_only: bool = False,
     revision: Mapping[str, str] | None = None,
@@ -50,7 +54,11 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
             `conf_path` and `cache_dir`.
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
-        attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto".
+        precision: "exact", or "fast": the blocks' Linears in float8, which changes the video slightly; needs a GPU of
+            compute capability 8.9 or newer.
+        attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
+            which measures them once and takes the fastest that is right.
+        kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
         local_files_only: never ask the hub.
         revision: branch, tag or commit for each hub repository, e.g. `{"THUDM/CogVideoX-5b": "main"}`.
@@ -64,6 +72,8 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     devices = check_device_map(device_map)
     check_dtype(dtype)
     check_attention(attention)
+    check_precision(precision, devices["dit"], dtype)
+    operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
     explicit = {
@@ -94,9 +104,19 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
             paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
         )
         vae = load_vae(paths.vae, **place("vae"))
-    dit = load_dit(paths.dit, attend=choose_attention(attention, devices["dit"]), **place("dit"))
+    dit = load_dit(paths.dit, **place("dit"))
     conf.check_sizes(dit.config)
-    return Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, progress=progress)
+    dit.operations = operations
+    dit.attention = choose_attention(
+        attention, device=dit.device, dtype=dit.dtype, head_dim=dit.config.head_dim, bound=dit.logit_bound()
+    )
+    pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, progress=progress)
+    offload_modulation_(dit)
+    if precision == "fast":
+        from kandinsky.model.float8 import quantise_blocks_
+
+        quantise_blocks_(dit)
+    return pipe
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:

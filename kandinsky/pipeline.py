@@ -100,6 +100,9 @@ class Kandinsky4T2VPipeline:
         self.model_set = model_set
         self.ranks = ranks or Ranks()
         self.progress = progress and self.ranks.is_main
+        # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
+        with torch.inference_mode():
+            self.modulation = dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
 
     @torch.inference_mode()
     def __call__(
@@ -172,9 +175,10 @@ class Kandinsky4T2VPipeline:
     def sample_latents(self, text: Tensor, shape: VideoShape, *, seed: int) -> Tensor:
         """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device."""
         dit, device = self.dit, self.dit.device
-        times = torch.tensor(self.schedule.timesteps, device=device)[:, None]
-        context = dit.prepare(text, times, dit.layout(shape.latent_grid, len(text)))
-        with tqdm(total=len(times), desc=f"sampling, seed {seed}", disable=not self.progress, leave=False) as bar:
+        context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
+        with tqdm(
+            total=len(self.schedule.timesteps), desc=f"sampling, seed {seed}", disable=not self.progress, leave=False
+        ) as bar:
 
             def on_step(_index: int, _latents: Tensor) -> None:
                 if self.progress and device.type == "cuda":

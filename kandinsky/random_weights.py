@@ -47,6 +47,21 @@ class ModelSizes:
     vae: dict[str, Any]
 
 
+SCHEDULER = {
+    "_class_name": "CogVideoXDDIMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 1.0,
+    "timestep_spacing": "trailing",
+}
+"""The published scheduler configuration."""
+
 SIZES = {
     "tiny": ModelSizes(
         dit=DiTConfig(
@@ -186,12 +201,5 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def _write_scheduler(folder: Path) -> None:
-    from diffusers import CogVideoXDDIMScheduler
-
-    CogVideoXDDIMScheduler(
-        prediction_type="v_prediction",
-        clip_sample=False,
-        rescale_betas_zero_snr=True,
-        snr_shift_scale=1.0,
-        timestep_spacing="trailing",
-    ).save_pretrained(folder)
+    folder.mkdir(exist_ok=True)
+    (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2, sort_keys=True) + "\n")

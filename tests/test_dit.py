@@ -49,7 +49,7 @@ def test_prepared_steps_equal_forward(pipe):
     generator = torch.Generator().manual_seed(2)
     visual, text = torch.randn(2, 4, 6, 16, generator=generator), torch.randn(5, 64, generator=generator)
     times = torch.tensor([[999], [499]])
-    context = pipe.dit.prepare(text, times, pipe.dit.layout((2, 4, 6), 5))
+    context = pipe.dit.prepare(text, pipe.dit.modulation(times), pipe.dit.layout((2, 4, 6), 5))
     for index in range(2):
         # Not bit-equal: the modulation of two timesteps is one matrix product instead of two.
         assert relative_error(pipe.dit.step(visual, context, index), pipe.dit(visual, text, times[index])) < 1e-6

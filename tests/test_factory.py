@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import TINY
 
-from kandinsky import checkpoint
+from kandinsky.checkpoint import load_dit
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.vae import load_vae
 
 DEVICES = dict.fromkeys(("dit", "vae", "text_embedder"), "cpu")
 WRONG = {
@@ -31,6 +32,10 @@ WRONG = {
     "resolution": ({"resolution": 1024}, r"resolution=1024: allowed is 512"),
     "attention": ({"attention": "fastest"}, r"attention='fastest': allowed are 'auto'"),
     "dtype": ({"dtype": torch.int8}, r"dtype=torch.int8: allowed are None, torch.float32, torch.bfloat16"),
+    "precision": ({"precision": "half"}, r"precision='half': allowed are 'exact', 'fast'"),
+    "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
+    "kernels": ({"kernels": "cuda"}, r"kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
+    "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton' needs Triton and a CUDA device, this is cpu"),
     "revision": ({"revision": {"some/repo": "main"}}, r"revision names 'some/repo'; the repositories are ai-forever"),
 }
 
@@ -81,8 +86,12 @@ def write(path, text):
 
 def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("kandinsky.factory.load_vae", lambda path, **_: seen.update(vae=path))
-    monkeypatch.setattr("kandinsky.factory.load_dit", lambda path, **_: seen.update(dit=path) or checkpoint)
+
+    def spy(name, load):
+        return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
+
+    monkeypatch.setattr("kandinsky.factory.load_vae", spy("vae", load_vae))
+    monkeypatch.setattr("kandinsky.factory.load_dit", spy("dit", load_dit))
     conf = write(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"
@@ -91,8 +100,6 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
         f"dit: {{scheduler: {TINY / 'scheduler'}, checkpoint_path: /nowhere}}\nresolution: 512\n",
     )
     dit = TINY / "kandinsky4_distil_512.pt"
-    monkeypatch.setattr("kandinsky.conf_file.ConfFile.check_sizes", lambda *_: None)
-    monkeypatch.setattr(checkpoint, "config", None, raising=False)
     pipe = get_T2V_pipeline("cpu", cache_dir=tmp_path / "empty", dit_path=dit, conf_path=conf, progress=False)
     assert seen == {"vae": TINY / "vae", "dit": dit}
     assert pipe.text_encoder("a cat").shape == (100, 64)

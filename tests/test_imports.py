@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels"},
+    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention"},
     "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
     "diffusers": {"kandinsky.vae", "kandinsky.random_weights"},
     "imageio_ffmpeg": {"kandinsky.video_io"},

@@ -1,12 +1,16 @@
-"""Attention backends behind one callable: a table to which a backend is a row.
+"""Attention backends: a table to which a backend is a row.
 
 A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask, and returns
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
-is the same operation with cuDNN's kernel, the fastest that PyTorch brings on Hopper. flash_attn is imported only by its
-own rows, and only if asked for.
+is the same operation with cuDNN's kernel; `bounded` is our own. flash_attn is imported only by its rows.
+
+`auto` measures the candidates of a device once, on random input, and takes the fastest that agrees with PyTorch's
+float32 attention. A backend that is named is taken, or refused with the reason.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -15,7 +19,33 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kandinsky.model import bounded
 from kandinsky.model.grouping import Attend
+
+_log = logging.getLogger(__name__)
+MAX_ERROR = 5e-3
+"""Relative, against float32: twice what bfloat16's rounding of the weights and the output costs."""
+CHECK_TOKENS, CHECK_HEADS = 4173, 16
+"""Input of the self-check: large enough to rank kernels, and with a ragged tail."""
+
+
+def _no_scale(_head_dim: int) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A backend.
+
+    Args:
+        name: of its row.
+        attend: the callable.
+        query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
+    """
+
+    name: str
+    attend: Attend
+    query_scale: Callable[[int], float] = _no_scale
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -25,13 +55,9 @@ def torch_sdpa(qkv: Tensor) -> Tensor:
 
 
 def cudnn_sdpa(qkv: Tensor) -> Tensor:
-    """scaled_dot_product_attention restricted to cuDNN's kernel.
-
-    Heads are made contiguous first: a copy of 0.2 ms that saves the kernel 2 ms at 25,424 tokens on an H200.
-    """
-    query, key, value = qkv.permute(1, 2, 0, 3).contiguous().unsqueeze(1)
+    """scaled_dot_product_attention restricted to cuDNN's kernel."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
+        return torch_sdpa(qkv)
 
 
 def flash_attention_2(qkv: Tensor) -> Tensor:
@@ -48,15 +74,20 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
     return flash_attn_qkvpacked_func(qkv[None])[0]
 
 
-BACKENDS: Mapping[str, Attend] = MappingProxyType(
+TORCH = Attention("torch", torch_sdpa)
+BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
-        "torch": torch_sdpa,
-        "cudnn": cudnn_sdpa,
-        "flash_attn_2": flash_attention_2,
-        "flash_attn_3": flash_attention_3,
+        backend.name: backend
+        for backend in (
+            TORCH,
+            Attention("cudnn", cudnn_sdpa),
+            Attention("bounded", bounded.attend_bounded, bounded.query_scale),
+            Attention("flash_attn_2", flash_attention_2),
+            Attention("flash_attn_3", flash_attention_3),
+        )
     }
 )
-_PACKAGES = {"flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
+_PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
 
 
 def check_attention(name: str) -> None:
@@ -74,12 +105,70 @@ def check_attention(name: str) -> None:
         )
 
 
-def choose_attention(name: str, device: torch.device) -> Attend:
-    """The backend called `name`; `auto` takes cuDNN's on GPUs where it is the fastest (compute capability 9 and up)."""
+def choose_attention(name: str, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> Attention:
+    """The backend called `name`, or with `auto` the fastest on `device`.
+
+    Args:
+        bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+
+    Raises:
+        ValueError: the named backend cannot run this model on this device.
+    """
     check_attention(name)
+    if name == "bounded":
+        _check_bounded(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
     if name != "auto":
         return BACKENDS[name]
-    hopper = (
-        device.type == "cuda" and torch.version.cuda is not None and torch.cuda.get_device_capability(device)[0] >= 9
-    )
-    return cudnn_sdpa if hopper else torch_sdpa
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return TORCH
+    names = [other for other in BACKENDS if _PACKAGES.get(other) is None or find_spec(_PACKAGES[other]) is not None]
+    if head_dim != bounded.HEAD_DIM or bound > bounded.MAX_LOGIT:
+        names.remove("bounded")
+    return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
+
+
+def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> None:
+    if device.type != "cuda" or dtype != torch.bfloat16 or head_dim != bounded.HEAD_DIM:
+        found = f"head_dim {head_dim}, {dtype} on {device}"
+        raise ValueError(f"attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device, this is {found}")
+    if bound > bounded.MAX_LOGIT:
+        raise ValueError(
+            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
+            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
+        )
+
+
+def fastest(candidates: list[Attention], *, device: torch.device, head_dim: int) -> Attention:
+    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does."""
+    generator = torch.Generator(device)  # of its own: the caller's random state is left alone
+    generator.seed()
+    qkv = torch.randn(CHECK_TOKENS, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
+    qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
+    reference = torch_sdpa(qkv)
+    milliseconds = {}
+    for backend in candidates:
+        scaled = qkv.clone()
+        scaled[:, 0] *= backend.query_scale(head_dim)
+        scaled = scaled.bfloat16()
+        try:
+            error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
+            if not error <= MAX_ERROR:
+                _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
+                continue
+            milliseconds[backend] = _median_ms(backend.attend, scaled)
+        except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
+            _log.info("attention backend %r does not run here: %s", backend.name, failure)
+    _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})
+    return min(milliseconds, key=lambda backend: milliseconds[backend], default=TORCH)
+
+
+def _median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        attend(qkv)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return sorted(times)[repeats // 2]

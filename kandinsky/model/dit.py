@@ -3,9 +3,10 @@
 Legend:  visual: [T, H, W, C] latents (clips concatenated along T)      text: [text_tokens, in_text_dim] (likewise)
          tokens: [tokens, model_dim], see `layout` for their order      time_embed: [..., clips, time_dim]
 
-What does not change between steps (text tokens, RoPE table, the modulation of every timestep) is computed once, in
-`DiT.prepare`; `DiT.step` then asks the device for nothing. `DiT.forward` is both together, and differentiable.
-Sequence lengths are Python ints. Attention is a callable, given by whoever builds the model.
+What does not change between steps is computed once: the modulation of known timesteps in `DiT.modulation`, text tokens
+and RoPE table in `DiT.prepare`; `DiT.step` then asks the device for nothing. `DiT.forward` is all together, and
+differentiable with plain operations. Sequence lengths are Python ints. Attention and element-wise steps are values,
+given by whoever builds the model.
 """
 
 from collections.abc import Callable
@@ -16,24 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
-from kandinsky.model.attention import torch_sdpa
-from kandinsky.model.grouping import Attend, attend_clips
+from kandinsky.model.attention import TORCH, Attention
+from kandinsky.model.bounded import logit_bound
+from kandinsky.model.grouping import attend_clips
 from kandinsky.model.layers import (
     NORM_EPS,
     FeedForward,
-    Modulation,
     ModulationLayer,
     OutLayer,
-    Residual,
     SelfAttention,
     TextEmbeddings,
     TimeEmbeddings,
     VisualEmbeddings,
-    add_norm,
-    add_residual,
 )
-from kandinsky.model.layout import Clip, TokenLayout
+from kandinsky.model.layout import Clip, Segments, TokenLayout
+from kandinsky.model.operations import PLAIN, Modulation, Operations, Residual, add_norm, add_residual
 from kandinsky.model.rope import RoPE3D
+
+
+@dataclass(frozen=True)
+class ModulationTable:
+    """Modulation of some timesteps.
+
+    Args:
+        blocks: `[steps, transformer blocks, segments, 6, model_dim]`; segments in stream order.
+        out: shift and scale of the last norm, `[steps, clips, 2, model_dim]`.
+    """
+
+    blocks: Tensor
+    out: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,18 +56,17 @@ class Context:
         layout: clips in the stream.
         text: text tokens of each clip, `[text_tokens, model_dim]`.
         rope: (cos, sin), float32 `[tokens, head_dim / 2, 2]`.
-        modulation: `[steps, transformer blocks, segments, 6, model_dim]`.
-        out_modulation: `[steps, clips, 2, model_dim]`.
-        segment_lengths: rows of the stream that share a modulation.
+        modulation: of every step.
+        segments, visual_segments: rows that share a modulation, in the stream and in its visual part.
         attend: `(qkv [tokens, 3, heads, head_dim], dilated=bool) -> [tokens, heads, head_dim]`.
     """
 
     layout: TokenLayout
     text: tuple[Tensor, ...]
     rope: Tensor
-    modulation: Tensor
-    out_modulation: Tensor
-    segment_lengths: tuple[int, ...]
+    modulation: ModulationTable
+    segments: Segments
+    visual_segments: Segments
     attend: Callable[..., Tensor]
 
 
@@ -78,7 +89,13 @@ class TransformerBlock(nn.Module):
         return torch.stack(pair, dim=-3).flatten(-4, -3)
 
     def forward(
-        self, tokens: Tensor, residual: Residual | None, modulation: Tensor, context: Context
+        self,
+        tokens: Tensor,
+        residual: Residual | None,
+        modulation: Tensor,
+        context: Context,
+        run: Operations,
+        query_scale: float,
     ) -> tuple[Tensor, Residual]:
         """The stream with the attention added, and the feed-forward's output still to be added.
 
@@ -86,17 +103,16 @@ class TransformerBlock(nn.Module):
             tokens: `[tokens, model_dim]`.
             residual: what the block before left to be added.
             modulation: `[segments, 6, model_dim]`.
+            run: the element-wise steps.
+            query_scale: what the attention backend wants queries multiplied with.
         """
-        lengths = context.segment_lengths
         attention, feed_forward = (Modulation(*terms.unbind(1)) for terms in modulation.split(3, dim=1))
-        tokens, normed = add_norm(tokens, residual, self.self_attention_norm, attention.shift, attention.scale, lengths)
-        qkv = self.self_attention.query_key_value(normed, context.rope)
+        tokens, normed = run.add_norm(tokens, residual, self.self_attention_norm, attention, context.segments)
+        qkv = self.self_attention.query_key_value(normed, context.rope, run.norm_rope, query_scale=query_scale)
         attended = context.attend(qkv, dilated=self.dilated).flatten(1)
         residual = Residual(self.self_attention.output_layer(attended), attention.gate)
-        tokens, normed = add_norm(
-            tokens, residual, self.feed_forward_norm, feed_forward.shift, feed_forward.scale, lengths
-        )
-        return tokens, Residual(self.feed_forward(normed), feed_forward.gate)
+        tokens, normed = run.add_norm(tokens, residual, self.feed_forward_norm, feed_forward, context.segments)
+        return tokens, Residual(self.feed_forward(normed, run.gelu), feed_forward.gate)
 
 
 class DiT(nn.Module):
@@ -104,13 +120,15 @@ class DiT(nn.Module):
 
     Args:
         config: sizes.
-        attend: full attention of one sequence, a row of `attention.BACKENDS` or anything with that signature.
+        attention: full attention of one sequence, a row of `attention.BACKENDS`.
+        operations: the element-wise steps, plain or fused.
     """
 
-    def __init__(self, config: DiTConfig, *, attend: Attend = torch_sdpa):
+    def __init__(self, config: DiTConfig, *, attention: Attention = TORCH, operations: Operations = PLAIN):
         super().__init__()
         self.config = config
-        self.attend = attend
+        self.attention = attention
+        self.operations = operations
         self.time_embeddings = TimeEmbeddings(config.model_dim, config.time_dim)
         self.text_embeddings = TextEmbeddings(config.in_text_dim, config.model_dim)
         self.visual_embeddings = VisualEmbeddings(config)
@@ -134,52 +152,62 @@ class DiT(nn.Module):
         """All transformer blocks in the order in which they run: local, global, local, ..."""
         return [block for pair in self.transformer_blocks for block in pair]  # type: ignore[union-attr]
 
+    def logit_bound(self) -> float:
+        """Largest possible |logit| of any block's attention, in units of log2."""
+        parts = [block.self_attention for block in self.blocks]
+        return max(logit_bound(part.query_norm, part.key_norm) for part in parts)
+
     def layout(self, grid: tuple[int, int, int], text_tokens: int) -> TokenLayout:
         """Layout of one clip whose latents are `grid` (T, H, W)."""
         frames, rows, columns = (size // patch for size, patch in zip(grid, self.config.patch_size, strict=True))
         return TokenLayout((Clip((frames, rows, columns), text_tokens),))
 
-    def prepare(self, text: Tensor, times: Tensor, layout: TokenLayout) -> Context:
+    def modulation(self, times: Tensor) -> ModulationTable:
+        """Modulation of every block at integer timesteps `[steps, clips]`."""
+        time_embed = self.time_embeddings(times)
+        blocks = torch.stack([block.modulation(time_embed) for block in self.blocks], dim=1)
+        return ModulationTable(blocks, self.out_layer.modulation(time_embed))
+
+    def prepare(self, text: Tensor, modulation: ModulationTable, layout: TokenLayout) -> Context:
         """What all steps of a call share.
 
         Args:
             text: `[text_tokens, in_text_dim]`, clips concatenated.
-            times: integer timesteps `[steps, clips]`.
+            modulation: of the steps' timesteps.
             layout: of the token stream.
         """
-        time_embed = self.time_embeddings(times)
         return Context(
             layout=layout,
             text=self.text_embeddings(text).split([clip.text_tokens for clip in layout.clips]),
             rope=self.rope_embeddings(layout),
-            modulation=torch.stack([block.modulation(time_embed) for block in self.blocks], dim=1),
-            out_modulation=self.out_layer.modulation(time_embed),
-            segment_lengths=layout.segment_lengths,
-            attend=partial(attend_clips, layout=layout, attend=self.attend),
+            modulation=modulation,
+            segments=Segments.of(layout.segment_lengths, self.device),
+            visual_segments=Segments.of(layout.segment_lengths[::2], self.device),
+            attend=partial(attend_clips, layout=layout, attend=self.attention.attend),
         )
 
     def embed(self, visual: Tensor, context: Context) -> Tensor:
         """Latents `[T, H, W, C]` and the context's text to the token stream `[tokens, model_dim]`."""
-        visual_tokens = self.visual_embeddings(visual).split([clip.visual_tokens for clip in context.layout.clips])
+        visual_tokens = context.visual_segments.split(self.visual_embeddings(visual))
         return torch.cat([part for pair in zip(visual_tokens, context.text, strict=True) for part in pair])
 
     def transform(self, tokens: Tensor, context: Context, index: int) -> Tensor:
         """All transformer blocks at the context's timestep `index`, `[tokens, model_dim]` to the same."""
         residual = None
-        for block, modulation in zip(self.blocks, context.modulation[index], strict=True):
-            tokens, residual = block(tokens, residual, modulation, context)
+        scale = self.attention.query_scale(self.config.head_dim)
+        for block, modulation in zip(self.blocks, context.modulation.blocks[index], strict=True):
+            tokens, residual = block(tokens, residual, modulation, context, self.operations, scale)
         assert residual is not None
-        return add_residual(tokens, residual, context.segment_lengths)
+        return add_residual(tokens, residual, context.segments)
 
     def project(self, tokens: Tensor, context: Context, index: int) -> Tensor:
         """The token stream to the velocity `[T, H, W, out_visual_dim]`."""
-        clips = context.layout.clips
-        visual = tokens.split(context.layout.segment_lengths)[::2]
-        lengths = tuple(clip.visual_tokens for clip in clips)
-        shift, scale = context.out_modulation[index].unbind(1)
-        _, normed = add_norm(torch.cat(visual), None, self.out_layer.norm, shift, scale, lengths)
-        patches = self.out_layer.out_layer(normed).split(lengths)
-        return torch.cat([self.out_layer.unpatch(part, clip.grid) for part, clip in zip(patches, clips, strict=True)])
+        visual = torch.cat(context.segments.split(tokens)[::2])
+        shift, scale = context.modulation.out[index].unbind(1)
+        terms, segments = Modulation(shift, scale, gate=scale), context.visual_segments
+        _, normed = add_norm(visual, None, self.out_layer.norm, terms, segments)
+        parts = zip(segments.split(self.out_layer.out_layer(normed)), context.layout.clips, strict=True)
+        return torch.cat([self.out_layer.unpatch(patches, clip.grid) for patches, clip in parts])
 
     def step(self, visual: Tensor, context: Context, index: int) -> Tensor:
         """Velocity `[T, H, W, out_visual_dim]` of latents `[T, H, W, in_visual_dim]` at timestep `index`."""
@@ -198,4 +226,4 @@ class DiT(nn.Module):
         if layout is None:
             frames, rows, columns, _ = visual.shape
             layout = self.layout((frames, rows, columns), len(text))
-        return self.step(visual, self.prepare(text, time[None], layout), 0)
+        return self.step(visual, self.prepare(text, self.modulation(time[None]), layout), 0)

@@ -1,7 +1,6 @@
 """The layers of the DiT; module names are those of the published checkpoint, which therefore loads strictly.
 
-Legend:  tokens, normed: [tokens, model_dim]     segments: runs of rows that share a modulation (see `layout`)
-         shift, scale, gate: [segments, model_dim]     qkv: [tokens, 3, heads, head_dim]
+Legend:  tokens, normed: [tokens, model_dim]     qkv: [tokens, 3, heads, head_dim]
 
 Numeric habits of the published code (bfloat16 autocast), kept: Linears in the weights' dtype; LayerNorm, modulation and
 RoPE in float32 with one rounding at the end; query and key are rounded after their norm, before RoPE.
@@ -9,68 +8,19 @@ Source: MMDiT (arXiv 2403.03206) with weights shared by the two streams, adaLN m
 """
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
-from kandinsky.model.rope import rotate
+from kandinsky.model.operations import Gelu, NormRope
+
+if TYPE_CHECKING:
+    from kandinsky.model.kernels import Quantised
 
 NORM_EPS = 1e-5
-
-
-class Modulation(NamedTuple):
-    """adaLN terms of one sub-layer, each `[segments, model_dim]`."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-
-class Residual(NamedTuple):
-    """A sub-layer's output `[tokens, model_dim]`, not yet gated and added: the next norm does it in the same pass."""
-
-    branch: Tensor
-    gate: Tensor
-
-
-def by_segment(lengths: tuple[int, ...], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Each segment's rows of `[tokens, ...]` tensors."""
-    return zip(*(tensor.split(lengths) for tensor in tensors), strict=True)
-
-
-def modulate(normed: Tensor, shift: Tensor, scale: Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """normed (1 + scale) + shift, in float32 and rounded once, `[tokens, model_dim]`."""
-    rows = zip(by_segment(lengths, normed), shift.float(), 1 + scale.float(), strict=True)
-    return torch.cat([torch.addcmul(add, part, multiply).to(dtype) for (part,), add, multiply in rows])
-
-
-def add_residual(tokens: Tensor, residual: Residual, lengths: tuple[int, ...]) -> Tensor:
-    """tokens + gate x branch, in tokens' dtype."""
-    rows = zip(by_segment(lengths, tokens, residual.branch), residual.gate.type_as(tokens), strict=True)
-    return torch.cat([torch.addcmul(part, branch, gate) for (part, branch), gate in rows])
-
-
-def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """LayerNorm in float32, left in float32."""
-    return F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
-
-
-def add_norm(
-    tokens: Tensor,
-    residual: Residual | None,
-    norm: nn.LayerNorm,
-    shift: Tensor,
-    scale: Tensor,
-    lengths: tuple[int, ...],
-) -> tuple[Tensor, Tensor]:
-    """Add the pending residual, then norm and modulate: the stream and the next sub-layer's input, in tokens' dtype."""
-    if residual is not None:
-        tokens = add_residual(tokens, residual, lengths)
-    return tokens, modulate(layer_norm(tokens, norm), shift, scale, lengths, tokens.dtype)
 
 
 class TimeEmbeddings(nn.Module):
@@ -126,8 +76,9 @@ class ModulationLayer(nn.Module):
         self.out_layer = nn.Linear(time_dim, 6 * model_dim)
 
     def forward(self, time_embed: Tensor) -> Tensor:
-        """`[..., time_dim]` -> `[..., 6, model_dim]`."""
-        return self.out_layer(F.silu(time_embed)).unflatten(-1, (6, -1))
+        """`[..., time_dim]` -> `[..., 6, model_dim]`, on time_embed's device; the weights may be on another."""
+        modulation = self.out_layer(F.silu(time_embed).to(self.out_layer.weight.device))
+        return modulation.unflatten(-1, (6, -1)).to(time_embed.device)
 
 
 class SelfAttention(nn.Module):
@@ -141,13 +92,13 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
         self.output_layer = nn.Linear(model_dim, model_dim)
 
-    def query_key_value(self, normed: Tensor, rope: Tensor) -> Tensor:
+    def query_key_value(
+        self, normed: "Tensor | Quantised", rope: Tensor, norm_rope: NormRope, *, query_scale: float
+    ) -> Tensor:
         """`[tokens, model_dim]` -> `qkv: [tokens, 3, heads, head_dim]`, ready for attention."""
         # Local heads are counted, not configured: a rank of a tensor-parallel group holds some of them.
-        query, key, value = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim)).unbind(1)
-        query = rotate(layer_norm(query, self.query_norm).type_as(query), rope)
-        key = rotate(layer_norm(key, self.key_norm).type_as(key), rope)
-        return torch.stack((query, key, value), dim=1)
+        qkv = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim))
+        return norm_rope(qkv, self.query_norm, self.key_norm, rope, query_scale)
 
 
 class FeedForward(nn.Module):
@@ -158,8 +109,8 @@ class FeedForward(nn.Module):
         self.in_layer = nn.Linear(model_dim, ff_dim)
         self.out_layer = nn.Linear(ff_dim, model_dim)
 
-    def forward(self, normed: Tensor) -> Tensor:
-        return self.out_layer(F.gelu(self.in_layer(normed)))
+    def forward(self, normed: "Tensor | Quantised", gelu: Gelu) -> Tensor:
+        return self.out_layer(gelu(self.in_layer(normed)))
 
 
 class OutLayer(nn.Module):

@@ -1,4 +1,4 @@
-"""How clips lie in the flat token stream, in Python ints only.
+"""How clips lie in the flat token stream; lengths are Python ints.
 
 The stream is clip after clip, and within a clip its visual tokens followed by its text tokens:
 
@@ -8,6 +8,9 @@ so that each clip attends within one contiguous slice. One clip is the common ca
 """
 
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,20 @@ class TokenLayout:
     def segment_lengths(self) -> tuple[int, ...]:
         """Rows of the stream that share a modulation: visual 0, text 0, visual 1, text 1, ..."""
         return tuple(length for clip in self.clips for length in (clip.visual_tokens, clip.text_tokens))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs of rows that share a modulation: their lengths, and each row's segment (int32 `[rows]`)."""
+
+    lengths: tuple[int, ...]
+    index: Tensor
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> "Segments":
+        index = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32), torch.tensor(lengths))
+        return cls(lengths, index.to(device))
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """`[rows, ...]` to each segment's rows."""
+        return x.split(self.lengths)

@@ -48,8 +48,8 @@ def axis_angles(dim: int) -> Tensor:
     return torch.outer(torch.arange(MAX_POSITIONS, dtype=torch.float32), frequencies)
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn `x: [tokens, heads, head_dim]` by `rope: [tokens, head_dim / 2, 2]`, in float32, back to x's dtype."""
+def rotate(x: Tensor, rope: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Turn `x: [tokens, heads, head_dim]` by `rope: [tokens, head_dim / 2, 2]` and scale it, in float32."""
     # A pair of channels as a complex number times (cos + i sin): one pass instead of six.
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.view_as_complex(rope)[:, None]).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs * torch.view_as_complex(rope * scale)[:, None]).flatten(-2).type_as(x)

@@ -1,0 +1,51 @@
+"""Linears in float8 e4m3 with a scale for each row of activations and weights: half the memory, twice the product rate.
+
+Lossy, and only by choice (`precision="fast"`). Method: row-wise scaling as in arXiv 2209.05433 and PyTorch's
+`torch._scaled_mm`. Needs compute capability 8.9 (Ada, Hopper) or newer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kandinsky.model.dit import DiT
+from kandinsky.model.kernels import FLOAT8, FLOAT8_MAX, Quantised, quantise_rows
+
+
+class Float8Linear(nn.Module):
+    """A Linear whose weight is float8, quantised here once; the bias stays as it is.
+
+    Args:
+        linear: bfloat16, on a CUDA device.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        scale = linear.weight.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
+        self.register_buffer("weight", (linear.weight.float() / scale).to(FLOAT8))  # [out, in]
+        self.register_buffer("scale", scale.T.contiguous())  # [1, out]
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor | Quantised) -> Tensor:
+        """`[rows, in]` to bfloat16 `[rows, out]`; rows that are not yet quantised are, here."""
+        rows = x if isinstance(x, Quantised) else quantise_rows(x)
+        weight, scale = self.get_buffer("weight"), self.get_buffer("scale")
+        return torch._scaled_mm(
+            rows.values,
+            weight.T,
+            scale_a=rows.scale,
+            scale_b=scale,
+            bias=self.bias,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+
+
+def quantise_blocks_(dit: DiT) -> None:
+    """Replace the Linears of attention and feed-forward in every block, one at a time."""
+    for block in dit.blocks:
+        for module, names in (
+            (block.self_attention, ("to_query_key_value", "output_layer")),
+            (block.feed_forward, ("in_layer", "out_layer")),
+        ):
+            for name in names:
+                setattr(module, name, Float8Linear(getattr(module, name)))
