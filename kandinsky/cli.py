@@ -56,6 +56,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
     )
     parser.add_argument("--device", default="cuda:0", help="where everything runs: cuda:0, cpu, mps")
+    parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -93,7 +94,9 @@ def _generate(parsed: argparse.Namespace) -> None:
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
     (job,) = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed).jobs
-    pipe = get_T2V_pipeline(parsed.device, cache_dir=parsed.weights, progress=not parsed.no_progress)
+    pipe = get_T2V_pipeline(
+        parsed.device, cache_dir=parsed.weights, precision=parsed.precision, progress=not parsed.no_progress
+    )
     result = pipe(job.prompt, save_path, 1, shape.seconds, shape.width, shape.height, job.seed)
     if result is None:
         return

@@ -65,10 +65,14 @@ def test_norm_rope(heads, head_dim, scale):
     assert torch.equal(found[:, 2], qkv[:, 2])
 
 
-@pytest.mark.parametrize("dim", [512, 12288])
-def test_gelu(dim):
-    x = 2 * rows(77, dim)
-    assert relative_error(fused().gelu(x), F.gelu(x.float())) < EXACT
+@pytest.mark.parametrize("dim", [128, 1536, 12288])
+@pytest.mark.parametrize("offset", [0.0, -4.0])
+def test_gelu_quantise(dim, offset):
+    """Every value within e4m3's half step, also where the whole row is negative and GELU tiny."""
+    x = 2 * rows(77, dim) + offset
+    quantised, expected = fused(quantise=True).gelu(x), F.gelu(x.float())
+    found = quantised.values.float() * quantised.scale
+    assert ((found - expected).abs() <= expected.abs() / 15 + quantised.scale * 2**-9).all()
 
 
 @pytest.mark.parametrize("dim", [128, 3072, 12288])

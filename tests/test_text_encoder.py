@@ -4,13 +4,30 @@ import warnings
 
 import pytest
 import torch
-from conftest import golden_case, relative_error
+from conftest import TINY, golden_case, relative_error
+from transformers import T5EncoderModel
 
 
 @pytest.mark.parametrize("case", ["image", "video_1s"])
 def test_equals_published(golden_pipe, case):
     call, expected = golden_case(case)
     assert relative_error(golden_pipe.text_encoder(call["text"]), expected["text_embed"]) < 3e-2
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat", "slowly " * 300, "  spaces \n and lines ", "naïve 猫 🎬"])
+@pytest.mark.filterwarnings("ignore:prompt has")
+def test_tokens_are_those_of_the_published_call(pipe, prompt):
+    settings = {"truncation": True, "add_special_tokens": True, "padding": "max_length", "return_tensors": "pt"}
+    expected = pipe.text_encoder.tokenizer(prompt, max_length=224, **settings).input_ids
+    assert torch.equal(pipe.text_encoder.tokenize(prompt), expected)
+
+
+def test_fused_layers_are_transformers_own(pipe):
+    plain = T5EncoderModel.from_pretrained(TINY / "text_encoder", dtype=torch.float32)
+    ids = pipe.text_encoder.tokenize("a cat sleeps")
+    with torch.no_grad():
+        expected = plain(ids).last_hidden_state[0]
+    assert relative_error(pipe.text_encoder("a cat sleeps"), expected) < 1e-6
 
 
 def test_padding_is_attended(pipe):

@@ -4,7 +4,8 @@ Legend:  tokens, branch, normed: [tokens, model_dim]     qkv: [tokens, 3, heads,
 
 Each kernel reads its inputs once, computes in float32 and rounds once where the published code rounds. They have no
 backward pass. With `quantise` the result is float8 e4m3 with a float32 scale for each row, the operand of a scaled
-matrix product. Programs are whole rows: nothing is recompiled for another number of tokens.
+matrix product. Programs are whole rows: nothing is recompiled for another number of tokens. Times at full size are in
+docs/benchmarks.md (per-kernel table).
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false
@@ -103,16 +104,24 @@ def _norm_rope(
 
 
 @triton.jit
-def _gelu(
-    x_in, out, scale_out, dim,
-    block: tl.constexpr, quantise: tl.constexpr, largest: tl.constexpr,
-):  # fmt: skip
+def _gelu_quantise(x_in, out, scale_out, dim, block: tl.constexpr, chunk: tl.constexpr, largest: tl.constexpr):
+    """Chunk by chunk: a row of the hidden layer is too long to be held, and its length no power of two."""
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, block)
-    inside = columns < dim
-    x = tl.load(x_in + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
-    x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
-    _store_row(x, out, scale_out, row, columns, inside, dim, quantise, largest)
+    top = tl.full([chunk], 0.0, tl.float32)
+    for start in tl.range(0, block, chunk):
+        columns = start + tl.arange(0, chunk)
+        x = tl.load(x_in + row * dim + columns, mask=columns < dim, other=0.0).to(tl.float32)
+        top = tl.maximum(top, x)
+    # GELU rises with x where it is positive and is never under -0.17, so the largest input gives the largest magnitude.
+    highest = tl.max(top, 0)
+    scale = tl.maximum(0.5 * highest * (1.0 + tl.math.erf(highest * 0.7071067811865476)), 0.17) / largest
+    tl.store(scale_out + row, scale)
+    for start in tl.range(0, block, chunk):
+        columns = start + tl.arange(0, chunk)
+        inside = columns < dim
+        x = tl.load(x_in + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
+        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476)) / scale
+        tl.store(out + row * dim + columns, x.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -154,8 +163,6 @@ def add_norm(
         terms: (gate, shift, scale), each `[segments, model_dim]` with one stride; gate is None where branch is.
         norm: affine LayerNorm over model_dim.
         segment: row of `terms` for each token, int32 `[tokens]`.
-
-    Measured on an H200 at 25,424 x 3,072 (docs/benchmarks.md, per-kernel table).
     """
     rows, dim = tokens.shape
     gate, shift, scale = terms
@@ -189,14 +196,15 @@ def norm_rope_(
     return qkv
 
 
-def gelu(x: Tensor, *, quantise: bool = False) -> Tensor | Quantised:
-    """Exact GELU of `[rows, columns]`."""
-    result, out, scale_out = _result(x, quantise)
-    block = triton.next_power_of_2(x.shape[1])
-    _gelu[(len(x),)](
-        x, out, scale_out, x.shape[1], block=block, quantise=quantise, largest=FLOAT8_MAX, num_warps=_warps(block)
+def gelu_quantise(x: Tensor) -> Quantised:
+    """Exact GELU of `[rows, columns]` in float8, one scale a row."""
+    quantised = Quantised.empty_like(x)
+    dim = x.shape[1]
+    chunk = min(4096, triton.next_power_of_2(dim))
+    _gelu_quantise[(len(x),)](
+        x, quantised.values, quantised.scale, dim, triton.cdiv(dim, chunk) * chunk, chunk, FLOAT8_MAX, num_warps=8
     )
-    return result
+    return quantised
 
 
 def quantise_rows(x: Tensor) -> Quantised:

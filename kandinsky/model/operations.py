@@ -6,7 +6,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,6 +113,8 @@ def choose_operations(kernels: str, device: torch.device, *, quantise: bool = Fa
 def fused(*, quantise: bool = False) -> Operations:
     """Triton kernels; with `quantise` the norms and GELU return float8 rows.
 
+    Without, GELU is PyTorch's own kernel, which is faster than one in Triton (docs/benchmarks.md).
+
     Raises:
         ImportError: Triton is not installed.
     """
@@ -126,4 +127,4 @@ def fused(*, quantise: bool = False) -> Operations:
         terms = (gate, modulation.shift, modulation.scale)
         return kernels.add_norm(tokens, branch, terms, norm, segments.index, quantise=quantise)
 
-    return Operations(fused_add_norm, kernels.norm_rope_, partial(kernels.gelu, quantise=quantise))
+    return Operations(fused_add_norm, kernels.norm_rope_, kernels.gelu_quantise if quantise else F.gelu)
