@@ -191,9 +191,7 @@ def measure_pipeline(seed: int, *, kernels: bool) -> dict:
     fast = step_timing(pipe)
     other = pipe.sample_latents(text, SHAPE, seed=1)
     difference = ((other - latents).norm() / latents.norm()).item()
-    print(
-        f"DiT step, fast         {fast}   final latents differ from exact by {difference:.4f}; DiT {dit_gib(dit):.2f} GiB"
-    )
+    print(f"DiT step, fast         {fast}   latents differ from exact by {difference:.4f}; DiT {dit_gib(dit):.2f} GiB")
     if kernels:
         print("  by kind, ms:", {name: round(ms, 1) for name, ms in profile(pipe).items()})
     figures["request_fast_s"] = whole_request(pipe)

@@ -138,7 +138,8 @@ def test_bounded_attention(kernel, tokens, heads):
         outputs.append(out)
     seen = view.double()
     seen[:, 0] *= math.log(2)
-    assert attention_error(outputs[0], seen) < 2.9e-3
+    # With few keys the rounding of the weights and that of the result, 2^-8 each, do not average out.
+    assert attention_error(outputs[0], seen) < (2.9e-3 if tokens > 60 else 2**-7)
     assert torch.equal(*outputs)
 
 
