@@ -9,7 +9,10 @@ import os
 import subprocess
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from queue import Full, Queue
+from threading import Thread
 from types import TracebackType
 
 import numpy as np
@@ -18,6 +21,10 @@ from PIL import Image
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 CRF = 5
+PRESET = "superfast"
+"""At this crf as good and as small as x264's default preset, four times as fast and without its long look-ahead, which
+is encoded only after the last frame (docs/benchmarks.md)."""
+QUEUED_CHUNKS = 4
 
 
 class VideoError(RuntimeError):
@@ -79,7 +86,9 @@ def write_image(image: Image.Image, path: Path) -> None:
 class VideoWriter:
     """A context manager that writes uint8 frames `[frames, height, width, 3]` as H.264, yuv420p.
 
-    `finish` completes the file and moves it to its place; leaving the context without it removes what was written.
+    A thread feeds the encoder, so that frames are encoded while the next ones are made; only when `QUEUED_CHUNKS` calls
+    of `write` wait for the encoder does the next one wait too. `finish` completes the file and moves it to its place;
+    leaving the context without it removes what was written.
     """
 
     def __init__(self, path: Path, *, width: int, height: int, fps: int):
@@ -89,32 +98,28 @@ class VideoWriter:
         self._partial = partial_path(path)
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-        target = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(CRF), "file:" + str(self._partial)]
+        codec = ["-c:v", "libx264", "-preset", PRESET, "-crf", str(CRF), "-pix_fmt", "yuv420p"]
         self._process = subprocess.Popen(
-            [ffmpeg(), "-y", "-v", "error", *source, *target],
+            [ffmpeg(), "-y", "-v", "error", *source, "-an", *codec, f"file:{self._partial}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
             start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg before us
         )
+        self._queue: Queue[bytes | None] = Queue(QUEUED_CHUNKS)
+        self._failure: OSError | None = None
+        self._thread = Thread(target=self._feed, name="video encoder", daemon=True)
+        self._thread.start()
 
     def write(self, frames: np.ndarray) -> None:
-        """Append frames, uint8 `[frames, height, width, 3]`.
+        """Append frames, uint8 `[frames, height, width, 3]`; they are copied.
 
         Raises:
             VideoError: ffmpeg failed.
         """
         assert frames.dtype == np.uint8 and frames.shape[1:] == self.shape
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(np.ascontiguousarray(frames).data)
-        except OSError as error:
-            self._process.wait()
-            raise self._error() from error
+        self._put(frames.tobytes())
         self.num_frames += len(frames)
-
-    def __enter__(self) -> "VideoWriter":
-        return self
 
     def finish(self) -> None:
         """Wait for the encoder and put the complete file in its place.
@@ -122,21 +127,43 @@ class VideoWriter:
         Raises:
             VideoError: ffmpeg failed.
         """
-        try:
-            self._process.communicate()
-        except OSError as error:
-            raise self._error() from error
-        if self._process.returncode != 0:
+        self._put(None)
+        self._thread.join()
+        if self._process.wait() != 0 or self._failure is not None:
             raise self._error()
         os.replace(self._partial, self.path)
+
+    def __enter__(self) -> "VideoWriter":
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
         self._process.wait()
+        with suppress(Full):  # a full queue has woken the thread, whose write to the dead encoder then fails
+            self._queue.put_nowait(None)
+        self._thread.join()
         self._messages.close()
         self._partial.unlink(missing_ok=True)
+
+    def _feed(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            with self._process.stdin as pipe:
+                while (chunk := self._queue.get()) is not None:
+                    pipe.write(chunk)
+        except OSError as error:  # raised to whoever writes next
+            self._failure = error
+
+    def _put(self, chunk: bytes | None) -> None:
+        while self._failure is None:
+            try:
+                return self._queue.put(chunk, timeout=0.1)
+            except Full:
+                continue
+        self._process.wait()
+        raise self._error()
 
     def _error(self) -> VideoError:
         self._messages.seek(0)

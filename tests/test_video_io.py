@@ -1,14 +1,18 @@
 """The written video as ffmpeg sees it, and what is left behind when writing fails."""
 
+import os
 import re
+import signal
 import subprocess
+import threading
+import time
 
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe, read_frames
 from PIL import Image
 
-from kandinsky.video_io import VideoError, VideoWriter, check_target, write_image
+from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter, check_target, write_image
 
 
 def gradient(frames, height=32, width=48):
@@ -52,6 +56,22 @@ def test_nothing_appears_before_the_end(tmp_path):
         assert not (tmp_path / "v.mp4").exists()
         writer.finish()
         assert (tmp_path / "v.mp4").exists()
+
+
+def test_a_slow_encoder_holds_the_writer_back(tmp_path):
+    """No more than a few chunks wait in memory."""
+    frames = gradient(8, 256, 256)
+    with VideoWriter(tmp_path / "v.mp4", width=256, height=256, fps=8) as writer:
+        os.kill(writer._process.pid, signal.SIGSTOP)
+        timer = threading.Timer(0.5, os.kill, (writer._process.pid, signal.SIGCONT))
+        timer.start()
+        start = time.perf_counter()
+        for _ in range(12):
+            writer.write(frames)
+            assert writer._queue.qsize() <= QUEUED_CHUNKS
+        assert time.perf_counter() - start > 0.4
+        writer.finish()
+    assert writer.num_frames == 96
 
 
 def test_dead_encoder_is_an_error(tmp_path):
