@@ -28,7 +28,7 @@ from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.sampler import Schedule
 from kandinsky.text_encoder import TextEncoder
-from kandinsky.vae import VideoDecoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
@@ -48,7 +48,7 @@ def build(seed: int) -> Kandinsky4T2VPipeline:
     dit = random_dit(sizes.dit, generator)
     dit.operations = fused()
     dit.attention = choose_attention("auto", device=CUDA, dtype=dit.dtype, head_dim=64, bound=dit.logit_bound())
-    vae = VideoDecoder(random_vae(sizes.vae, generator))
+    vae = VideoAutoencoder(random_vae(sizes.vae, generator))
     pipe = Kandinsky4T2VPipeline(dit, encoder, vae, Schedule.from_config(SCHEDULER), progress=False)
     offload_modulation_(dit)
     return pipe

@@ -65,11 +65,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespace) -> int:
     """Run `command`, turning errors that a user can mend into one message and an exit code."""
     from kandinsky.checkpoint import CheckpointError
+    from kandinsky.pipeline import DecodeError
     from kandinsky.video_io import VideoError
 
     try:
         command(parsed)
-    except (CheckpointError, FileNotFoundError, VideoError) as error:
+    except (CheckpointError, DecodeError, FileNotFoundError, VideoError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ValueError as error:

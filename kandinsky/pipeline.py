@@ -4,27 +4,37 @@ Components arrive as arguments; nothing is downloaded, no environment is read. E
 before a model runs.
 """
 
+import gc
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.latents_file import save_latents
 from kandinsky.model.dit import DiT
 from kandinsky.parallel import Ranks
 from kandinsky.request import Job, check_request
 from kandinsky.sampler import Schedule, sample
 from kandinsky.text_encoder import TextEncoder
-from kandinsky.vae import VideoDecoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_io import VideoWriter
 from kandinsky.video_shape import VideoShape
+
+T = TypeVar("T")
+
+
+class DecodeError(RuntimeError):
+    """Latents were sampled but could not be decoded; the message says where they are saved."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Kandinsky4T2VPipeline:
         self,
         dit: DiT,
         text_encoder: TextEncoder | None,
-        vae: VideoDecoder | None,
+        vae: VideoAutoencoder | None,
         schedule: Schedule,
         *,
         model_set: ModelSet = FLASH_512,
@@ -136,6 +146,7 @@ class Kandinsky4T2VPipeline:
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             VideoError: the encoder failed.
+            DecodeError: not enough memory to decode; the latents are saved.
         """
         shape = VideoShape.from_request(time_length, height, width, model_set=self.model_set)
         written = not (shape.is_image or return_frames)
@@ -158,8 +169,8 @@ class Kandinsky4T2VPipeline:
         if self.vae is None:
             return None
         if job.path is None:
-            return self._images(latents, job.seed)
-        self._write(latents, job.path, shape, clock)
+            return self._images(latents, job)
+        self._write(latents, job, shape, clock)
         clock.seconds["total"] = time.perf_counter() - start
         return GenerationResult(
             job.path, job.seed, shape.num_frames, self.model_set.fps, clock.seconds, clock.peak_memory
@@ -194,25 +205,51 @@ class Kandinsky4T2VPipeline:
                 on_step=on_step,
             )
 
-    def _chunks(self, latents: Tensor) -> Iterator[Tensor]:
-        """Frames on the CPU, uint8 `[frames, height, width, 3]` chunk by chunk."""
+    def _chunks(self, latents: Tensor, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
+        """Frames, uint8 `[frames, height, width, 3]` chunk by chunk, each valid until the next."""
         assert self.vae is not None
         frames = self.model_set.temporal_compression * (len(latents) - 1) + 1
         with tqdm(total=frames, desc="decoding", unit="frame", disable=not self.progress, leave=False) as bar:
-            for chunk in self.vae.decode(latents):
-                yield chunk.cpu()
+            for chunk in self.vae.frames(latents, memory_saving=memory_saving):
+                yield chunk.numpy()
                 bar.update(len(chunk))
 
-    def _images(self, latents: Tensor, seed: int) -> list[Image.Image]:
-        images = [Image.fromarray(frame.numpy()) for chunk in self._chunks(latents) for frame in chunk]
+    def _decode(self, latents: Tensor, job: Job, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
+        """Decode into `consume`; out of memory, once more with the least memory; then save the latents.
+
+        Raises:
+            DecodeError: there was not enough memory; the message says where the latents are.
+        """
+        for memory_saving in (None, True):
+            try:
+                return consume(self._chunks(latents, memory_saving=memory_saving))
+            except torch.OutOfMemoryError as error:
+                failure = str(error).splitlines()[0]
+            # Outside of the handler: the exception's frames hold the decoder's buffers.
+            gc.collect()
+            torch.cuda.empty_cache()
+        path = save_latents(latents, job)
+        raise DecodeError(f"not enough memory to decode ({failure}); the latents are saved in {path}")
+
+    def _images(self, latents: Tensor, job: Job) -> list[Image.Image]:
+        def collect(chunks: Iterator[np.ndarray]) -> list[Image.Image]:
+            return [Image.fromarray(frame.copy()) for chunk in chunks for frame in chunk]
+
+        images = self._decode(latents, job, collect)
         for image in images:
-            image.info["seed"] = seed
+            image.info["seed"] = job.seed
         return images
 
-    def _write(self, latents: Tensor, path: Path, shape: VideoShape, clock: _Clock) -> None:
-        with VideoWriter(path, width=shape.width, height=shape.height, fps=self.model_set.fps) as writer:
-            with clock.stage("decode"):
-                for chunk in self._chunks(latents):
-                    writer.write(chunk.numpy())
-            with clock.stage("write"):
-                writer.finish()
+    def _write(self, latents: Tensor, job: Job, shape: VideoShape, clock: _Clock) -> None:
+        assert job.path is not None
+        path = job.path
+
+        def write(chunks: Iterator[np.ndarray]) -> None:
+            with VideoWriter(path, width=shape.width, height=shape.height, fps=self.model_set.fps) as writer:
+                with clock.stage("decode"):
+                    for chunk in chunks:
+                        writer.write(chunk)
+                with clock.stage("write"):
+                    writer.finish()
+
+        self._decode(latents, job, write)

@@ -11,7 +11,7 @@ from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_che
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.model.dit import DiT
 from kandinsky.text_encoder import load_text_encoder
-from kandinsky.vae import load_vae
+from kandinsky.vae.autoencoder import load_vae
 
 CPU = torch.device("cpu")
 DIT = TINY / "kandinsky4_distil_512.pt"

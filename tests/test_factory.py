@@ -10,7 +10,7 @@ from conftest import TINY
 from kandinsky.checkpoint import load_dit
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.vae import load_vae
+from kandinsky.vae.autoencoder import load_vae
 
 DEVICES = dict.fromkeys(("dit", "vae", "text_embedder"), "cpu")
 WRONG = {
@@ -47,7 +47,7 @@ def no_loading(monkeypatch):
     def fail(path):
         raise AssertionError(f"{path} was opened")
 
-    for module in ("kandinsky.checkpoint", "kandinsky.text_encoder", "kandinsky.vae"):
+    for module in ("kandinsky.checkpoint", "kandinsky.text_encoder", "kandinsky.vae.autoencoder"):
         monkeypatch.setattr(f"{module}.open_checkpoint", fail)
 
 

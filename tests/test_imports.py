@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention"},
+    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
     "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
-    "diffusers": {"kandinsky.vae", "kandinsky.random_weights"},
+    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights"},
     "imageio_ffmpeg": {"kandinsky.video_io"},
 }
 """The only modules that may import a heavy package."""

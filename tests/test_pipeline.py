@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import golden_case, psnr, relative_error
 from PIL import Image
+from safetensors.torch import load_file
 
-from kandinsky.pipeline import GenerationResult
+from kandinsky.pipeline import DecodeError, GenerationResult
 from kandinsky.video_shape import VideoShape
 
 CASES = ("image", "video_1s", "video_2s")
@@ -130,7 +131,7 @@ def test_no_encoder(pipe, monkeypatch):
 
 
 def test_failed_decode_leaves_no_file(pipe, tmp_path, monkeypatch):
-    def fail(_latents):
+    def fail(_latents, **_settings):
         yield torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
         raise RuntimeError("decode failed")
 
@@ -138,6 +139,43 @@ def test_failed_decode_leaves_no_file(pipe, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="decode failed"):
         pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
     assert list(tmp_path.iterdir()) == []
+
+
+def run_out_of_memory(pipe, monkeypatch, times):
+    """Decoding runs out of memory after its first chunk, `times` times; returns the settings of each attempt."""
+    decode, attempts = pipe.vae.decode, []
+
+    def fail(latents, *, memory_saving):
+        attempts.append(memory_saving)
+        chunks = decode(latents, memory_saving=memory_saving)
+        yield next(chunks)
+        if len(attempts) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        yield from chunks
+
+    monkeypatch.setattr(pipe.vae, "decode", fail)
+    return attempts
+
+
+def test_out_of_memory_is_tried_once_more(pipe, tmp_path, monkeypatch):
+    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
+    expected = pipe("a cat", tmp_path / "expected.mp4", **settings).path.read_bytes()
+    attempts = run_out_of_memory(pipe, monkeypatch, 1)
+    result = pipe("a cat", tmp_path / "v.mp4", **settings)
+    assert attempts == [None, True]
+    assert result.path.read_bytes() == expected
+
+
+def test_out_of_memory_twice_saves_the_latents(pipe, tmp_path, monkeypatch):
+    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
+    expected = frames_of(pipe)
+    with monkeypatch.context() as patch:
+        run_out_of_memory(pipe, patch, 2)
+        with pytest.raises(DecodeError, match=r"Tried to allocate 1.00 GiB.*saved in .*v\.latents\.safetensors"):
+            pipe("a cat", tmp_path / "v.mp4", **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
+    latents = load_file(tmp_path / "v.latents.safetensors")["latents"]
+    assert np.array_equal(torch.cat(list(pipe.vae.decode(latents))), expected)
 
 
 def test_progress_can_be_turned_off(pipe, capsys):

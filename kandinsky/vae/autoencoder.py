@@ -1,0 +1,96 @@
+"""The VAE as the pipeline sees it: latents to a stream of frames, frames to latents.
+
+diffusers' `AutoencoderKLCogVideoX` (CogVideoX, arXiv 2408.06072) loads and describes the weights and encodes; decoding
+is our own runtime over the same weights (see `decoder`).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+from kandinsky.vae.decoder import CausalDecoder
+from kandinsky.vae.stream import decode, to_host
+
+
+class VideoAutoencoder:
+    """Weights of one VAE.
+
+    Args:
+        autoencoder: diffusers' `AutoencoderKLCogVideoX`.
+        memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
+            to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
+    """
+
+    def __init__(self, autoencoder: Any, *, memory_saving: bool = False):
+        self.autoencoder = autoencoder
+        self.memory_saving = memory_saving
+        self.decoder = CausalDecoder.from_diffusers(autoencoder)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
+        """Decode one clip.
+
+        Args:
+            latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
+            memory_saving: other than this VAE's own.
+
+        Yields:
+            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each.
+        """
+        saving = self.memory_saving if memory_saving is None else memory_saving
+        return decode(self.decoder, latents, memory_saving=saving)
+
+    def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
+        """As `decode`, but on the host, copied meanwhile; each chunk is valid until the next is asked for."""
+        return to_host(self.decode(latents, memory_saving=memory_saving))
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Frames to scaled latents, the inverse of `decode`, for training data.
+
+        Args:
+            frames: uint8 `[F, height, width, 3]`; F is 1 or 4 n + 1.
+            generator: on the VAE's device; draws from the posterior. Without one its mean is taken.
+
+        Returns:
+            `[T, height / 8, width / 8, C]` in the VAE's dtype, T = (F - 1) / 4 + 1.
+
+        Raises:
+            ValueError: a number of frames or a size that has no latent grid.
+        """
+        count, height, width, channels = frames.shape
+        if frames.dtype != torch.uint8 or channels != 3 or (count - 1) % 4 or height % 8 or width % 8:
+            found = f"{frames.dtype} {list(frames.shape)}"
+            raise ValueError(f"frames are {found}; allowed: uint8 [4 n + 1, multiple of 8, multiple of 8, 3]")
+        vae = self.autoencoder
+        pixels = frames.to(vae.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
+        posterior = vae.encode(pixels).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents[0].permute(1, 2, 3, 0) * vae.config.scaling_factor
+
+
+def load_vae(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, memory_saving: bool = False, progress: bool = False
+) -> VideoAutoencoder:
+    """The VAE straight to `device` in `dtype`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: the weights are damaged or do not fit `config.json`.
+    """
+    from diffusers import AutoencoderKLCogVideoX
+
+    config = read_config(folder, "_class_name", "AutoencoderKLCogVideoX")
+    checkpoint = open_checkpoint(folder)
+    with torch.device("meta"):
+        vae = AutoencoderKLCogVideoX.from_config(config)
+    assert isinstance(vae, AutoencoderKLCogVideoX)
+    load_weights(vae, checkpoint, device=device, dtype=dtype, progress=progress)
+    return VideoAutoencoder(vae, memory_saving=memory_saving)

@@ -1,0 +1,119 @@
+"""Causal 3x3x3 convolutions over a stream of chunks: a padded window per convolution and the halo between chunks.
+
+The window is [halo + frames, H, W, C]; the norm before the convolution writes its result straight behind the halo. A
+window that would be too large is filled and convolved a few frames at a time: causal in time, so exact.
+
+Doesn't pad in space: the convolution's own zero padding measured as fast, and needs no border.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kandinsky.vae.layout import Activation, Time
+from kandinsky.vae.weights import CausalConv
+
+Fill = Callable[[int, int, Tensor], None]
+"""fill(start, stop, out): write input frames start..stop to out [stop - start, H, W, C]."""
+
+
+class Halos:
+    """The last input frames of each causal convolution, kept from one chunk of a clip to the next.
+
+    One buffer for all of them, made once and written in place: made bit by bit it would split the allocator's blocks.
+    `on_host` keeps it in pinned memory of the host: at 672x384 that is 1.9 GB less on the device, for two copies of it
+    over the bus per chunk.
+    """
+
+    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, on_host: bool):
+        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device."""
+        height, width = like.shape[1:3]
+        shapes = [(conv.halo, height * conv.scale, width * conv.scale, conv.in_channels) for conv in convs]
+        sizes = [math.prod(shape) for shape in shapes]
+        pinned = on_host and like.is_cuda
+        flat = torch.empty(sum(sizes), dtype=like.dtype, device="cpu" if pinned else like.device, pin_memory=pinned)
+        self.buffers = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        self.filled = [False] * len(shapes)
+
+    def load(self, conv: CausalConv, window: Tensor) -> None:
+        """Fill the window's halo. The first chunk continues its first frame into the past."""
+        if self.filled[conv.slot]:
+            window[: conv.halo].copy_(self.buffers[conv.slot], non_blocking=True)
+        else:
+            window[: conv.halo] = window[conv.halo]
+
+    def store(self, conv: CausalConv, window: Tensor) -> None:
+        self.buffers[conv.slot].copy_(window[-conv.halo :], non_blocking=True)
+        self.filled[conv.slot] = True
+
+
+def convolve(x: Tensor, kernel: Tensor, out: Tensor) -> None:
+    """A convolution without bias, zero padding 1 in space and none in time.
+
+    x: [T, H, W, I], kernel [O, I, kt, 2 + P, 2 + P] gives out [T - kt + 1, H / P, W / P, O]; a kernel [O, I, 2, 2]
+    takes each frame alone and gives out [T, H + 1, W + 1, O]. Strides in memory are those of channels_last(_3d) all
+    along: the batch axis must be added before the permutation, or torch takes the tensor for a strided one and copies.
+    """
+    if kernel.ndim == 5:
+        x, out, padding = x[None].permute(0, 4, 1, 2, 3), out[None].permute(0, 4, 1, 2, 3), (0, 1, 1)
+        stride = (1, kernel.shape[-1] - 2, kernel.shape[-1] - 2)
+    else:
+        x, out, padding, stride = x.permute(0, 3, 1, 2), out.permute(0, 3, 1, 2), (1, 1), (1, 1)
+    if x.is_cuda and torch.backends.cudnn.is_available():
+        once = (1,) * len(padding)
+        # cuDNN's first choice: trying all its engines costs 10 s at the first call and gains nothing.
+        torch.ops.aten.cudnn_convolution.out(x, kernel, padding, stride, once, 1, False, False, False, out=out)
+    else:
+        out.copy_((F.conv3d if kernel.ndim == 5 else F.conv2d)(x, kernel, padding=padding, stride=stride))
+
+
+def causal_convolution(conv: CausalConv, halos: Halos, fill: Fill, *, like: Activation, max_bytes: int) -> Activation:
+    """Fill windows and convolve them.
+
+    Args:
+        like: frames, size and channels of the input, after `fill`; paired frames are given once.
+        max_bytes: most that a window may take, where the halo leaves a choice.
+    """
+    frames, (height, width), channels = like.stored_frames, like.size, like.channels
+    block = frames_per_window(
+        frames, conv.halo, frame_bytes=like.data[0, 0].element_size() * height * width * channels, max_bytes=max_bytes
+    )
+    window = like.data.new_empty(conv.halo + block, height, width, channels)
+    total = frames if len(conv.kernels) == 1 else like.frames
+    out = like.data.new_empty(total, height // conv.stride, width // conv.stride, conv.out_channels)
+    for start in range(0, frames, block):
+        stop = min(start + block, frames)
+        if start > 0:
+            window[: conv.halo] = window[block:]  # no overlap: block >= halo
+        fill(start, stop, window[conv.halo : conv.halo + stop - start])
+        filled = window[: conv.halo + stop - start]
+        if start == 0:
+            halos.load(conv, filled)
+        if stop == frames:
+            halos.store(conv, filled)
+        if len(conv.kernels) == 1:
+            convolve(filled, conv.kernels[0], out[start:stop])
+        else:
+            convolve_pairs(filled, conv, like=like, out=out, start=start)
+    return Activation(out, total, Time.NATURAL if len(conv.kernels) == 1 else Time.SPLIT)
+
+
+def convolve_pairs(window: Tensor, conv: CausalConv, *, like: Activation, out: Tensor, start: int) -> None:
+    """Even frames to the front half of `out`, odd ones to the back half; a first frame that is alone has no odd one."""
+    even, odd = conv.kernels
+    stop = start + window.shape[0] - conv.halo
+    convolve(window, even, out[start:stop])
+    skip = like.first if start == 0 else 0
+    behind = like.stored_frames - like.first
+    if start + skip < stop:
+        convolve(window[skip:], odd, out[behind + start + skip : behind + stop])
+
+
+def frames_per_window(frames: int, halo: int, *, frame_bytes: int, max_bytes: int) -> int:
+    """Equal parts that fit, but never fewer frames than the halo."""
+    most = max(max_bytes // frame_bytes - halo, halo, 1)
+    parts = -(-frames // most)
+    return max(-(-frames // parts), halo)

@@ -1,0 +1,132 @@
+"""The decoder of the CogVideoX 3D causal VAE, from latents to pixels, chunk by chunk.
+
+Computes what diffusers' `AutoencoderKLCogVideoX.decode` does, up to rounding and the order of sums, in another
+arrangement: see `layout`, `weights`, `causal` and `norm`. Source: CogVideoX (arXiv 2408.06072). GroupNorm statistics
+are per chunk, so the chunks (3, 2, 2, ... latent frames) are part of the function.
+
+Doesn't encode, batch, or tile with blending.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kandinsky.vae.causal import Halos, causal_convolution, convolve
+from kandinsky.vae.layout import Activation, Time
+from kandinsky.vae.norm import Ops, PlainOps, latent_terms
+from kandinsky.vae.weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
+
+WINDOW_BYTES = 1_000_000_000
+SAVING_WINDOW_BYTES = 500_000_000
+
+
+class CausalDecoder:
+    """Weights of one decoder, ready to run; holds no state of a clip."""
+
+    def __init__(self, state: Mapping[str, Tensor], config: DecoderConfig, *, ops: Ops | None = None):
+        """`state` is the state dict of diffusers' `decoder` module, on the device and in the dtype to run in."""
+        self.config = config
+        self.weights = WeightReader(state, config).read()
+        example = state["conv_in.conv.weight"]
+        self.device, self.dtype = example.device, example.dtype
+        self.ops = ops or best_ops(self.device, config)
+
+    @classmethod
+    def from_diffusers(cls, autoencoder: Any, *, ops: Ops | None = None) -> "CausalDecoder":
+        """From an `AutoencoderKLCogVideoX`; its parameters are shared where they need no rearranging."""
+        config = DecoderConfig.from_mapping(autoencoder.config)
+        state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
+        return cls(state, config, ops=ops)
+
+    def open_clip(self, latents: Tensor, *, memory_saving: bool = False) -> "Clip":
+        """`latents` [T, h, w, Z] tell the size; they are given to `decode_chunk` in chunks."""
+        return Clip(self, latents, memory_saving=memory_saving)
+
+
+class Clip:
+    """One video on its way through the decoder: the halos of its convolutions."""
+
+    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool):
+        self.weights, self.ops = decoder.weights, decoder.ops
+        self.max_bytes = SAVING_WINDOW_BYTES if memory_saving else WINDOW_BYTES
+        self.halos = Halos(decoder.weights.causal_convs, latents, on_host=memory_saving)
+
+    @torch.inference_mode()
+    def decode_chunk(self, z: Tensor) -> Tensor:
+        """[Tz, h, w, Z] latents (unscaled) to [frames, 8 h, 8 w, 3] float32 in about [-1, 1]."""
+        weights = self.weights
+        x = self.convolve_latents(z, weights.conv_in)
+        coefficients = None
+        for index, level in enumerate(weights.levels):
+            after = weights.norm_out if index == len(weights.levels) - 1 else None
+            for i, resnet in enumerate(level.resnets):
+                following = level.resnets[i + 1].norm1 if i + 1 < len(level.resnets) else after
+                if coefficients is None:
+                    coefficients = self.ops.statistics(x, resnet.norm1)
+                held = [x]
+                del x  # so that the resnet can free it
+                x, coefficients = self.resnet(held, coefficients, z, resnet, following)
+            if level.upsample:
+                x, coefficients = upsample(x, level), None
+        assert coefficients is not None
+        out = self.norm_conv(x, coefficients, z, weights.norm_out, weights.conv_out)
+        patch = weights.conv_out.stride
+        pixels = out.data.unflatten(-1, (patch, patch, -1)).transpose(2, 3)  # [T, H / P, P, W / P, P, 3]
+        return pixels.flatten(3, 4).flatten(1, 2).float() + weights.out_bias
+
+    def convolve_latents(self, z: Tensor, conv: CausalConv) -> Activation:
+        def fill(start: int, stop: int, out: Tensor) -> None:
+            out.copy_(z[start:stop])
+
+        like = Activation(z, z.shape[0])
+        return causal_convolution(conv, self.halos, fill, like=like, max_bytes=self.max_bytes)
+
+    def norm_conv(
+        self, x: Activation, coefficients: Tensor, z: Tensor, norm: NormWeights, conv: CausalConv
+    ) -> Activation:
+        """conv(SiLU(norm(x))), the convolution's bias left out."""
+        latent = latent_terms(z, norm)
+
+        def fill(start: int, stop: int, out: Tensor) -> None:  # noqa: ARG001
+            self.ops.normalise(x, coefficients, latent, start=start, out=out)
+
+        return causal_convolution(conv, self.halos, fill, like=x, max_bytes=self.max_bytes)
+
+    def resnet(
+        self, held: list[Activation], coefficients: Tensor, z: Tensor, weights: Resnet, following: NormWeights | None
+    ) -> tuple[Activation, Tensor | None]:
+        """`held` gives its only element away: the largest activation is freed as soon as it was read."""
+        x = held.pop()
+        hidden = self.norm_conv(x, coefficients, z, weights.norm1, weights.conv1)
+        residual = x
+        if weights.shortcut is not None:
+            residual = Activation(F.linear(x.data, weights.shortcut), x.frames, x.time, x.quarters)
+        del x
+        coefficients = self.ops.statistics(hidden, weights.norm2)
+        hidden = self.norm_conv(hidden, coefficients, z, weights.norm2, weights.conv2)
+        data, coefficients = self.ops.add(hidden, residual, weights.bias, following)
+        return Activation(data, hidden.frames), coefficients if following else None
+
+
+def upsample(x: Activation, level: Level) -> Activation:
+    """Double height and width, time too where the level says so, and convolve each frame: all of it in quarters."""
+    frames, (height, width), channels = x.frames, x.size, level.upsample[0].shape[0]
+    data = x.data.new_empty(4, frames, height + 1, width + 1, channels)
+    for quarter, kernel in zip(data, level.upsample, strict=True):
+        convolve(x.data, kernel, quarter)
+    if not level.doubles_time:
+        return Activation(data, frames, quarters=True)
+    return Activation(data, 2 * frames - frames % 2, Time.PAIRED, quarters=True)
+
+
+def best_ops(device: torch.device, config: DecoderConfig) -> Ops:
+    """Triton kernels on CUDA where the channel counts allow, else plain PyTorch."""
+    powers = [n & (n - 1) == 0 for n in (*config.block_out_channels, config.norm_num_groups)]
+    if device.type == "cuda" and torch.version.cuda and all(powers):
+        from kandinsky.vae.kernels import TritonOps
+
+        return TritonOps()
+    return PlainOps()

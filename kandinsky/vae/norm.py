@@ -1,0 +1,81 @@
+"""Spatial norm, SiLU and residual sum in plain PyTorch: for the CPU and other devices, and the oracle of `kernels`.
+
+A spatial norm is `GroupNorm(x) * conv_y(z) + conv_b(z)` (SpatialNorm, arXiv 2209.09002) with 1x1x1 convolutions of the
+latents z. These commute with nearest upsampling, so they are computed at the size of the latents and looked up.
+Statistics and arithmetic are in float32, with one rounding at the end.
+
+Legend: coefficients [2, C] float32, factor and offset of GroupNorm with weights, bias of the convolution before
+included; latent [Tz, h, w, 2 C] conv_y and conv_b of the latents.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kandinsky.vae.layout import Activation, Time, dense, doubled, latent_frames
+from kandinsky.vae.weights import NORM_EPS, NormWeights
+
+
+class Ops(Protocol):
+    """What the decoder does between convolutions."""
+
+    def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
+        """Coefficients of the norm."""
+        ...
+
+    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
+        """SiLU(spatial norm) of frames start.. to out [frames, H, W, C]; paired frames once."""
+        ...
+
+    def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
+        """x + residual + bias, written over x, and its coefficients for the next norm (empty if there is none)."""
+        ...
+
+
+def latent_terms(z: Tensor, norm: NormWeights) -> Tensor:
+    """[Tz, h, w, Z] to conv_y and conv_b side by side."""
+    return F.linear(z, norm.latent_weight, norm.latent_bias)
+
+
+class PlainOps:
+    def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
+        values = dense(x)
+        alone = 1 if x.time is Time.PAIRED and x.first else 0  # a first frame that is shown once, among pairs
+        parts = [(0.5, values[:alone]), (1.0, values[alone:])]
+        moments = [(share * len(part), *moments_of(part)) for share, part in parts if len(part)]
+        total = sum(weight for weight, _, _ in moments)
+        # Of channels first, with the bias, then of their groups: mean of variances plus variance of means.
+        centre = torch.stack([weight * mean for weight, mean, _ in moments]).sum(0) / total
+        spread = [weight * (variance + (mean - centre).square()) for weight, mean, variance in moments]
+        means = (centre + norm.input_bias).unflatten(0, (norm.groups, -1))
+        spread = (torch.stack(spread).sum(0) / total).unflatten(0, (norm.groups, -1))
+        mean = means.mean(1, keepdim=True)
+        variance = (spread + (means - mean).square()).mean(1, keepdim=True)
+        factor = (variance + NORM_EPS).rsqrt().expand_as(means).flatten() * norm.gamma
+        return torch.stack([factor, (norm.input_bias - mean.expand_as(means).flatten()) * factor + norm.beta])
+
+    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
+        values = dense(x)
+        first, repeat = latent_frames(values.shape[0], latent.shape[0])
+        scale = x.size[0] // latent.shape[1]
+        for i in range(out.shape[0]):
+            t = start + i
+            # A latent pixel's terms meet the scale x scale pixels that show it: broadcast, [h, scale, w, scale, C].
+            terms = latent[0 if t < first else first + (t - first) // repeat].float()[:, None, :, None]
+            factor, offset = terms.chunk(2, -1)
+            pixels = values[t].float().unflatten(1, (-1, scale)).unflatten(0, (-1, scale))
+            normed = torch.addcmul(coefficients[1], pixels, coefficients[0])
+            modulated = torch.addcmul(offset, normed, factor)
+            out[i] = F.silu(modulated, inplace=True).flatten(2, 3).flatten(0, 1)
+
+    def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
+        x.data.copy_(x.data.float() + doubled(residual).float() + bias)
+        return x.data, bias[:0] if norm is None else self.statistics(x, norm)
+
+
+def moments_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[T, H, W, C] to mean and variance of each channel, float32 [C]."""
+    variance, mean = torch.var_mean(x.float().flatten(0, 2), dim=0, correction=0)
+    return mean, variance

@@ -1,0 +1,84 @@
+"""Latents to a stream of uint8 frames, and the frames to the host while the next ones are decoded.
+
+Chunks as published: 3, 2, 2, ... latent frames (an odd one joins the first chunk), so 9, 8, 8, ... frames. Memory does
+not grow with the length of the video.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from kandinsky.vae.decoder import CausalDecoder
+
+LATENT_FRAMES_PER_CHUNK = 2
+
+
+def chunk_bounds(latent_frames: int) -> list[tuple[int, int]]:
+    """(start, stop) of each chunk of latent frames: an odd frame joins the first chunk."""
+    first = min(latent_frames, LATENT_FRAMES_PER_CHUNK + latent_frames % LATENT_FRAMES_PER_CHUNK)
+    starts = range(first, latent_frames, LATENT_FRAMES_PER_CHUNK)
+    return [(0, first), *((start, start + LATENT_FRAMES_PER_CHUNK) for start in starts)]
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Decoder output in [-1, 1] to 0..255, in float32, cut and not rounded, as published."""
+    return ((x.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
+
+
+@torch.inference_mode()
+def decode(decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False) -> Iterator[Tensor]:
+    """Decode one clip.
+
+    Args:
+        latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
+        memory_saving: keep the convolutions' halos on the host; the same result, slower.
+
+    Yields:
+        uint8 `[frames, 8 H, 8 W, 3]` on the decoder's device: first 9 frames (or 1, or 8), then 8 each.
+    """
+    channels = decoder.config.latent_channels
+    if latents.ndim != 4 or latents.shape[0] == 0 or latents.shape[3] != channels:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}; expected [frames, height, width, {channels}]")
+    z = latents.to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
+    clip = decoder.open_clip(z, memory_saving=memory_saving)
+    for start, stop in chunk_bounds(z.shape[0]):
+        yield to_uint8(clip.decode_chunk(z[start:stop].contiguous()))
+
+
+def to_host(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Chunks on the host, each copied on a stream of its own while the device works on the next.
+
+    A chunk lies in one of two pinned buffers: it is valid until the next one is asked for.
+    """
+    pending: list[tuple[Tensor, torch.cuda.Event]] = []
+    buffers: list[Tensor] = []
+    stream = None
+    for index, chunk in enumerate(chunks):
+        if not chunk.is_cuda:
+            yield chunk
+            continue
+        stream = stream or torch.cuda.Stream(chunk.device)
+        if index < 2:
+            buffers.append(torch.empty(chunk.shape, dtype=chunk.dtype, pin_memory=True))
+        target = buffers[index % 2][: chunk.shape[0]]
+        pending.append((target, copy_on(stream, chunk, target)))
+        if len(pending) == 2:
+            yield wait(*pending.pop(0))
+    for entry in pending:
+        yield wait(*entry)
+
+
+def copy_on(stream: torch.cuda.Stream, chunk: Tensor, target: Tensor) -> torch.cuda.Event:
+    stream.wait_stream(torch.cuda.current_stream(chunk.device))
+    with torch.cuda.stream(stream):
+        target.copy_(chunk, non_blocking=True)
+        chunk.record_stream(stream)  # its memory must not be reused before the copy
+    event = torch.cuda.Event()
+    event.record(stream)
+    return event
+
+
+def wait(chunk: Tensor, event: torch.cuda.Event) -> Tensor:
+    event.synchronize()
+    return chunk
