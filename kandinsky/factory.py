@@ -18,7 +18,8 @@ from kandinsky.devices import check_device_map, check_dtype, check_precision, de
 from kandinsky.hub import locate
 from kandinsky.memory import offload_modulation_
 from kandinsky.model.attention import check_attention, choose_attention
-from kandinsky.model.operations import choose_operations
+from kandinsky.model.dit import DiT
+from kandinsky.model.operations import Operations, choose_operations
 from kandinsky.parallel import Ranks
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.sampler import Schedule
@@ -108,17 +109,21 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         vae = load_vae(paths.vae, memory_saving=vae_memory_saving, **place("vae"))
     dit = load_dit(paths.dit, **place("dit"))
     conf.check_sizes(dit.config)
-    dit.operations = operations
-    dit.attention = choose_attention(
-        attention, device=dit.device, dtype=dit.dtype, head_dim=dit.config.head_dim, bound=dit.logit_bound()
-    )
     pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, progress=progress)
+    _configure_(dit, operations, attention=attention, precision=precision)
+    return pipe
+
+
+def _configure_(dit: DiT, operations: Operations, *, attention: str, precision: str) -> None:
+    """How the DiT of a pipeline, whose modulation table is made, is to run."""
+    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    dit.operations = operations
+    dit.attention = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
     offload_modulation_(dit)
     if precision == "fast":
         from kandinsky.model.float8 import quantise_blocks_
 
         quantise_blocks_(dit)
-    return pipe
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:

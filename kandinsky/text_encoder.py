@@ -84,9 +84,10 @@ class _EncoderGraph:
             self.output: Tensor = model(self.ids).last_hidden_state[0]
 
     def __call__(self, ids: Tensor) -> Tensor:
-        self.ids.copy_(ids)
-        self.graph.replay()
-        return self.output.clone()
+        with torch.cuda.device_of(ids):
+            self.ids.copy_(ids)
+            self.graph.replay()
+            return self.output.clone()
 
 
 def load_text_encoder(

@@ -10,6 +10,7 @@ float32 attention. A backend that is named is taken, or refused with the reason.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -140,6 +141,11 @@ def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, b
 
 def fastest(candidates: list[Attention], *, device: torch.device, head_dim: int) -> Attention:
     """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return _fastest_here(candidates, device, head_dim)
+
+
+def _fastest_here(candidates: list[Attention], device: torch.device, head_dim: int) -> Attention:
     generator = torch.Generator(device)  # of its own: the caller's random state is left alone
     generator.seed()
     qkv = torch.randn(CHECK_TOKENS, 3, CHECK_HEADS, head_dim, device=device, generator=generator)

@@ -195,8 +195,9 @@ class DiT(nn.Module):
         """All transformer blocks at the context's timestep `index`, `[tokens, model_dim]` to the same."""
         residual = None
         scale = self.attention.query_scale(self.config.head_dim)
-        for block, modulation in zip(self.blocks, context.modulation.blocks[index], strict=True):
-            tokens, residual = block(tokens, residual, modulation, context, self.operations, scale)
+        with torch.cuda.device_of(tokens):  # Triton launches on the current device, whatever the tensors' own
+            for block, modulation in zip(self.blocks, context.modulation.blocks[index], strict=True):
+                tokens, residual = block(tokens, residual, modulation, context, self.operations, scale)
         assert residual is not None
         return add_residual(tokens, residual, context.segments)
 

@@ -43,7 +43,9 @@ def decode(decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = Fal
     z = latents.to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
     clip = decoder.open_clip(z, memory_saving=memory_saving)
     for start, stop in chunk_bounds(z.shape[0]):
-        yield to_uint8(clip.decode_chunk(z[start:stop].contiguous()))
+        with torch.cuda.device_of(z):  # Triton launches on the current device, whatever the tensors' own
+            frames = to_uint8(clip.decode_chunk(z[start:stop].contiguous()))
+        yield frames
 
 
 def to_host(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
