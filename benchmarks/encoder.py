@@ -1,9 +1,10 @@
 """x264 settings for a stream of frames: how long after the last frame the file is ready, its size and its quality.
 
-    python benchmarks/encoder.py [--interval 66]
+    python benchmarks/encoder.py [--interval 66] [--noise]
 
-97 synthetic frames of 672x384 (a panning texture with grain) are piped as the decoder delivers them, 9 and then 8 every
-`--interval` milliseconds. Quality is the PSNR of luma after decoding. Needs no GPU; depends on the number of cores.
+97 synthetic frames of 672x384 are piped as the decoder delivers them, 9 and then 8 every `--interval` milliseconds: a
+panning texture with grain, or with `--noise` new coloured blocks in every frame, as hard as what random weights make.
+Quality is the PSNR of luma after decoding. Needs no GPU; depends on the number of cores.
 """
 
 import argparse
@@ -43,6 +44,14 @@ def synthetic_clip() -> np.ndarray:
     )
 
 
+def noise_clip() -> np.ndarray:
+    """uint8 `[97, 384, 672, 3]`; twelve frames in turn."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 2, (12, HEIGHT // 8, WIDTH // 8, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    frames = np.clip(200 * blocks + rng.normal(0, 25, blocks.shape), 0, 255).astype(np.uint8)
+    return frames[np.arange(FRAMES) % len(frames)]
+
+
 def encode(clip: np.ndarray, options: tuple[str, ...], path: Path, interval: float) -> float:
     """Seconds from the last chunk to the finished file."""
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "8", "-i", "-"]
@@ -67,8 +76,10 @@ def luma_psnr(clip: np.ndarray, path: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interval", type=float, default=66, help="milliseconds between chunks (default: 66)")
-    interval = parser.parse_args().interval / 1e3
-    clip, figures = synthetic_clip(), {}
+    parser.add_argument("--noise", action="store_true", help="frames that hardly compress")
+    arguments = parser.parse_args()
+    interval, figures = arguments.interval / 1e3, {}
+    clip = noise_clip() if arguments.noise else synthetic_clip()
     print(f"{os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         for name, options in SETTINGS.items():

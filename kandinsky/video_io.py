@@ -22,8 +22,8 @@ VIDEO_ENDINGS = (".mp4", ".mov", ".mkv")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 CRF = 5
 SPEED = ("-preset", "ultrafast", "-tune", "zerolatency")
-"""At this crf half a decibel better than x264's default, and 40 % larger; what matters here is that it never holds up
-the decoding and has no look-ahead left to encode after the last frame (docs/benchmarks.md)."""
+"""At this crf as good as x264's default to within a decibel, and 15 to 40 % larger; what matters here is that it never
+holds up the decoding and has no look-ahead left to encode after the last frame (docs/benchmarks.md)."""
 QUEUED_CHUNKS = 4
 
 
