@@ -51,10 +51,6 @@ class DiTConfig:
     def head_dim(self) -> int:
         return sum(self.axes_dims)
 
-    @property
-    def num_heads(self) -> int:
-        return self.model_dim // self.head_dim
-
 
 PUBLISHED_DIT = DiTConfig(
     in_visual_dim=16,

@@ -15,7 +15,7 @@ from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
 
 
 def fuse_(model: Any) -> None:
-    """Put one kernel where transformers' T5 runs eight: RMSNorm and tanh GELU, the same functions in PyTorch's own."""
+    """Put one kernel where transformers' T5 runs several: RMSNorm and tanh GELU, the same functions in PyTorch's own."""
     from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
     for module in list(model.modules()):
@@ -75,7 +75,7 @@ class TextEncoder:
 
 
 class _EncoderGraph:
-    """T5 as a CUDA graph: its launches cost the host four times what the GPU needs for them."""
+    """T5 as a CUDA graph: launched one by one, its many small kernels cost the host more time than the GPU."""
 
     def __init__(self, model: Any, ids: Tensor):
         self.ids = ids.clone()

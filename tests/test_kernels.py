@@ -1,6 +1,7 @@
 """The fused kernels, float8 and attention on a GPU, each against its plain twin or a float32 oracle on random input."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,13 +9,12 @@ import torch.nn.functional as F
 from conftest import TINY, relative_error
 from torch import nn
 
-from kandinsky.config import DiTConfig
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model import bounded
 from kandinsky.model.attention import BACKENDS, choose_attention
 from kandinsky.model.layout import Clip, Segments, TokenLayout
 from kandinsky.model.operations import PLAIN, Modulation, Residual, fused
-from kandinsky.random_weights import random_dit
+from kandinsky.random_weights import SIZES, random_dit
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda", 0)
@@ -161,17 +161,7 @@ def test_auto_takes_a_backend_that_is_right():
         choose_attention("bounded", bound=101.0, **arguments)
 
 
-CONFIG = DiTConfig(
-    in_visual_dim=16,
-    in_text_dim=64,
-    out_visual_dim=16,
-    time_dim=64,
-    patch_size=(1, 2, 2),
-    model_dim=384,
-    ff_dim=1536,
-    num_blocks=2,
-    axes_dims=(16, 24, 24),
-)
+CONFIG = replace(SIZES["tiny"].dit, model_dim=384, ff_dim=1536)
 
 
 @pytest.fixture(scope="module")

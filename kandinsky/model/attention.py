@@ -25,7 +25,7 @@ from kandinsky.model.grouping import Attend
 
 _log = logging.getLogger(__name__)
 MAX_ERROR = 5e-3
-"""Relative, against float32: twice what bfloat16's rounding of the weights and the output costs."""
+"""Relative, against float32: bfloat16's rounding of inputs, weights and output alone costs 0.0037 to 0.0039."""
 CHECK_TOKENS, CHECK_HEADS = 4173, 16
 """Input of the self-check: large enough to rank kernels, and with a ragged tail."""
 
