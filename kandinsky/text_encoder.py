@@ -15,7 +15,7 @@ from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
 
 
 def fuse_(model: Any) -> None:
-    """Put one kernel where transformers' T5 runs several: RMSNorm and tanh GELU, the same functions in PyTorch's own."""
+    """Put one kernel where transformers' T5 runs several: PyTorch's RMSNorm and tanh GELU, the same functions."""
     from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
 
     for module in list(model.modules()):
