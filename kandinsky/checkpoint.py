@@ -8,7 +8,7 @@ Nothing here knows of the hub (see `hub`).
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ PATCH_SIZE = (1, 2, 2)
 """Of every published checkpoint; the only size of the DiT that shapes do not tell."""
 
 
+Region = tuple[slice, ...]
+"""A slice for each of a tensor's first axes."""
+Shard = Callable[[str, tuple[int, ...]], Sequence[Region] | None]
+"""(name, shape) -> the regions of a tensor that are wanted, joined along axis 0; None for all of it."""
+
+
 class CheckpointError(ValueError):
     """A weight file that is damaged or belongs to something else; the message names the file and the keys."""
 
@@ -36,8 +42,8 @@ class Checkpoint(ABC):
     shapes: Mapping[str, tuple[int, ...]]
 
     @abstractmethod
-    def tensor(self, name: str, device: torch.device) -> Tensor:
-        """The tensor called `name`, on `device`, in the file's dtype."""
+    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
+        """The tensor called `name` or only some regions of it, on `device`, in the file's dtype."""
 
 
 class _TorchFile(Checkpoint):
@@ -55,8 +61,11 @@ class _TorchFile(Checkpoint):
             raise CheckpointError(f"{path} is not a state dict: expected a mapping from names to tensors")
         self.shapes = {name: tuple(value.shape) for name, value in self._state.items()}
 
-    def tensor(self, name: str, device: torch.device) -> Tensor:
-        return self._state[name].to(device)
+    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
+        whole = self._state[name]
+        if regions is None:
+            return whole.to(device)
+        return torch.cat([whole[region].to(device) for region in regions])
 
 
 class _SafetensorsFiles(Checkpoint):
@@ -73,9 +82,12 @@ class _SafetensorsFiles(Checkpoint):
                     shapes[name] = tuple(handle.get_slice(name).get_shape())
         self.shapes = shapes
 
-    def tensor(self, name: str, device: torch.device) -> Tensor:
+    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
         with _opened(self._file_of[name], str(device)) as handle:
-            return handle.get_tensor(name)
+            if regions is None:
+                return handle.get_tensor(name)
+            whole = handle.get_slice(name)
+            return torch.cat([whole[region].to(device) for region in regions])
 
 
 @contextmanager
@@ -174,12 +186,14 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     aliases: Mapping[str, str] | None = None,
+    shard: Shard | None = None,
     progress: bool = False,
 ) -> None:
     """Fill a module that was built on the meta device.
 
     Args:
         aliases: names in the module that share the tensor of another name (tied weights), and need not be in the file.
+        shard: read only parts of some tensors; the module's parameters then have the parts' shapes.
 
     Raises:
         CheckpointError: the checkpoint does not fit, or is damaged.
@@ -189,13 +203,22 @@ def load_weights(
     check_fit(checkpoint, expected)
     state = {}
     for name in tqdm(expected, desc=f"loading {checkpoint.path.name}", disable=not progress, leave=False):
-        value = checkpoint.tensor(name, device)
+        regions = shard(name, expected[name]) if shard is not None else None
+        value = checkpoint.tensor(name, device, regions)
         state[name] = value.to(dtype) if value.is_floating_point() else value
+        if regions is not None:
+            _resize_(module, name, state[name])
     state |= {name: state[source] for name, source in tied.items()}
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
     assert not left, f"still without weights: {left}"
     module.requires_grad_(False).eval()
+
+
+def _resize_(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give a parameter another shape, which a strict `load_state_dict` then expects."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 
 def dit_config(checkpoint: Checkpoint) -> DiTConfig:
@@ -227,10 +250,22 @@ def dit_config(checkpoint: Checkpoint) -> DiTConfig:
     )
 
 
-def load_dit(path: Path, *, device: torch.device, dtype: torch.dtype, progress: bool = False) -> DiT:
-    """The DiT with its weights on `device` in `dtype`; its sizes come from the checkpoint."""
-    checkpoint = open_checkpoint(path)
+def load_dit(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    build: Callable[[DiTConfig], DiT] = DiT,
+    shard: Shard | None = None,
+    progress: bool = False,
+) -> DiT:
+    """The DiT with its weights, or one rank's part of them, on `device` in `dtype`.
+
+    Args:
+        build: makes the module from the sizes, which come from the checkpoint.
+        shard: which part of which tensor to read; None reads all.
+    """
     with torch.device("meta"):
-        dit = DiT(dit_config(checkpoint))
-    load_weights(dit, checkpoint, device=device, dtype=dtype, progress=progress)
+        dit = build(dit_config(checkpoint))
+    load_weights(dit, checkpoint, device=device, dtype=dtype, shard=shard, progress=progress)
     return dit

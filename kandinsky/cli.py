@@ -7,6 +7,7 @@ that `--help` answers at once.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
@@ -32,15 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     random_weights.add_argument("folder")
     random_weights.add_argument("--seed", type=int, default=0)
     random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
-    parsed = parser.parse_args(arguments)
-    return run(_generate if parsed.command == "generate" else _random_weights, parsed)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = parser.parse_args(given)
+    if parsed.command == "random-weights":
+        return run(_random_weights, parsed)
+    return run(partial(_generate, arguments=given[1:]), parsed)
 
 
 def generate_main(arguments: Sequence[str] | None = None) -> int:
     """`run_inference_distil.py`: the same as `kandinsky generate`."""
     parser = argparse.ArgumentParser(description="Make a video from a prompt; without arguments, the published demo.")
     add_generate_arguments(parser)
-    return run(_generate, parser.parse_args(arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return run(partial(_generate, arguments=given), parser.parse_args(given))
 
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +60,14 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
     )
-    parser.add_argument("--device", default="cuda:0", help="where everything runs: cuda:0, cpu, mps")
+    parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes to start, one for each GPU (or on the CPU)")
+    parser.add_argument(
+        "--parallelism",
+        default="tensor",
+        choices=("tensor", "sequence", "none"),
+        help="how several GPUs work: on one video together, or (none) each on its own",
+    )
     parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
@@ -65,28 +77,37 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespace) -> int:
     """Run `command`, turning errors that a user can mend into one message and an exit code."""
     from kandinsky.checkpoint import CheckpointError
+    from kandinsky.launch import LaunchError
     from kandinsky.pipeline import DecodeError
     from kandinsky.video_io import VideoError
 
     try:
         command(parsed)
-    except (CheckpointError, DecodeError, FileNotFoundError, VideoError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (CheckpointError, DecodeError, FileNotFoundError, LaunchError, VideoError) as error:
+        return _failed(error, 1)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _generate(parsed: argparse.Namespace) -> None:
+def _failed(error: Exception, code: int) -> int:
+    from kandinsky.watchdog import report_failure
+
+    print(f"error: {error}", file=sys.stderr)
+    report_failure(error)
+    return code
+
+
+def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
     from PIL.Image import Image
 
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.launch import check_launch, launch
     from kandinsky.pipeline import GenerationResult
+    from kandinsky.ranks import launched
     from kandinsky.request import check_request
     from kandinsky.video_io import write_image
     from kandinsky.video_shape import VideoShape
@@ -95,8 +116,16 @@ def _generate(parsed: argparse.Namespace) -> None:
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
     (job,) = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed).jobs
+    check_launch(parsed.num_gpus, parsed.device)
+    if parsed.num_gpus > 1 and not launched():
+        launch(arguments, parsed.num_gpus)
+        return
     pipe = get_T2V_pipeline(
-        parsed.device, cache_dir=parsed.weights, precision=parsed.precision, progress=not parsed.no_progress
+        parsed.device,
+        cache_dir=parsed.weights,
+        precision=parsed.precision,
+        parallelism=parsed.parallelism,
+        progress=not parsed.no_progress,
     )
     result = pipe(job.prompt, save_path, 1, shape.seconds, shape.width, shape.height, job.seed)
     if result is None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import torch
 
+from kandinsky.ranks import local_rank
+
 MODULES = ("dit", "vae", "text_embedder")
 KINDS = ("cpu", "cuda", "mps")
 PRECISIONS = ("exact", "fast")
@@ -31,7 +33,7 @@ def check_device_map(device_map: str | torch.device | Mapping[str, str | torch.d
 
 
 def check_device(value: object, name: str) -> torch.device:
-    """`value` as a device of this machine, with its index.
+    """`value` as a device of this machine, with its index; "cuda" is the one with the local rank's number.
 
     Raises:
         ValueError: names what is available.
@@ -45,12 +47,14 @@ def check_device(value: object, name: str) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     if device.type == "mps":
-        exists = torch.backends.mps.is_available()
+        index, exists = 0, torch.backends.mps.is_available()
     else:
-        exists = (device.index or 0) < torch.cuda.device_count()
+        index = local_rank() if device.index is None else device.index
+        exists = index < torch.cuda.device_count()
     if not exists:
-        raise ValueError(f"{name}={value!r} does not exist on this machine; allowed here: {available()}")
-    return torch.device(device.type, device.index or 0)
+        which = f" (number {index}, for this process's local rank)" if device.index is None and index else ""
+        raise ValueError(f"{name}={value!r}{which} does not exist on this machine; allowed here: {available()}")
+    return torch.device(device.type, index)
 
 
 def available() -> str:

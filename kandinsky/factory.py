@@ -11,17 +11,18 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint import CheckpointError, load_dit
+from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.hub import locate
 from kandinsky.memory import offload_modulation_
-from kandinsky.model.attention import check_attention, choose_attention
+from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import Operations, choose_operations
-from kandinsky.parallel import Ranks
+from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.ranks import Ranks, open_group
 from kandinsky.sampler import Schedule
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import load_vae
@@ -43,6 +44,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     kernels: str = "auto",
     vae_memory_saving: bool = False,
     dtype: torch.dtype | None = None,
+    parallelism: str = "tensor",
     local_files_only: bool = False,
     revision: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -50,7 +52,8 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     """Load the model set and return the pipeline.
 
     Args:
-        device_map: a device for everything, or a mapping with `dit`, `vae` and `text_embedder`.
+        device_map: a device for everything, or a mapping with `dit`, `vae` and `text_embedder`. "cuda" is the first
+            GPU, or under a launcher the one with this process's local rank.
         resolution: of the model set; 512.
         cache_dir: where the weights stand; what is missing is downloaded there.
         dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
@@ -63,6 +66,8 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
         vae_memory_saving: decode in half the GPU memory and half as fast; the same function.
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
+        parallelism: what several processes (torchrun, or a process group of the caller's) do together: "tensor" and
+            "sequence" make each video together, "none" shares out the jobs of a call. Not used by one process.
         local_files_only: never ask the hub.
         revision: branch, tag or commit for each hub repository, e.g. `{"THUDM/CogVideoX-5b": "main"}`.
         progress: show progress bars, here and in calls.
@@ -76,6 +81,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     check_dtype(dtype)
     check_attention(attention)
     check_precision(precision, devices["dit"], dtype)
+    check_mode(parallelism)
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
@@ -94,32 +100,44 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         revision=_check_revision(revision, model_set),
     )
     schedule = _load_schedule(paths.scheduler)
-    ranks = Ranks.current()
+    checkpoint = open_checkpoint(paths.dit)
+    conf.check_sizes(dit_config(checkpoint))
+    ranks = open_group(devices["dit"])
+    team = ranks if parallelism != "none" else Ranks()
+    build = builder(parallelism, team)
     progress = progress and ranks.is_main
 
     def place(module: str) -> dict:
         return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
 
     text_encoder = vae = None
-    if ranks.is_main:
+    together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
+    dit = load_dit(checkpoint, build=build, shard=shard_for(parallelism, team), **place("dit"))
+    if team.is_main:
         tokens = model_set.text_tokens
         text_encoder = load_text_encoder(
             paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
         )
-        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, **place("vae"))
-    dit = load_dit(paths.dit, **place("dit"))
-    conf.check_sizes(dit.config)
-    pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, progress=progress)
-    _configure_(dit, operations, attention=attention, precision=precision)
+    if team.is_main or together is not None:
+        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, peers=together, **place("vae"))
+    pipe = Kandinsky4T2VPipeline(
+        dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
+    )
+    _configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
     return pipe
 
 
-def _configure_(dit: DiT, operations: Operations, *, attention: str, precision: str) -> None:
+def _configure_(
+    dit: DiT, operations: Operations, *, attention: str, precision: str, team: Ranks, parallelism: str
+) -> None:
     """How the DiT of a pipeline, whose modulation table is made, is to run."""
     head_dim, bound = dit.config.head_dim, dit.logit_bound()
     dit.operations = operations
-    dit.attention = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    dit.attention = BACKENDS[team.share(chosen.name)]  # measured on each rank: all take what the first one found
     offload_modulation_(dit)
+    if team.size > 1:
+        parallelise_(dit, parallelism, team)
     if precision == "fast":
         from kandinsky.model.float8 import quantise_blocks_
 

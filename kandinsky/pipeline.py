@@ -22,13 +22,14 @@ from tqdm import tqdm
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.latents_file import save_latents
 from kandinsky.model.dit import DiT
-from kandinsky.parallel import Ranks
+from kandinsky.ranks import Ranks
 from kandinsky.request import Job, check_request
 from kandinsky.sampler import Schedule, sample
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_io import VideoWriter
 from kandinsky.video_shape import VideoShape
+from kandinsky.watchdog import rescue
 
 T = TypeVar("T")
 
@@ -85,10 +86,12 @@ class Kandinsky4T2VPipeline:
 
     Args:
         dit: the transformer.
-        text_encoder, vae: None on ranks that are not the main one.
+        text_encoder: None on ranks that are not their team's first.
+        vae: None there too, unless the team decodes together.
         schedule: timesteps of the sampler.
         model_set: what the weights were trained for.
-        ranks: this process among others.
+        ranks: all processes; the main one gives the request.
+        team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
         progress: show progress bars on the main rank.
     """
 
@@ -101,6 +104,7 @@ class Kandinsky4T2VPipeline:
         *,
         model_set: ModelSet = FLASH_512,
         ranks: Ranks | None = None,
+        team: Ranks | None = None,
         progress: bool = True,
     ):
         self.dit = dit
@@ -109,6 +113,7 @@ class Kandinsky4T2VPipeline:
         self.schedule = schedule
         self.model_set = model_set
         self.ranks = ranks or Ranks()
+        self.team = team or self.ranks
         self.progress = progress and self.ranks.is_main
         # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
         with torch.inference_mode():
@@ -141,7 +146,8 @@ class Kandinsky4T2VPipeline:
 
         Returns:
             For `time_length=0` a list of PIL images. For `return_frames=True` the frames as a list of PIL images.
-            Otherwise a `GenerationResult`. Several videos give a list of these. None on ranks that do not write.
+            Otherwise a `GenerationResult`. Several videos give a list of these. None on ranks that do not write. Ranks
+            that share out the jobs each return what they made.
 
         Raises:
             ValueError: an argument is not what it may be; no model has run.
@@ -152,12 +158,13 @@ class Kandinsky4T2VPipeline:
         written = not (shape.is_image or return_frames)
         request = check_request(text, save_path=save_path if written else None, bs=bs, shape=shape, seed=seed)
         jobs = self.ranks.share(request).jobs
-        results = [self._run(job, shape) for job in jobs]
-        if not self.ranks.is_main:
+        mine = jobs if self.team.size == self.ranks.size else jobs[self.ranks.rank :: self.ranks.size]
+        results = [self._run(job, shape) for job in mine]
+        if not self.team.is_main or not results:
             return None
         if shape.is_image:
             return [image for images in results for image in images]  # type: ignore[union-attr]
-        return results if len(results) > 1 else results[0]  # type: ignore[return-value]
+        return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
     def _run(self, job: Job, shape: VideoShape) -> GenerationResult | list[Image.Image] | None:
         clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
@@ -166,11 +173,14 @@ class Kandinsky4T2VPipeline:
             text = self._encode(job.prompt)
         with clock.stage("sample"):
             latents = self.sample_latents(text, shape, seed=job.seed)
-        if self.vae is None:
+        if not self.team.is_main:
+            self._help_decode(latents)
             return None
-        if job.path is None:
-            return self._images(latents, job)
-        self._write(latents, job, shape, clock)
+        kept = latents.cpu() if self.team.size > 1 else latents  # reachable even if the device hangs
+        with rescue(lambda: save_latents(kept, job)):
+            if job.path is None:
+                return self._images(latents, job)
+            self._write(latents, job, shape, clock)
         clock.seconds["total"] = time.perf_counter() - start
         return GenerationResult(
             job.path, job.seed, shape.num_frames, self.model_set.fps, clock.seconds, clock.peak_memory
@@ -180,7 +190,7 @@ class Kandinsky4T2VPipeline:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
         text = self.text_encoder(prompt) if self.text_encoder is not None else None
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
-        return self.ranks.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
+        return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
 
     @torch.inference_mode()
     def sample_latents(self, text: Tensor, shape: VideoShape, *, seed: int) -> Tensor:
@@ -205,6 +215,12 @@ class Kandinsky4T2VPipeline:
                 on_step=on_step,
             )
 
+    def _help_decode(self, latents: Tensor) -> None:
+        """Decode this rank's part of the frames, which go to the main rank."""
+        if self.vae is not None:
+            for _ in self.vae.decode(latents):
+                pass
+
     def _chunks(self, latents: Tensor, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
         """Frames, uint8 `[frames, height, width, 3]` chunk by chunk, each valid until the next."""
         assert self.vae is not None
@@ -215,12 +231,13 @@ class Kandinsky4T2VPipeline:
                 bar.update(len(chunk))
 
     def _decode(self, latents: Tensor, job: Job, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
-        """Decode into `consume`; out of memory, once more with the least memory; then save the latents.
+        """Decode into `consume`; out of memory, once more with the least memory (alone); then save the latents.
 
         Raises:
             DecodeError: there was not enough memory; the message says where the latents are.
         """
-        for memory_saving in (None, True):
+        failure = ""
+        for memory_saving in (None, True) if self.team.size == 1 else (None,):
             try:
                 return consume(self._chunks(latents, memory_saving=memory_saving))
             except torch.OutOfMemoryError as error:

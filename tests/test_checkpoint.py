@@ -30,7 +30,9 @@ def saved(state, path):
 
 def test_pt_and_safetensors_load_the_same(state, tmp_path):
     save_file(state, tmp_path / "dit.safetensors")
-    from_pt, from_safetensors = (load_dit(path, **FLOAT32) for path in (DIT, tmp_path / "dit.safetensors"))
+    from_pt, from_safetensors = (
+        load_dit(open_checkpoint(path), **FLOAT32) for path in (DIT, tmp_path / "dit.safetensors")
+    )
     for (name, value), (other, same) in zip(
         from_pt.state_dict().items(), from_safetensors.state_dict().items(), strict=True
     ):
@@ -41,7 +43,7 @@ def test_pt_and_safetensors_load_the_same(state, tmp_path):
 
 
 def test_weights_need_no_gradient():
-    assert not any(parameter.requires_grad for parameter in load_dit(DIT, **FLOAT32).parameters())
+    assert not any(parameter.requires_grad for parameter in load_dit(open_checkpoint(DIT), **FLOAT32).parameters())
 
 
 def test_sizes_are_read_off_the_checkpoint():
@@ -65,7 +67,7 @@ def test_missing_file(tmp_path):
 def test_truncated_pt(tmp_path, kept):
     (tmp_path / "cut.pt").write_bytes(DIT.read_bytes()[:kept])
     with pytest.raises(CheckpointError, match=r"cut\.pt is truncated or not a PyTorch state dict"):
-        load_dit(tmp_path / "cut.pt", **FLOAT32)
+        load_dit(open_checkpoint(tmp_path / "cut.pt"), **FLOAT32)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 1000, 200_000])
@@ -94,7 +96,7 @@ def test_no_code_is_run(tmp_path):
 def test_another_model(tmp_path):
     wrong = saved({"weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt is not a Kandinsky 4 DiT: key 'rope_embeddings\.args_0'"):
-        load_dit(wrong, **FLOAT32)
+        load_dit(open_checkpoint(wrong), **FLOAT32)
 
 
 def test_keys_that_do_not_fit(state, tmp_path):
@@ -102,7 +104,7 @@ def test_keys_that_do_not_fit(state, tmp_path):
     wrong = {name: value for name, value in state.items() if name != gone}
     wrong |= {"extra.weight": torch.zeros(1), changed: torch.zeros(7)}
     with pytest.raises(CheckpointError) as caught:
-        load_dit(saved(wrong, tmp_path / "wrong.pt"), **FLOAT32)
+        load_dit(open_checkpoint(saved(wrong, tmp_path / "wrong.pt")), **FLOAT32)
     message = str(caught.value)
     assert "wrong.pt does not fit the model" in message
     assert "1 missing, first 'out_layer.norm.bias'" in message

@@ -26,7 +26,7 @@ def test_help_shows_the_published_demo():
         "default: 384",
         "default: 12",
         "default: 42",
-        "cuda:0",
+        "default: cuda)",
         "test.mp4",
     ):
         assert expected in said

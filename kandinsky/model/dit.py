@@ -9,8 +9,6 @@ differentiable with plain operations. Sequence lengths are Python ints. Attentio
 given by whoever builds the model.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from kandinsky.config import DiTConfig
 from kandinsky.model.attention import TORCH, Attention
 from kandinsky.model.bounded import logit_bound
+from kandinsky.model.context import Context, ModulationTable
 from kandinsky.model.grouping import attend_clips
 from kandinsky.model.layers import (
     NORM_EPS,
@@ -33,41 +32,6 @@ from kandinsky.model.layers import (
 from kandinsky.model.layout import Clip, Segments, TokenLayout
 from kandinsky.model.operations import PLAIN, Modulation, Operations, Residual, add_norm, add_residual
 from kandinsky.model.rope import RoPE3D
-
-
-@dataclass(frozen=True)
-class ModulationTable:
-    """Modulation of some timesteps.
-
-    Args:
-        blocks: `[steps, transformer blocks, segments, 6, model_dim]`; segments in stream order.
-        out: shift and scale of the last norm, `[steps, clips, 2, model_dim]`.
-    """
-
-    blocks: Tensor
-    out: Tensor
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every step of one call shares.
-
-    Args:
-        layout: clips in the stream.
-        text: text tokens of each clip, `[text_tokens, model_dim]`.
-        rope: (cos, sin), float32 `[tokens, head_dim / 2, 2]`.
-        modulation: of every step.
-        segments, visual_segments: rows that share a modulation, in the stream and in its visual part.
-        attend: `(qkv [tokens, 3, heads, head_dim], dilated=bool) -> [tokens, heads, head_dim]`.
-    """
-
-    layout: TokenLayout
-    text: tuple[Tensor, ...]
-    rope: Tensor
-    modulation: ModulationTable
-    segments: Segments
-    visual_segments: Segments
-    attend: Callable[..., Tensor]
 
 
 class TransformerBlock(nn.Module):
@@ -108,9 +72,8 @@ class TransformerBlock(nn.Module):
         """
         attention, feed_forward = (Modulation(*terms.unbind(1)) for terms in modulation.split(3, dim=1))
         tokens, normed = run.add_norm(tokens, residual, self.self_attention_norm, attention, context.segments)
-        qkv = self.self_attention.query_key_value(normed, context.rope, run.norm_rope, query_scale=query_scale)
-        attended = context.attend(qkv, dilated=self.dilated).flatten(1)
-        residual = Residual(self.self_attention.output_layer(attended), attention.gate)
+        branch = self.self_attention(normed, context, run.norm_rope, query_scale=query_scale, dilated=self.dilated)
+        residual = Residual(branch, attention.gate)
         tokens, normed = run.add_norm(tokens, residual, self.feed_forward_norm, feed_forward, context.segments)
         return tokens, Residual(self.feed_forward(normed, run.gelu), feed_forward.gate)
 
@@ -202,18 +165,22 @@ class DiT(nn.Module):
         return add_residual(tokens, residual, context.segments)
 
     def project(self, tokens: Tensor, context: Context, index: int) -> Tensor:
-        """The token stream to the velocity `[T, H, W, out_visual_dim]`."""
+        """The token stream to its visual tokens' patches of velocity, `[visual_tokens, pt ph pw out_visual_dim]`."""
         visual = torch.cat(context.segments.split(tokens)[::2])
         shift, scale = context.modulation.out[index].unbind(1)
-        terms, segments = Modulation(shift, scale, gate=scale), context.visual_segments
-        _, normed = add_norm(visual, None, self.out_layer.norm, terms, segments)
-        parts = zip(segments.split(self.out_layer.out_layer(normed)), context.layout.clips, strict=True)
-        return torch.cat([self.out_layer.unpatch(patches, clip.grid) for patches, clip in parts])
+        terms = Modulation(shift, scale, gate=scale)
+        _, normed = add_norm(visual, None, self.out_layer.norm, terms, context.visual_segments)
+        return self.out_layer.out_layer(normed)
+
+    def assemble(self, patches: Tensor, context: Context) -> Tensor:
+        """Patches to the velocity `[T, H, W, out_visual_dim]`."""
+        parts = zip(context.visual_segments.split(patches), context.layout.clips, strict=True)
+        return torch.cat([self.out_layer.unpatch(part, clip.grid) for part, clip in parts])
 
     def step(self, visual: Tensor, context: Context, index: int) -> Tensor:
         """Velocity `[T, H, W, out_visual_dim]` of latents `[T, H, W, in_visual_dim]` at timestep `index`."""
         tokens = self.transform(self.embed(visual, context), context, index)
-        return self.project(tokens, context, index)
+        return self.assemble(self.project(tokens, context, index), context)
 
     def forward(self, visual: Tensor, text: Tensor, time: Tensor, layout: TokenLayout | None = None) -> Tensor:
         """Velocity of one call.

@@ -25,8 +25,8 @@ class Float8Linear(nn.Module):
         self.register_buffer("scale", scale.T.contiguous())  # [1, out]
         self.bias = linear.bias
 
-    def forward(self, x: Tensor | Quantised) -> Tensor:
-        """`[rows, in]` to bfloat16 `[rows, out]`; rows that are not yet quantised are, here."""
+    def forward(self, x: Tensor | Quantised, *, out: Tensor | None = None) -> Tensor:
+        """`[rows, in]` to bfloat16 `[rows, out]`, into `out` if given; rows that are not yet quantised are, here."""
         rows = x if isinstance(x, Quantised) else quantise_rows(x)
         weight, scale = self.get_buffer("weight"), self.get_buffer("scale")
         return torch._scaled_mm(
@@ -37,15 +37,14 @@ class Float8Linear(nn.Module):
             bias=self.bias,
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
+            **({} if out is None else {"out": out}),
         )
 
 
 def quantise_blocks_(dit: DiT) -> None:
     """Replace the Linears of attention and feed-forward in every block, one at a time."""
     for block in dit.blocks:
-        for module, names in (
-            (block.self_attention, ("to_query_key_value", "output_layer")),
-            (block.feed_forward, ("in_layer", "out_layer")),
-        ):
-            for name in names:
-                setattr(module, name, Float8Linear(getattr(module, name)))
+        for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
+            for name, child in list(part.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(part, name, Float8Linear(child))

@@ -29,6 +29,12 @@ class Quantised:
     values: Tensor
     scale: Tensor
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> "Quantised":
+        return Quantised(self.values[rows], self.scale[rows])
+
     @classmethod
     def empty_like(cls, x: Tensor) -> "Quantised":
         """Room for the quantised form of `x`."""

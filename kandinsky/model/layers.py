@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
+from kandinsky.model.context import Context
 from kandinsky.model.operations import Gelu, NormRope
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ class ModulationLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Fused QKV projection, LayerNorm over head_dim on queries and keys, RoPE, attention, output projection."""
+    """Fused QKV projection, LayerNorm over head_dim on queries and keys, RoPE, attention, output projection.
+
+    Local heads are counted, not configured: a rank of a tensor-parallel group holds some of them.
+    """
 
     def __init__(self, model_dim: int, head_dim: int):
         super().__init__()
@@ -92,13 +96,20 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
         self.output_layer = nn.Linear(model_dim, model_dim)
 
-    def query_key_value(
-        self, normed: "Tensor | Quantised", rope: Tensor, norm_rope: NormRope, *, query_scale: float
+    def forward(
+        self, normed: "Tensor | Quantised", context: Context, norm_rope: NormRope, *, query_scale: float, dilated: bool
     ) -> Tensor:
-        """`[tokens, model_dim]` -> `qkv: [tokens, 3, heads, head_dim]`, ready for attention."""
-        # Local heads are counted, not configured: a rank of a tensor-parallel group holds some of them.
+        """`[tokens, model_dim]` to the same.
+
+        Args:
+            context: of the call.
+            norm_rope: of `operations.Operations`.
+            query_scale: what the attention backend wants queries multiplied with.
+            dilated: see `grouping`.
+        """
         qkv = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim))
-        return norm_rope(qkv, self.query_norm, self.key_norm, rope, query_scale)
+        qkv = norm_rope(qkv, self.query_norm, self.key_norm, context.rope, query_scale)
+        return self.output_layer(context.attend(qkv, dilated=dilated).flatten(1))
 
 
 class FeedForward(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor
 from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import decode, to_host
+from kandinsky.vae.strips import Peers, Strip, collect
 
 
 class VideoAutoencoder:
@@ -23,11 +24,13 @@ class VideoAutoencoder:
         autoencoder: diffusers' `AutoencoderKLCogVideoX`.
         memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
             to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
+        peers: processes that decode together, each a strip of the picture; see `strips`.
     """
 
-    def __init__(self, autoencoder: Any, *, memory_saving: bool = False):
+    def __init__(self, autoencoder: Any, *, memory_saving: bool = False, peers: Peers | None = None):
         self.autoencoder = autoencoder
         self.memory_saving = memory_saving
+        self.peers = peers
         self.decoder = CausalDecoder.from_diffusers(autoencoder)
 
     @property
@@ -42,10 +45,20 @@ class VideoAutoencoder:
             memory_saving: other than this VAE's own.
 
         Yields:
-            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each.
+            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With peers, all
+            of them must call this with the same latents; the first one gets the frames, the others nothing.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
-        return decode(self.decoder, latents, memory_saving=saving)
+        if self.peers is None:
+            yield from decode(self.decoder, latents, memory_saving=saving)
+        elif self.peers.size <= latents.shape[1]:
+            strip = Strip.of(self.peers, latents.shape[1])
+            for part in decode(self.decoder, latents, memory_saving=saving, strip=strip):
+                frames = collect(part, strip)
+                if frames is not None:
+                    yield frames
+        elif self.peers.rank == 0:  # fewer latent rows than peers
+            yield from decode(self.decoder, latents, memory_saving=saving)
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """As `decode`, but on the host, copied meanwhile; each chunk is valid until the next is asked for."""
@@ -77,7 +90,13 @@ class VideoAutoencoder:
 
 
 def load_vae(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, memory_saving: bool = False, progress: bool = False
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_saving: bool = False,
+    peers: Peers | None = None,
+    progress: bool = False,
 ) -> VideoAutoencoder:
     """The VAE straight to `device` in `dtype`.
 
@@ -93,4 +112,4 @@ def load_vae(
         vae = AutoencoderKLCogVideoX.from_config(config)
     assert isinstance(vae, AutoencoderKLCogVideoX)
     load_weights(vae, checkpoint, device=device, dtype=dtype, progress=progress)
-    return VideoAutoencoder(vae, memory_saving=memory_saving)
+    return VideoAutoencoder(vae, memory_saving=memory_saving, peers=peers)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kandinsky.vae.layout import Activation, Time
+from kandinsky.vae.strips import Strip, Whole
 from kandinsky.vae.weights import CausalConv
 
 Fill = Callable[[int, int, Tensor], None]
@@ -28,10 +29,10 @@ class Halos:
     over the bus per chunk.
     """
 
-    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, on_host: bool):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device."""
+    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, on_host: bool):
+        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
         height, width = like.shape[1:3]
-        shapes = [(conv.halo, height * conv.scale, width * conv.scale, conv.in_channels) for conv in convs]
+        shapes = [(c.halo, height * c.scale + 2 * border, width * c.scale, c.in_channels) for c in convs]
         sizes = [math.prod(shape) for shape in shapes]
         pinned = on_host and like.is_cuda
         flat = torch.empty(sum(sizes), dtype=like.dtype, device="cpu" if pinned else like.device, pin_memory=pinned)
@@ -50,18 +51,18 @@ class Halos:
         self.filled[conv.slot] = True
 
 
-def convolve(x: Tensor, kernel: Tensor, out: Tensor) -> None:
-    """A convolution without bias, zero padding 1 in space and none in time.
+def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
+    """A convolution without bias, zero padding 1 in space (or `border` rows that x has already), none in time.
 
     x: [T, H, W, I], kernel [O, I, kt, 2 + P, 2 + P] gives out [T - kt + 1, H / P, W / P, O]; a kernel [O, I, 2, 2]
     takes each frame alone and gives out [T, H + 1, W + 1, O]. Strides in memory are those of channels_last(_3d) all
     along: the batch axis must be added before the permutation, or torch takes the tensor for a strided one and copies.
     """
     if kernel.ndim == 5:
-        x, out, padding = x[None].permute(0, 4, 1, 2, 3), out[None].permute(0, 4, 1, 2, 3), (0, 1, 1)
+        x, out, padding = x[None].permute(0, 4, 1, 2, 3), out[None].permute(0, 4, 1, 2, 3), (0, 1 - border, 1)
         stride = (1, kernel.shape[-1] - 2, kernel.shape[-1] - 2)
     else:
-        x, out, padding, stride = x.permute(0, 3, 1, 2), out.permute(0, 3, 1, 2), (1, 1), (1, 1)
+        x, out, padding, stride = x.permute(0, 3, 1, 2), out.permute(0, 3, 1, 2), (1 - border, 1), (1, 1)
     if x.is_cuda and torch.backends.cudnn.is_available():
         once = (1,) * len(padding)
         # cuDNN's first choice: trying all its engines costs 10 s at the first call and gains nothing.
@@ -70,10 +71,13 @@ def convolve(x: Tensor, kernel: Tensor, out: Tensor) -> None:
         out.copy_((F.conv3d if kernel.ndim == 5 else F.conv2d)(x, kernel, padding=padding, stride=stride))
 
 
-def causal_convolution(conv: CausalConv, halos: Halos, fill: Fill, *, like: Activation, max_bytes: int) -> Activation:
+def causal_convolution(
+    conv: CausalConv, halos: Halos, fill: Fill, *, like: Activation, strip: Whole | Strip, max_bytes: int
+) -> Activation:
     """Fill windows and convolve them.
 
     Args:
+        fill: writes frames of this strip's rows, without the border.
         like: frames, size and channels of the input, after `fill`; paired frames are given once.
         max_bytes: most that a window may take, where the halo leaves a choice.
     """
@@ -81,35 +85,38 @@ def causal_convolution(conv: CausalConv, halos: Halos, fill: Fill, *, like: Acti
     block = frames_per_window(
         frames, conv.halo, frame_bytes=like.data[0, 0].element_size() * height * width * channels, max_bytes=max_bytes
     )
-    window = like.data.new_empty(conv.halo + block, height, width, channels)
+    border = strip.border
+    window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels)
     total = frames if len(conv.kernels) == 1 else like.frames
     out = like.data.new_empty(total, height // conv.stride, width // conv.stride, conv.out_channels)
     for start in range(0, frames, block):
         stop = min(start + block, frames)
         if start > 0:
             window[: conv.halo] = window[block:]  # no overlap: block >= halo
-        fill(start, stop, window[conv.halo : conv.halo + stop - start])
         filled = window[: conv.halo + stop - start]
+        fresh = filled[conv.halo :]
+        fill(start, stop, fresh[:, border : border + height])
+        strip.fill_border(fresh)
         if start == 0:
             halos.load(conv, filled)
         if stop == frames:
             halos.store(conv, filled)
         if len(conv.kernels) == 1:
-            convolve(filled, conv.kernels[0], out[start:stop])
+            convolve(filled, conv.kernels[0], out[start:stop], border=border)
         else:
-            convolve_pairs(filled, conv, like=like, out=out, start=start)
+            convolve_pairs(filled, conv, like=like, out=out, start=start, border=border)
     return Activation(out, total, Time.NATURAL if len(conv.kernels) == 1 else Time.SPLIT)
 
 
-def convolve_pairs(window: Tensor, conv: CausalConv, *, like: Activation, out: Tensor, start: int) -> None:
+def convolve_pairs(window: Tensor, conv: CausalConv, *, like: Activation, out: Tensor, start: int, border: int) -> None:
     """Even frames to the front half of `out`, odd ones to the back half; a first frame that is alone has no odd one."""
     even, odd = conv.kernels
     stop = start + window.shape[0] - conv.halo
-    convolve(window, even, out[start:stop])
+    convolve(window, even, out[start:stop], border=border)
     skip = like.first if start == 0 else 0
     behind = like.stored_frames - like.first
     if start + skip < stop:
-        convolve(window[skip:], odd, out[behind + start + skip : behind + stop])
+        convolve(window[skip:], odd, out[behind + start + skip : behind + stop], border=border)
 
 
 def frames_per_window(frames: int, halo: int, *, frame_bytes: int, max_bytes: int) -> int:

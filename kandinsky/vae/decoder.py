@@ -8,15 +8,17 @@ Doesn't encode, batch, or tile with blending.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kandinsky.vae.causal import Halos, causal_convolution, convolve
+from kandinsky.vae.causal import Fill, Halos, causal_convolution, convolve
 from kandinsky.vae.layout import Activation, Time
 from kandinsky.vae.norm import Ops, PlainOps, latent_terms
+from kandinsky.vae.strips import WHOLE, Strip, Whole
 from kandinsky.vae.weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
 
 WINDOW_BYTES = 1_000_000_000
@@ -41,18 +43,19 @@ class CausalDecoder:
         state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
         return cls(state, config, ops=ops)
 
-    def open_clip(self, latents: Tensor, *, memory_saving: bool = False) -> "Clip":
-        """`latents` [T, h, w, Z] tell the size; they are given to `decode_chunk` in chunks."""
-        return Clip(self, latents, memory_saving=memory_saving)
+    def open_clip(self, latents: Tensor, *, memory_saving: bool = False, strip: Whole | Strip = WHOLE) -> "Clip":
+        """`latents` [T, h, w, Z], of this strip, tell the size; they are given to `decode_chunk` in chunks."""
+        return Clip(self, latents, memory_saving=memory_saving, strip=strip)
 
 
 class Clip:
     """One video on its way through the decoder: the halos of its convolutions."""
 
-    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool):
-        self.weights, self.ops = decoder.weights, decoder.ops
+    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, strip: Whole | Strip):
+        self.weights, self.strip = decoder.weights, strip
+        self.ops = replace(decoder.ops, strip=strip)
         self.max_bytes = SAVING_WINDOW_BYTES if memory_saving else WINDOW_BYTES
-        self.halos = Halos(decoder.weights.causal_convs, latents, on_host=memory_saving)
+        self.halos = Halos(decoder.weights.causal_convs, latents, border=strip.border, on_host=memory_saving)
 
     @torch.inference_mode()
     def decode_chunk(self, z: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class Clip:
                 del x  # so that the resnet can free it
                 x, coefficients = self.resnet(held, coefficients, z, resnet, following)
             if level.upsample:
-                x, coefficients = upsample(x, level), None
+                x, coefficients = self.upsample(x, level), None
         assert coefficients is not None
         out = self.norm_conv(x, coefficients, z, weights.norm_out, weights.conv_out)
         patch = weights.conv_out.stride
@@ -82,7 +85,7 @@ class Clip:
             out.copy_(z[start:stop])
 
         like = Activation(z, z.shape[0])
-        return causal_convolution(conv, self.halos, fill, like=like, max_bytes=self.max_bytes)
+        return self.causal_convolution(conv, fill, like)
 
     def norm_conv(
         self, x: Activation, coefficients: Tensor, z: Tensor, norm: NormWeights, conv: CausalConv
@@ -93,7 +96,10 @@ class Clip:
         def fill(start: int, stop: int, out: Tensor) -> None:  # noqa: ARG001
             self.ops.normalise(x, coefficients, latent, start=start, out=out)
 
-        return causal_convolution(conv, self.halos, fill, like=x, max_bytes=self.max_bytes)
+        return self.causal_convolution(conv, fill, x)
+
+    def causal_convolution(self, conv: CausalConv, fill: Fill, like: Activation) -> Activation:
+        return causal_convolution(conv, self.halos, fill, like=like, strip=self.strip, max_bytes=self.max_bytes)
 
     def resnet(
         self, held: list[Activation], coefficients: Tensor, z: Tensor, weights: Resnet, following: NormWeights | None
@@ -110,16 +116,20 @@ class Clip:
         data, coefficients = self.ops.add(hidden, residual, weights.bias, following)
         return Activation(data, hidden.frames), coefficients if following else None
 
-
-def upsample(x: Activation, level: Level) -> Activation:
-    """Double height and width, time too where the level says so, and convolve each frame: all of it in quarters."""
-    frames, (height, width), channels = x.frames, x.size, level.upsample[0].shape[0]
-    data = x.data.new_empty(4, frames, height + 1, width + 1, channels)
-    for quarter, kernel in zip(data, level.upsample, strict=True):
-        convolve(x.data, kernel, quarter)
-    if not level.doubles_time:
-        return Activation(data, frames, quarters=True)
-    return Activation(data, 2 * frames - frames % 2, Time.PAIRED, quarters=True)
+    def upsample(self, x: Activation, level: Level) -> Activation:
+        """Double height and width, time too where the level says so, and convolve each frame: all of it in quarters."""
+        frames, (height, width), channels = x.frames, x.size, level.upsample[0].shape[0]
+        border, source = self.strip.border, x.data
+        if border:
+            source = x.data.new_empty(frames, height + 2 * border, width, x.channels)
+            source[:, border:-border] = x.data
+            self.strip.fill_border(source)
+        data = x.data.new_empty(4, frames, height + 1, width + 1, channels)
+        for quarter, kernel in zip(data, level.upsample, strict=True):
+            convolve(source, kernel, quarter, border=border)
+        if not level.doubles_time:
+            return Activation(data, frames, quarters=True)
+        return Activation(data, 2 * frames - frames % 2, Time.PAIRED, quarters=True)
 
 
 def best_ops(device: torch.device, config: DecoderConfig) -> Ops:

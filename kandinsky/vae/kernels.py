@@ -13,6 +13,8 @@ rows are 64 bits wide: a large video's activation passes 2^31 elements.
 # (Triton's launch syntax and its compile-time branches; the package is not there on every platform.)
 # ruff: noqa: N803 (constants of a kernel are written in capitals)
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +22,7 @@ from torch import Tensor
 from triton.language.extra import libdevice
 
 from kandinsky.vae.layout import Activation, Time, latent_frames
+from kandinsky.vae.strips import WHOLE, Strip, Whole
 from kandinsky.vae.weights import NORM_EPS, NormWeights
 
 PROGRAMS = 2112
@@ -119,7 +122,7 @@ def _combine_kernel(partial_ptr, gamma_ptr, beta_ptr, bias_ptr, out_ptr, program
 
 
 @triton.jit(do_not_specialize=["T", "start"])
-def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, start, T, H, W, z_repeat, back,
+def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, out_stride, start, T, H, W, z_repeat, back,
                       C: tl.constexpr, BLOCK: tl.constexpr, Z_FIRST: tl.constexpr, SCALE: tl.constexpr,
                       SPLIT: tl.constexpr, QUARTERS: tl.constexpr):  # fmt: skip
     """SiLU((x * factor + offset) * conv_y + conv_b) for one block of columns of one image row."""
@@ -146,15 +149,18 @@ def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, start, T, H, 
     value = (value * factor + offset) * conv_y + conv_b
     # the approximate division: the other one's range checks are a seventh of the kernel's instructions
     value = libdevice.fast_dividef(value, 1.0 + tl.exp(-value))
-    own = (((frame.to(tl.int64) * H + y) * W + x)[:, None]) * C + channels[None, :]
+    own = frame.to(tl.int64) * out_stride + (y * W + x)[:, None] * C + channels[None, :]
     tl.store(out_ptr + own, value.to(out_ptr.dtype.element_ty), mask=inside)
 
 
+@dataclass(frozen=True)
 class TritonOps:
     """`norm.Ops` on a GPU."""
 
+    strip: Whole | Strip = WHOLE
+
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
-        return coefficients_of(sums(x, None, norm.input_bias), x, norm)
+        return coefficients_of(sums(x, None, norm.input_bias), x, norm, self.strip)
 
     def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
         frames = x.stored_frames
@@ -163,14 +169,14 @@ class TritonOps:
         block = block_of(channels)
         grid = (triton.cdiv(width, block), height, out.shape[0])
         _normalise_kernel[grid](
-            x.data, coefficients, latent, out, start, frames, height, width, repeat,
+            x.data, coefficients, latent, out, out.stride(0), start, frames, height, width, repeat,
             (frames + first) // 2 - first, C=channels, BLOCK=block, Z_FIRST=first, SCALE=height // latent.shape[1],
             SPLIT=x.time is Time.SPLIT, QUARTERS=x.quarters, num_warps=WARPS,
         )  # fmt: skip
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
         partial = sums(x, residual, bias)
-        return x.data, bias[:0] if norm is None else coefficients_of(partial, x, norm)
+        return x.data, bias[:0] if norm is None else coefficients_of(partial, x, norm, self.strip)
 
 
 def block_of(channels: int) -> int:
@@ -195,11 +201,13 @@ def sums(x: Activation, residual: Activation | None, bias: Tensor) -> Tensor:
     return partial
 
 
-def coefficients_of(partial: Tensor, x: Activation, norm: NormWeights) -> Tensor:
+def coefficients_of(partial: Tensor, x: Activation, norm: NormWeights, strip: Whole | Strip) -> Tensor:
     channels = partial.shape[-1]
+    if strip.border:
+        partial = strip.gather(partial.sum(0, dtype=torch.float64).float())
     out = torch.empty(2, channels, dtype=torch.float32, device=partial.device)
     _combine_kernel[(norm.groups,)](
-        partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], float(x.pixels), NORM_EPS,
+        partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], strip.pixels(x.pixels), NORM_EPS,
         C=channels, GROUP=channels // norm.groups, BLOCK=128, num_warps=WARPS,
     )  # fmt: skip
     return out

@@ -8,18 +8,22 @@ Legend: coefficients [2, C] float32, factor and offset of GroupNorm with weights
 included; latent [Tz, h, w, 2 C] conv_y and conv_b of the latents.
 """
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kandinsky.vae.layout import Activation, Time, dense, doubled, latent_frames
+from kandinsky.vae.strips import WHOLE, Strip, Whole
 from kandinsky.vae.weights import NORM_EPS, NormWeights
 
 
 class Ops(Protocol):
-    """What the decoder does between convolutions."""
+    """What the decoder does between convolutions; a dataclass whose `strip` says which rows it sees."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
         """Coefficients of the norm."""
@@ -39,18 +43,21 @@ def latent_terms(z: Tensor, norm: NormWeights) -> Tensor:
     return F.linear(z, norm.latent_weight, norm.latent_bias)
 
 
+@dataclass(frozen=True)
 class PlainOps:
+    """`Ops` anywhere."""
+
+    strip: Whole | Strip = WHOLE
+
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
         values = dense(x)
         alone = 1 if x.time is Time.PAIRED and x.first else 0  # a first frame that is shown once, among pairs
         parts = [(0.5, values[:alone]), (1.0, values[alone:])]
-        moments = [(share * len(part), *moments_of(part)) for share, part in parts if len(part)]
-        total = sum(weight for weight, _, _ in moments)
+        moments = [moments_of(part, weight * len(part) * x.size[0]) for weight, part in parts if len(part)]
         # Of channels first, with the bias, then of their groups: mean of variances plus variance of means.
-        centre = torch.stack([weight * mean for weight, mean, _ in moments]).sum(0) / total
-        spread = [weight * (variance + (mean - centre).square()) for weight, mean, variance in moments]
+        _, centre, spread = merged(self.strip.gather(merged(torch.stack(moments))))
         means = (centre + norm.input_bias).unflatten(0, (norm.groups, -1))
-        spread = (torch.stack(spread).sum(0) / total).unflatten(0, (norm.groups, -1))
+        spread = spread.unflatten(0, (norm.groups, -1))
         mean = means.mean(1, keepdim=True)
         variance = (spread + (means - mean).square()).mean(1, keepdim=True)
         factor = (variance + NORM_EPS).rsqrt().expand_as(means).flatten() * norm.gamma
@@ -75,7 +82,16 @@ class PlainOps:
         return x.data, bias[:0] if norm is None else self.statistics(x, norm)
 
 
-def moments_of(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[T, H, W, C] to mean and variance of each channel, float32 [C]."""
+def moments_of(x: Tensor, weight: float) -> Tensor:
+    """[T, H, W, C] to weight, mean and variance of each channel, float32 [3, C]."""
     variance, mean = torch.var_mean(x.float().flatten(0, 2), dim=0, correction=0)
-    return mean, variance
+    return torch.stack((torch.full_like(mean, weight), mean, variance))
+
+
+def merged(moments: Tensor) -> Tensor:
+    """Weight, mean and variance of several parts [parts, 3, C] to those of all together [3, C]."""
+    weights, means, variances = moments.unbind(1)
+    total = weights.sum(0)
+    mean = (weights * means).sum(0) / total
+    variance = (weights * (variances + (means - mean).square())).sum(0) / total
+    return torch.stack((total, mean, variance))

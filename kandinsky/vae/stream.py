@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kandinsky.vae.decoder import CausalDecoder
+from kandinsky.vae.strips import WHOLE, Strip, Whole
 
 LATENT_FRAMES_PER_CHUNK = 2
 
@@ -27,21 +28,24 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False) -> Iterator[Tensor]:
+def decode(
+    decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False, strip: Whole | Strip = WHOLE
+) -> Iterator[Tensor]:
     """Decode one clip.
 
     Args:
         latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
         memory_saving: keep the convolutions' halos on the host; the same result, slower.
+        strip: rows of `latents` that are decoded here.
 
     Yields:
-        uint8 `[frames, 8 H, 8 W, 3]` on the decoder's device: first 9 frames (or 1, or 8), then 8 each.
+        uint8 `[frames, 8 rows, 8 W, 3]` on the decoder's device: first 9 frames (or 1, or 8), then 8 each.
     """
     channels = decoder.config.latent_channels
     if latents.ndim != 4 or latents.shape[0] == 0 or latents.shape[3] != channels:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; expected [frames, height, width, {channels}]")
-    z = latents.to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
-    clip = decoder.open_clip(z, memory_saving=memory_saving)
+    z = latents[:, strip.rows].to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
+    clip = decoder.open_clip(z, memory_saving=memory_saving, strip=strip)
     for start, stop in chunk_bounds(z.shape[0]):
         with torch.cuda.device_of(z):  # Triton launches on the current device, whatever the tensors' own
             frames = to_uint8(clip.decode_chunk(z[start:stop].contiguous()))

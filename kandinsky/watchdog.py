@@ -1,0 +1,133 @@
+"""Nobody waits for a rank that is gone: a thread in each process that notices failures of the others.
+
+Every process writes a sign of life into the process group's store each second. One that fails writes its error; one
+that is killed falls silent. The others then end with that error, whatever collective they are waiting in, and whatever
+launcher (or none) stands behind them.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import torch.distributed as dist
+
+INTERVAL = 0.5
+SILENCE = 12.0
+"""Seconds between signs of life, and after which a rank is given up."""
+DONE = "done"
+
+
+class Watchdog:
+    """Watches the other ranks of a group of `size`, as `rank`. Use `start`."""
+
+    active: "Watchdog | None" = None
+
+    def __init__(self, store: dist.Store, rank: int, size: int):
+        self.store = store
+        self.rank = rank
+        self.others = [other for other in range(size) if other != rank]
+        self.rescues: list[Callable[[], object]] = []
+        self.failed = False
+        self._done = threading.Event()
+        self._stop = threading.Event()
+        self._seen = {other: ("", time.monotonic()) for other in self.others}
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    @classmethod
+    def start(cls, rank: int, size: int) -> "Watchdog":
+        """Begin to watch the default process group, and to report this process's unhandled exceptions."""
+        # A connection of its own: a wait of the group's in the store would hold up ours.
+        store = dist.distributed_c10d._get_default_store()
+        watchdog = cls(store.clone(), rank, size)  # pyright: ignore[reportAttributeAccessIssue]
+        cls.active = watchdog
+        watchdog._thread.start()
+        previous = sys.excepthook
+
+        def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            previous(kind, error, trace)
+            watchdog.report(error)
+
+        sys.excepthook = report
+        return watchdog
+
+    def report(self, error: BaseException) -> None:
+        """Tell the others that this process fails. If it fails because another did, end with that one's error."""
+        if "onnection" in str(error) or isinstance(error, dist.DistError):
+            self._thread.join(SILENCE + 5)  # ends the process as soon as it knows who
+        self._stop.set()
+        self.failed = True
+        self.store.compare_set("failure", "", f"rank {self.rank} failed: {type(error).__name__}: {error}")
+        time.sleep(3 * INTERVAL)  # the store may end with this process: let the others read it
+
+    def finish(self) -> bool:
+        """Wait until every rank is done; False if this one failed."""
+        if self.failed:
+            return False
+        self._done.set()
+        self._thread.join()  # it ends when all are done, and ends the process when one fails
+        return True
+
+    def _watch(self) -> None:
+        beats = 0
+        while not self._stop.wait(INTERVAL):
+            done = self._done.is_set()
+            try:
+                self.store.set(_key(self.rank), DONE if done else str(beats))
+                failure = self._look()
+            except RuntimeError as error:  # of the store, which may end with the first rank
+                if done:
+                    return
+                failure = f"the connection to the first rank is lost ({error})"
+            if failure is not None:
+                self._end(failure)
+            if done and all(beat == DONE for beat, _ in self._seen.values()):
+                return
+            beats += 1
+
+    def _look(self) -> str | None:
+        """Read the others' signs of life; the failure, if there is one."""
+        if self.store.check(["failure"]):
+            return self.store.get("failure").decode()
+        now = time.monotonic()
+        for other in self.others:
+            beat = self.store.get(_key(other)).decode() if self.store.check([_key(other)]) else ""
+            if beat != self._seen[other][0]:
+                self._seen[other] = (beat, now)
+            elif beat != DONE and now - self._seen[other][1] > SILENCE:
+                return f"rank {other} stopped answering: it was killed, ran out of memory, or its machine is gone"
+        return None
+
+    def _end(self, failure: str) -> None:
+        """End this process: its main thread may wait for ever in a collective, where no exception reaches it."""
+        for rescue in reversed(self.rescues):
+            rescue()
+        print(f"error: {failure}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _key(rank: int) -> str:
+    return f"beat {rank}"
+
+
+def report_failure(error: BaseException) -> None:
+    """Tell the other ranks, if there are any that are watched."""
+    if Watchdog.active is not None:
+        Watchdog.active.report(error)
+
+
+@contextmanager
+def rescue(save: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile, call `save` before this process is ended because another rank failed."""
+    watchdog = Watchdog.active
+    if watchdog is None:
+        yield
+        return
+    watchdog.rescues.append(save)
+    try:
+        yield
+    finally:
+        watchdog.rescues.remove(save)
