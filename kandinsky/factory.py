@@ -123,11 +123,11 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     pipe = Kandinsky4T2VPipeline(
         dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
     )
-    _configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
+    configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
     return pipe
 
 
-def _configure_(
+def configure_(
     dit: DiT, operations: Operations, *, attention: str, precision: str, team: Ranks, parallelism: str
 ) -> None:
     """How the DiT of a pipeline, whose modulation table is made, is to run."""

@@ -78,7 +78,7 @@ class Ranks:
         if self.size == 1:
             return tensor[None]
         whole = tensor.new_empty(self.size, *tensor.shape)
-        dist.all_gather_into_tensor(whole.flatten(0, 1) if tensor.ndim else whole, tensor.contiguous())
+        dist.all_gather(list(whole.unbind()), tensor.contiguous())
         return whole
 
     def exchange(

@@ -33,7 +33,7 @@ def pipeline(folder, mode="tensor"):
 
 def count_messages(counts, monkeypatch):
     """Count what is asked of torch.distributed from here on."""
-    for name in ("all_reduce", "all_gather_into_tensor", "batch_isend_irecv", "broadcast"):
+    for name in ("all_reduce", "all_gather", "batch_isend_irecv", "broadcast"):
 
         def counted(*args, _name=name, _real=vars(dist)[name], **kwargs):  # noqa: B008
             counts[_name] += 1
@@ -121,7 +121,7 @@ def test_collectives_per_block(processes):
     exchanges = (2 if len(ranks) == 2 else 3) * blocks
     for rank in ranks:
         assert rank["tensor"]["counts"] == {"all_reduce": 2 * blocks}
-        assert rank["sequence"]["counts"] == {"batch_isend_irecv": exchanges, "all_gather_into_tensor": 1}
+        assert rank["sequence"]["counts"] == {"batch_isend_irecv": exchanges, "all_gather": 1}
 
 
 def test_each_rank_holds_its_shard(processes):

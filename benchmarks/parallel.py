@@ -1,0 +1,255 @@
+"""Several GPUs against one: DiT step, VAE decode, whole request and memory, for tensor and sequence parallelism.
+
+    python benchmarks/parallel.py [--gpus 1 2 4 8] [--seconds 12] [--json docs/parallel.json]
+    python benchmarks/parallel.py --plot docs/parallel.json docs/parallel.png
+
+Random weights of the published sizes, the same on every GPU, are made on the spot. For each number of GPUs (by default
+1, 2, 4, 8 as far as there are any) one group of processes measures both modes in exact and in fast precision, and
+compares its latents with those of one GPU. "Exposed" is what the messages cost: a step against the same step with all
+messages left out. The plot needs matplotlib.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from kandinsky.checkpoint import Checkpoint, load_dit
+from kandinsky.config import FLASH_512
+from kandinsky.devices import default_dtype
+from kandinsky.factory import configure_
+from kandinsky.model.operations import fused
+from kandinsky.parallel import builder, shard_for
+from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
+from kandinsky.ranks import Ranks, local_rank, open_group
+from kandinsky.sampler import Schedule
+from kandinsky.text_encoder import TextEncoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.video_shape import VideoShape
+
+PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
+TOKENIZER = Path(__file__).parents[1] / "weights" / "tiny" / "tokenizer"
+LOG = "figures.jsonl"
+SIZE = "full" if torch.cuda.is_available() else "tiny"
+MODEL_SET = FLASH_512 if SIZE == "full" else replace(FLASH_512, sizes=((64, 96),))
+"""Without a GPU the script only tries itself out, on tiny sizes."""
+
+
+class InMemory(Checkpoint):
+    """Tensors that are already there, read as from a file."""
+
+    def __init__(self, state: Mapping[str, Tensor]):
+        self.path, self.state = Path("random weights"), state
+        self.shapes = {name: tuple(value.shape) for name, value in state.items()}
+
+    def tensor(self, name, device, regions=None):
+        whole = self.state[name].to(device)
+        return whole if regions is None else torch.cat([whole[region] for region in regions])
+
+
+class Silent(Ranks):
+    """Ranks that send nothing: what is left of a step is its arithmetic."""
+
+    def add_up(self, tensor):  # noqa: ARG002
+        return lambda: None
+
+    def gather(self, tensor):
+        return tensor.expand(self.size, *tensor.shape)
+
+    def exchange(self, sends, receives):  # noqa: ARG002
+        return lambda: None
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(run: Callable[[], object], ranks: Ranks, device: torch.device, *, repeats: int = 5) -> float:
+    """Median seconds of the slowest rank; all begin together."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronise(device)
+        if ranks.size > 1:
+            dist.barrier()
+        start = time.perf_counter()
+        run()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    everyone = ranks.gather(torch.tensor(times[1:], device=device, dtype=torch.float32))
+    return statistics.median(everyone.max(0).values.tolist())
+
+
+def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandinsky4T2VPipeline:
+    """A pipeline of random weights, as the factory makes one from files."""
+    sizes, (text_encoder, vae) = SIZES[SIZE], parts
+    whole = random_dit(sizes.dit, torch.Generator(device).manual_seed(0))
+    checkpoint = InMemory(whole.state_dict())
+    place = {"device": device, "dtype": default_dtype(device)}
+    dit = load_dit(checkpoint, build=builder(mode, ranks), shard=shard_for(mode, ranks), **place)
+    schedule = Schedule.from_config(SCHEDULER)
+    pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=MODEL_SET, ranks=ranks, progress=False)
+    operations = fused() if device.type == "cuda" else dit.operations
+    configure_(dit, operations, attention="auto", precision="exact", team=ranks, parallelism=mode)
+    return pipe
+
+
+def measure(pipe: Kandinsky4T2VPipeline, shape: VideoShape, folder: Path, name: str) -> dict:
+    """Figures of one mode and precision."""
+    ranks, dit, device = pipe.ranks, pipe.dit, pipe.dit.device
+    text = pipe._encode(PROMPT)
+    context = dit.prepare(text, pipe.modulation, dit.layout(shape.latent_grid, len(text)))
+    latents = torch.randn(*shape.latent_grid, 16, device=device, dtype=dit.dtype)
+    figures = {"step": seconds(lambda: dit.step(latents, context, 1), ranks, device)}
+    if ranks.size > 1:
+        holders = [module for module in dit.modules() if hasattr(module, "ranks")]
+        for module in holders:
+            module.ranks = Silent(ranks.rank, ranks.size)
+        figures["step_silent"] = seconds(lambda: dit.step(latents, context, 1), ranks, device, repeats=3)
+        for module in holders:
+            module.ranks = ranks
+    final = pipe.sample_latents(text, shape, seed=1)
+    assert pipe.vae is not None
+    figures["decode"] = seconds(lambda: list(pipe.vae.decode(final)), ranks, device, repeats=3)
+    figures["difference"] = compare(final, folder / f"{name}.pt") if ranks.is_main else 0.0
+    call = {"time_length": shape.seconds, "width": shape.width, "height": shape.height, "seed": 1}
+    results = [pipe(PROMPT, folder / "v.mp4", **call) for _ in range(3)]
+    if ranks.is_main:
+        best = min(results, key=lambda result: result.timings["total"])
+        figures |= {"request": best.timings["total"], "timings": best.timings}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        pipe(PROMPT, folder / "v.mp4", **call)
+        peaks = ranks.gather(torch.tensor(torch.cuda.max_memory_allocated(device) / 2**30, device=device))
+        figures["peak_gib"] = [round(peak, 2) for peak in peaks.tolist()]
+    return figures
+
+
+def compare(latents: Tensor, path: Path) -> float:
+    """Relative difference from what one GPU made; one GPU leaves its own."""
+    if not path.exists():
+        torch.save(latents.cpu(), path)
+    expected = torch.load(path)
+    return ((latents.cpu() - expected).norm() / expected.norm()).item()
+
+
+@torch.inference_mode()
+def work(folder: Path, length: int) -> None:
+    """What each process does; the main one adds its figures to the log."""
+    from transformers import T5Tokenizer
+
+    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    ranks = open_group(device)
+    generator, dtype = torch.Generator(device).manual_seed(1), default_dtype(device)
+    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), peers=ranks if ranks.size > 1 else None)
+    text_encoder = None
+    if ranks.is_main:
+        tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
+        t5 = random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype)
+        text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
+    height, width = (384, 672) if SIZE == "full" else (64, 96)
+    shape = VideoShape.from_request(length, height, width, model_set=MODEL_SET)
+    for mode in ("tensor", "sequence") if ranks.size > 1 else ("none",):
+        pipe = build(mode, ranks, device, (text_encoder, vae))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        for precision in ("exact", "fast") if device.type == "cuda" else ("exact",):
+            if precision == "fast":
+                from kandinsky.model.float8 import quantise_blocks_
+
+                quantise_blocks_(pipe.dit)
+                pipe.dit.operations = fused(quantise=True)
+            figures = measure(pipe, shape, folder, precision)
+            if ranks.is_main:
+                row = {"gpus": ranks.size, "mode": mode, "precision": precision, **figures}
+                print(json.dumps(row), flush=True)
+                with (folder / LOG).open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+        del pipe
+
+
+def launch(gpus: int, folder: Path, length: int) -> None:
+    """One group of processes."""
+    config = LaunchConfig(1, 1, gpus, run_id=f"gpus{gpus}", rdzv_backend="c10d", rdzv_endpoint="localhost:0")
+    elastic_launch(config, sys.executable)(__file__, "--work", str(folder), "--seconds", str(length))
+
+
+def table(rows: list[dict]) -> str:
+    """Figures as Markdown, with the speed-up over one GPU at the same precision."""
+    lines = ["| GPUs | mode | precision | step | exposed | VAE | request | latents differ | peak GiB per rank |"]
+    lines.append("|" + "---|" * 9)
+    alone = {row["precision"]: row for row in rows if row["gpus"] == 1}
+    for row in rows:
+        one = alone.get(row["precision"], row)
+
+        def cell(key: str, row: dict = row, one: dict = one) -> str:
+            return f"{row[key] * 1e3:,.0f} ms ({one[key] / row[key]:.2f}x)"
+
+        exposed = f"{1 - row['step_silent'] / row['step']:.1%}" if "step_silent" in row else ""
+        peaks = ", ".join(map(str, row.get("peak_gib", [])))
+        lines.append(
+            f"| {row['gpus']} | {row['mode']} | {row['precision']} | {cell('step')} | {exposed} | {cell('decode')} "
+            f"| {cell('request')} | {row['difference']:.4f} | {peaks} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(source: Path, target: Path) -> None:
+    """Speed-up of the whole request over GPUs."""
+    from matplotlib import pyplot as plt
+
+    rows = json.loads(source.read_text())["rows"]
+    figure, axes = plt.subplots(figsize=(6, 4))
+    most = max(row["gpus"] for row in rows)
+    axes.plot([1, most], [1, most], color="0.7", label="as many times as GPUs")
+    for precision, style in (("exact", "-"), ("fast", "--")):
+        one = next(row for row in rows if row["gpus"] == 1 and row["precision"] == precision)
+        for mode in ("tensor", "sequence"):
+            some = [one, *(row for row in rows if (row["mode"], row["precision"]) == (mode, precision))]
+            speedups = [one["request"] / row["request"] for row in some]
+            axes.plot([row["gpus"] for row in some], speedups, style, marker="o", label=f"{mode}, {precision}")
+    axes.set(xlabel="GPUs", ylabel="prompt to mp4, times one GPU", xticks=sorted({row["gpus"] for row in rows}))
+    axes.legend()
+    figure.savefig(target, dpi=150, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, nargs="*", help="numbers of GPUs (default: 1, 2, 4, 8)")
+    parser.add_argument("--seconds", type=int, default=12, help="of video")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--plot", type=Path, nargs=2, metavar=("JSON", "PNG"), help="draw figures measured before")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.plot:
+        plot(*arguments.plot)
+        return
+    if arguments.work:
+        work(arguments.work, arguments.seconds)
+        return
+    there = torch.cuda.device_count() or 2
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for gpus in arguments.gpus or [n for n in (1, 2, 4, 8) if n <= there]:
+            launch(gpus, folder, arguments.seconds)
+        rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    print(table(rows))
+    result = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "rows": rows}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
