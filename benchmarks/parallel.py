@@ -18,16 +18,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from kandinsky import parallel
 from kandinsky.checkpoint import Checkpoint, load_dit
 from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
 from kandinsky.factory import configure_
+from kandinsky.messages import Box, Messenger, Sum
+from kandinsky.model.dit import DiT
 from kandinsky.model.operations import fused
 from kandinsky.parallel import builder, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -58,17 +62,28 @@ class InMemory(Checkpoint):
         return whole if regions is None else torch.cat([whole[region] for region in regions])
 
 
-class Silent(Ranks):
-    """Ranks that send nothing: what is left of a step is its arithmetic."""
+class Silence:
+    """In the place of a messenger: nothing is sent, so that a step is its arithmetic alone."""
 
-    def add_up(self, tensor):  # noqa: ARG002
+    def __init__(self, messenger: Messenger):
+        self.ranks, self.real = messenger.ranks, messenger
+
+    def box(self, name: str, size: int):
+        """The real box, without its messages."""
+        return SilentBox(self.real.box(name, size))
+
+
+class SilentBox:
+    def __init__(self, box: Box):
+        self.size, self.view = box.size, box.view
+
+    def exchange(self, sends, receives, *, channel=0):  # noqa: ARG002
         return lambda: None
 
-    def gather(self, tensor):
-        return tensor.expand(self.size, *tensor.shape)
 
-    def exchange(self, sends, receives):  # noqa: ARG002
-        return lambda: None
+class SilentSum(Sum):
+    def begin(self, start, stop):
+        pass
 
 
 def synchronise(device: torch.device) -> None:
@@ -91,9 +106,25 @@ def seconds(run: Callable[[], object], ranks: Ranks, device: torch.device, *, re
     return statistics.median(everyone.max(0).values.tolist())
 
 
+def silenced(run: Callable[[], object], dit: DiT) -> Callable[[], None]:
+    """`run` with all messages of the blocks left out."""
+    holders = [module for module in dit.modules() if hasattr(module, "messenger")]
+
+    def quiet() -> None:
+        real = holders[0].messenger
+        for module in holders:
+            module.messenger = Silence(real)
+        with mock.patch.object(parallel, "Sum", SilentSum):
+            run()
+        for module in holders:
+            module.messenger = real
+
+    return quiet
+
+
 def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandinsky4T2VPipeline:
     """A pipeline of random weights, as the factory makes one from files."""
-    sizes, (text_encoder, vae) = SIZES[SIZE], parts
+    sizes, (text_encoder, vae, messenger) = SIZES[SIZE], parts
     whole = random_dit(sizes.dit, torch.Generator(device).manual_seed(0))
     checkpoint = InMemory(whole.state_dict())
     place = {"device": device, "dtype": default_dtype(device)}
@@ -101,7 +132,9 @@ def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandin
     schedule = Schedule.from_config(SCHEDULER)
     pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=MODEL_SET, ranks=ranks, progress=False)
     operations = fused() if device.type == "cuda" else dit.operations
-    configure_(dit, operations, attention="auto", precision="exact", team=ranks, parallelism=mode)
+    configure_(dit, operations, attention="auto", ranks=ranks)
+    if messenger is not None:
+        parallel.parallelise_(dit, mode, messenger)
     return pipe
 
 
@@ -113,12 +146,7 @@ def measure(pipe: Kandinsky4T2VPipeline, shape: VideoShape, folder: Path, name: 
     latents = torch.randn(*shape.latent_grid, 16, device=device, dtype=dit.dtype)
     figures = {"step": seconds(lambda: dit.step(latents, context, 1), ranks, device)}
     if ranks.size > 1:
-        holders = [module for module in dit.modules() if hasattr(module, "ranks")]
-        for module in holders:
-            module.ranks = Silent(ranks.rank, ranks.size)
-        figures["step_silent"] = seconds(lambda: dit.step(latents, context, 1), ranks, device, repeats=3)
-        for module in holders:
-            module.ranks = ranks
+        figures["step_silent"] = seconds(silenced(lambda: dit.step(latents, context, 1), dit), ranks, device, repeats=3)
     final = pipe.sample_latents(text, shape, seed=1)
     assert pipe.vae is not None
     figures["decode"] = seconds(lambda: list(pipe.vae.decode(final)), ranks, device, repeats=3)
@@ -151,8 +179,9 @@ def work(folder: Path, length: int) -> None:
 
     device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ranks = open_group(device)
+    messenger = Messenger(ranks, device) if ranks.size > 1 else None
     generator, dtype = torch.Generator(device).manual_seed(1), default_dtype(device)
-    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), peers=ranks if ranks.size > 1 else None)
+    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
     text_encoder = None
     if ranks.is_main:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
@@ -161,7 +190,7 @@ def work(folder: Path, length: int) -> None:
     height, width = (384, 672) if SIZE == "full" else (64, 96)
     shape = VideoShape.from_request(length, height, width, model_set=MODEL_SET)
     for mode in ("tensor", "sequence") if ranks.size > 1 else ("none",):
-        pipe = build(mode, ranks, device, (text_encoder, vae))
+        pipe = build(mode, ranks, device, (text_encoder, vae, messenger))
         if device.type == "cuda":
             torch.cuda.empty_cache()
         for precision in ("exact", "fast") if device.type == "cuda" else ("exact",):

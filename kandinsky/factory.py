@@ -17,6 +17,7 @@ from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.hub import locate
 from kandinsky.memory import offload_modulation_
+from kandinsky.messages import Messenger
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import Operations, choose_operations
@@ -111,37 +112,36 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
 
     text_encoder = vae = None
-    together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
+    messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
+    decoding = messenger if devices["vae"] == devices["dit"] else None
     dit = load_dit(checkpoint, build=build, shard=shard_for(parallelism, team), **place("dit"))
     if team.is_main:
         tokens = model_set.text_tokens
         text_encoder = load_text_encoder(
             paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
         )
-    if team.is_main or together is not None:
-        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, peers=together, **place("vae"))
+    if team.is_main or decoding is not None:
+        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, messenger=decoding, **place("vae"))
     pipe = Kandinsky4T2VPipeline(
         dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
     )
-    configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
-    return pipe
-
-
-def configure_(
-    dit: DiT, operations: Operations, *, attention: str, precision: str, team: Ranks, parallelism: str
-) -> None:
-    """How the DiT of a pipeline, whose modulation table is made, is to run."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[team.share(chosen.name)]  # measured on each rank: all take what the first one found
-    offload_modulation_(dit)
-    if team.size > 1:
-        parallelise_(dit, parallelism, team)
+    configure_(dit, operations, attention=attention, ranks=team)
+    if messenger is not None:
+        parallelise_(dit, parallelism, messenger)
     if precision == "fast":
         from kandinsky.model.float8 import quantise_blocks_
 
         quantise_blocks_(dit)
+    return pipe
+
+
+def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
+    """How the DiT of a pipeline, whose modulation table is made, is to run."""
+    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    dit.operations = operations
+    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
+    offload_modulation_(dit)
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:
