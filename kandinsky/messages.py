@@ -57,6 +57,10 @@ class Box(Protocol):
         """
         ...
 
+    def deliver(self, sends: Sequence[Letter], receives: Sequence[tuple[Tensor, int]]) -> None:
+        """As `exchange`, all at once, for small letters that are waited for anyway; they need not be contiguous."""
+        ...
+
 
 class GroupBox:
     """A box that is filled by messages of the default process group."""
@@ -79,6 +83,10 @@ class GroupBox:
                 work.wait()
 
         return wait
+
+    def deliver(self, sends: Sequence[Letter], receives: Sequence[tuple[Tensor, int]]) -> None:
+        letters = [Letter(letter.tensor.contiguous(), letter.rank, letter.offset) for letter in sends]
+        self.exchange(letters, receives)()
 
 
 class Mailbox:
@@ -113,6 +121,12 @@ class Mailbox:
                 self.handle.wait_signal(source, channel)
 
         return wait
+
+    def deliver(self, sends: Sequence[Letter], receives: Sequence[tuple[Tensor, int]]) -> None:
+        for letter in sends:
+            self.push(letter, 0)
+        for _, source in receives:
+            self.handle.wait_signal(source, 0)
 
     def push(self, letter: Letter, channel: int) -> None:
         """Write into another rank's box on the current stream, and tell it."""

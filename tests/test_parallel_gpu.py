@@ -30,6 +30,10 @@ def sums(messenger):
     return results
 
 
+def some_latents():
+    return torch.randn(5, 48, 84, 16, generator=torch.Generator().manual_seed(7))
+
+
 def run_rank(rank, size, folder):
     torch.cuda.set_device(rank)
     store = f"file://{folder}/rendezvous"
@@ -41,7 +45,7 @@ def run_rank(rank, size, folder):
         shape = VideoShape.from_request(1, 384, 672)
         latents = [pipe.sample_latents(pipe._encode("a cat"), shape, seed=3) for _ in range(2)]
         assert torch.equal(*latents)
-        frames = [chunk.cpu() for chunk in pipe.vae.decode(latents[0])]
+        frames = [chunk.cpu() for chunk in pipe.vae.decode(some_latents())]
         results[mode] = (latents[0].cpu(), torch.cat(frames) if frames else None)
     messenger = Messenger(Ranks(rank, size), torch.device("cuda", rank))
     assert isinstance(messenger.box("sum", 1), Mailbox)
@@ -59,13 +63,14 @@ def test_two_gpus_equal_one(tmp_path):
     pipe = get_T2V_pipeline("cuda:0", cache_dir=TINY, progress=False)
     shape = VideoShape.from_request(1, 384, 672)
     latents = pipe.sample_latents(pipe._encode("a cat"), shape, seed=3)
-    frames = torch.cat([chunk.cpu() for chunk in pipe.vae.decode(latents)])
+    frames = torch.cat([chunk.cpu() for chunk in pipe.vae.decode(some_latents())])
     for mode in ("tensor", "sequence"):
         assert torch.equal(ranks[0][mode][0], ranks[1][mode][0])
         print(f"{mode}: latents differ by {relative_error(ranks[0][mode][0], latents):.5f}")
         assert relative_error(ranks[0][mode][0], latents) < 1e-2
         assert ranks[1][mode][1] is None
-        assert psnr(ranks[0][mode][1], frames) > 45
+        print(f"{mode}: frames of the same latents {psnr(ranks[0][mode][1], frames):.1f} dB")
+        assert psnr(ranks[0][mode][1], frames) > 50
     for rank in ranks:
         for name in ("sums", "group sums"):
             assert [total.unique().tolist() for total in rank[name]] == [[3.0], [5.0], [7.0]]

@@ -75,11 +75,11 @@ class Strip:
             (self.rank + 1, -2, -1, below, above),
         ):
             if 0 <= neighbour < self.size:
-                sends.append(Letter(window[:, own].contiguous(), neighbour, there))
+                sends.append(Letter(window[:, own], neighbour, there))
                 receives.append((box.view(here, shape, window.dtype), neighbour, border))
             else:
                 window[:, border] = 0
-        box.exchange(sends, [(view, neighbour) for view, neighbour, _ in receives])()
+        box.deliver(sends, [(view, neighbour) for view, neighbour, _ in receives])
         for view, _, border in receives:
             window[:, border] = view
 
@@ -89,7 +89,7 @@ class Strip:
         others = [other for other in range(self.size) if other != self.rank]
         received = [box.view(place, sums.shape, sums.dtype) for place in places]
         sends = [Letter(sums, other, places[self.rank]) for other in others]
-        box.exchange(sends, [(received[other], other) for other in others])()
+        box.deliver(sends, [(received[other], other) for other in others])
         received[self.rank] = sums
         return torch.stack(received)
 
@@ -106,9 +106,9 @@ class Strip:
         row = frames[:, 0].numel() * scale
         box = self.messenger.box("frames", max(SMALLEST_BOX, 1 << (row * self.bounds[-1] - 1).bit_length()))
         if self.rank > 0:
-            box.exchange([Letter(frames, 0, self.bounds[self.rank] * row)], [])()
+            box.deliver([Letter(frames, 0, self.bounds[self.rank] * row)], [])
             return None
         shapes = [(len(frames), (stop - start) * scale, *frames.shape[2:]) for start, stop in pairwise(self.bounds)]
         parts = [box.view(start * row, shape, frames.dtype) for start, shape in zip(self.bounds, shapes, strict=False)]
-        box.exchange([], [(part, rank) for rank, part in enumerate(parts) if rank > 0])()
+        box.deliver([], [(part, rank) for rank, part in enumerate(parts) if rank > 0])
         return torch.cat([frames, *parts[1:]], dim=1)
