@@ -1,6 +1,6 @@
 """Several GPUs against one: DiT step, VAE decode, whole request and memory, for tensor and sequence parallelism.
 
-    python benchmarks/parallel.py [--gpus 1 2 4 8] [--seconds 12] [--json docs/parallel.json]
+    python benchmarks/parallel.py [--gpus 1 2 4 8] [--json docs/parallel.json]
     python benchmarks/parallel.py --plot docs/parallel.json docs/parallel.png
 
 Random weights of the published sizes, the same on every GPU, are made on the spot. For each number of GPUs (by default
@@ -173,7 +173,7 @@ def compare(latents: Tensor, path: Path) -> float:
 
 
 @torch.inference_mode()
-def work(folder: Path, length: int) -> None:
+def work(folder: Path, arguments: argparse.Namespace) -> None:
     """What each process does; the main one adds its figures to the log."""
     from transformers import T5Tokenizer
 
@@ -188,12 +188,12 @@ def work(folder: Path, length: int) -> None:
         t5 = random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype)
         text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
     height, width = (384, 672) if SIZE == "full" else (64, 96)
-    shape = VideoShape.from_request(length, height, width, model_set=MODEL_SET)
-    for mode in ("tensor", "sequence") if ranks.size > 1 else ("none",):
+    shape = VideoShape.from_request(arguments.seconds, height, width, model_set=MODEL_SET)
+    for mode in arguments.modes if ranks.size > 1 else ("none",):
         pipe = build(mode, ranks, device, (text_encoder, vae, messenger))
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        for precision in ("exact", "fast") if device.type == "cuda" else ("exact",):
+        for precision in arguments.precisions if device.type == "cuda" else ("exact",):
             if precision == "fast":
                 from kandinsky.model.float8 import quantise_blocks_
 
@@ -208,10 +208,10 @@ def work(folder: Path, length: int) -> None:
         del pipe
 
 
-def launch(gpus: int, folder: Path, length: int) -> None:
+def launch(gpus: int, folder: Path) -> None:
     """One group of processes."""
     config = LaunchConfig(1, 1, gpus, run_id=f"gpus{gpus}", rdzv_backend="c10d", rdzv_endpoint="localhost:0")
-    elastic_launch(config, sys.executable)(__file__, "--work", str(folder), "--seconds", str(length))
+    elastic_launch(config, sys.executable)(__file__, *sys.argv[1:], "--work", str(folder))
 
 
 def table(rows: list[dict]) -> str:
@@ -256,6 +256,8 @@ def plot(source: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="*", help="numbers of GPUs (default: 1, 2, 4, 8)")
+    parser.add_argument("--modes", nargs="*", default=["tensor", "sequence"], help="default: both")
+    parser.add_argument("--precisions", nargs="*", default=["exact", "fast"], help="default: both")
     parser.add_argument("--seconds", type=int, default=12, help="of video")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, nargs=2, metavar=("JSON", "PNG"), help="draw figures measured before")
@@ -265,13 +267,13 @@ def main() -> None:
         plot(*arguments.plot)
         return
     if arguments.work:
-        work(arguments.work, arguments.seconds)
+        work(arguments.work, arguments)
         return
     there = torch.cuda.device_count() or 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for gpus in arguments.gpus or [n for n in (1, 2, 4, 8) if n <= there]:
-            launch(gpus, folder, arguments.seconds)
+            launch(gpus, folder)
         rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     print(table(rows))
     result = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "rows": rows}
