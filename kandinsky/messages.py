@@ -97,6 +97,9 @@ class Mailbox:
 
         self.size = size
         self.buffer = symmetric.empty(size, dtype=torch.uint8, device=device)
+        # It is filled with zeros on the current stream. No rank may pass the rendezvous before that is done everywhere:
+        # the zeros would wipe out the first signals, and whoever waits for those would wait for ever.
+        torch.cuda.synchronize(device)
         group = dist.group.WORLD
         assert group is not None
         self.handle: Any = symmetric.rendezvous(self.buffer, group)
