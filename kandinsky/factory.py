@@ -15,15 +15,18 @@ from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_che
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
+from kandinsky.finish import Finisher
 from kandinsky.hub import locate
+from kandinsky.latents_file import VaeSource
 from kandinsky.memory import offload_modulation_
 from kandinsky.messages import Messenger
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
-from kandinsky.model.operations import Operations, choose_operations
+from kandinsky.model.operations import PLAIN, Operations, choose_operations
 from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.ranks import Ranks, open_group
+from kandinsky.record import Origin, fingerprint
 from kandinsky.sampler import Schedule
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import load_vae
@@ -132,7 +135,59 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         from kandinsky.model.float8 import quantise_blocks_
 
         quantise_blocks_(dit)
+    if team.is_main:
+        vae_dtype = _name(place("vae")["dtype"])
+        pipe.vae_source = VaeSource(str(paths.vae.absolute()), str(devices["vae"]), vae_dtype, vae_memory_saving)
+        pipe.origin = Origin(
+            devices={name: device.type for name, device in devices.items()},
+            dtype=None if dtype is None else _name(dtype),
+            precision=precision,
+            attention=dit.attention.name,
+            kernels="torch" if operations is PLAIN else "triton",
+            parallelism=parallelism if team.size > 1 else "none",
+            processes=team.size,
+            vae_memory_saving=vae_memory_saving,
+            weights={name: fingerprint(open_checkpoint(getattr(paths, name))) for name in WEIGHTS},
+        )
     return pipe
+
+
+WEIGHTS = ("dit", "text_encoder", "vae")
+"""The components whose weights a record tells apart."""
+
+
+def load_finisher(
+    source: VaeSource | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Finisher:
+    """Load the VAE alone, to finish what was sampled.
+
+    Args:
+        source: the VAE that the sampling process would have used; None if that is not known.
+        weights: folder of weights whose `vae` is taken instead; needed if there is no source.
+        device: instead of the source's, or CUDA; its dtype then is that device's own.
+
+    Raises:
+        ValueError: there is no such device.
+        FileNotFoundError: the VAE is not there.
+        CheckpointError: its weights are damaged.
+    """
+    place = check_device_map(device or (source.device if source else "cuda"))["vae"]
+    assert source is not None or weights is not None
+    path = Path(weights) / "vae" if weights is not None else Path(source.path)  # type: ignore[union-attr]
+    if not path.is_dir():
+        raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
+    dtype = getattr(torch, source.dtype) if source is not None and device is None else default_dtype(place)
+    saving = source is not None and source.memory_saving
+    vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    return Finisher(vae, progress=progress)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
