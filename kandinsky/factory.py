@@ -16,7 +16,7 @@ from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.finish import Finisher
-from kandinsky.hub import locate
+from kandinsky.hub import COMPONENTS, WeightPaths, locate
 from kandinsky.latents_file import VaeSource
 from kandinsky.memory import offload_modulation_
 from kandinsky.messages import Messenger
@@ -89,17 +89,11 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
-    explicit = {
-        "dit": dit_path,
-        "text_encoder": text_encoder_path,
-        "tokenizer": tokenizer_path,
-        "vae": vae_path,
-        "scheduler": scheduler_path,
-    }
+    explicit = (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path)
     paths = locate(
         Path(cache_dir),
         model_set=model_set,
-        given={**conf.paths, **{name: Path(path) for name, path in explicit.items() if path is not None}},
+        given={**conf.paths, **{name: Path(path) for name, path in zip(COMPONENTS, explicit, strict=True) if path}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
     )
@@ -147,13 +141,14 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
             parallelism=parallelism if team.size > 1 else "none",
             processes=team.size,
             vae_memory_saving=vae_memory_saving,
-            weights={name: fingerprint(open_checkpoint(getattr(paths, name))) for name in WEIGHTS},
+            weights=_fingerprints(paths),
         )
     return pipe
 
 
-WEIGHTS = ("dit", "text_encoder", "vae")
-"""The components whose weights a record tells apart."""
+def _fingerprints(paths: WeightPaths) -> dict[str, str]:
+    """What a record tells weights apart by."""
+    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
 
 
 def load_finisher(
