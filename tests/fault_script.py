@@ -4,6 +4,7 @@ For each stage it forks, so that the weights are loaded once; the child says `ST
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ def stop_in(stage: str, pipe) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     torch.set_num_threads(1)  # threads do not survive a fork
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
     pipe.model_set = SMALL
