@@ -94,15 +94,16 @@ def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespac
     except ValueError as error:
         return _failed(error, 2)
     except KeyboardInterrupt as error:
-        print("\n".join(["interrupted", *getattr(error, "__notes__", [])]), file=sys.stderr)
-        return 130
+        return _failed(error, 130)
     return 0
 
 
-def _failed(error: Exception, code: int) -> int:
+def _failed(error: BaseException, code: int) -> int:
+    """Say it to the user and to the other processes: one that ends without a word would be waited for."""
     from kandinsky.watchdog import report_failure
 
-    print(f"error: {error}", file=sys.stderr)
+    message = f"error: {error}" if code != 130 else "\n".join(["interrupted", *getattr(error, "__notes__", [])])
+    print(message, file=sys.stderr)
     report_failure(error)
     return code
 

@@ -89,11 +89,11 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
-    explicit = (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path)
+    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         Path(cache_dir),
         model_set=model_set,
-        given={**conf.paths, **{name: Path(path) for name, path in zip(COMPONENTS, explicit, strict=True) if path}},
+        given={**conf.paths, **{name: Path(path) for name, path in explicit if path is not None}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
     )

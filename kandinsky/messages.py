@@ -151,6 +151,7 @@ class Messenger:
     def __init__(self, ranks: Ranks, device: torch.device):
         self.ranks, self.device = ranks, device
         self._boxes: dict[str, Box] = {}
+        self._halves: dict[str, int] = {}
         self.one_host = device.type == "cuda" and _see_each_other(ranks, device)
 
     def box(self, name: str, size: int) -> Box:
@@ -159,6 +160,11 @@ class Messenger:
         if box is None or box.size < size:
             self._boxes[name] = box = Mailbox(size, self.device) if self.one_host else GroupBox(size, self.device)
         return box
+
+    def other_half(self, name: str) -> int:
+        """0 and 1 in turn: which half of a box comes next, where its halves are used in turn."""
+        self._halves[name] = 1 - self._halves.get(name, 0)
+        return self._halves[name]
 
 
 def _see_each_other(ranks: Ranks, device: torch.device) -> bool:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kandinsky.messages import Letter, Messenger
+from kandinsky.messages import Box, Letter, Messenger
 
 SMALLEST_BOX = 2**20
 """Bytes. Boxes grow in powers of two: making one costs more than what it would save."""
@@ -55,15 +55,14 @@ class Strip:
         self.rank, self.size = ranks.rank, ranks.size
         self.bounds = ranks.bounds(latent_rows)
         self.rows = slice(self.bounds[self.rank], self.bounds[self.rank + 1])
-        self._turns = {"border": 0, "sums": 0}
 
-    def _places(self, name: str, count: int, bytes_each: int):
+    def _places(self, name: str, count: int, bytes_each: int) -> tuple[Box, list[int]]:
         """A box with `count` places in each half, and the offsets of those whose turn it is."""
         size = max(SMALLEST_BOX, 1 << (2 * count * bytes_each - 1).bit_length())
         box = self.messenger.box(name, size)
-        self._turns[name] ^= 1
+        first = self.messenger.other_half(name) * count  # across videos too
         place = box.size // (2 * count) // 16 * 16
-        return box, [(self._turns[name] * count + index) * place for index in range(count)]
+        return box, [(first + index) * place for index in range(count)]
 
     def fill_border(self, window: Tensor) -> None:
         """The first and last row of `window` from the neighbours; zeros at the picture's edges."""
