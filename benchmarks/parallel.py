@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from unittest import mock
 
@@ -31,7 +32,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
 from kandinsky.factory import configure_
 from kandinsky.messages import Box, Messenger, Sum
-from kandinsky.model.attention import TORCH
+from kandinsky.model.attention import BACKENDS
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import fused
 from kandinsky.parallel import builder, shard_for
@@ -153,7 +154,7 @@ def measure(pipe: Kandinsky4T2VPipeline, shape: VideoShape, folder: Path, name: 
     figures["decode"] = seconds(lambda: list(pipe.vae.decode(final)), ranks, device)
     figures["difference"] = compare(final, folder / f"{name}.pt") if ranks.is_main else 0.0
     if ranks.size == 1:
-        figures["attention_difference"] = difference_of_attentions(pipe, text, shape, final)
+        figures["attentions"] = differences_of_attentions(pipe, text, shape)
     call = {"time_length": shape.seconds, "width": shape.width, "height": shape.height, "seed": 1}
     results = [pipe(PROMPT, folder / "v.mp4", **call) for _ in range(2)]
     if ranks.is_main:
@@ -175,13 +176,16 @@ def compare(latents: Tensor, path: Path) -> float:
     return ((latents.cpu() - expected).norm() / expected.norm()).item()
 
 
-def difference_of_attentions(pipe: Kandinsky4T2VPipeline, text: Tensor, shape: VideoShape, final: Tensor) -> float:
-    """Relative difference of the final latents with PyTorch's attention, on the same GPU."""
-    dit = pipe.dit
-    chosen, dit.attention = dit.attention, TORCH
-    other = pipe.sample_latents(text, shape, seed=1)
+def differences_of_attentions(pipe: Kandinsky4T2VPipeline, text: Tensor, shape: VideoShape) -> dict[str, float]:
+    """Relative difference of the final latents between each two attention backends, on the same GPU."""
+    dit, made = pipe.dit, {}
+    chosen = dit.attention
+    for name in ("torch", "cudnn", "bounded") if dit.device.type == "cuda" else ("torch",):
+        dit.attention = BACKENDS[name]
+        made[name] = pipe.sample_latents(text, shape, seed=1)
     dit.attention = chosen
-    return ((other - final).norm() / final.norm()).item()
+    pairs = combinations(made, 2)
+    return {f"{one}, {other}": ((made[one] - made[other]).norm() / made[other].norm()).item() for one, other in pairs}
 
 
 @torch.inference_mode()
@@ -243,10 +247,8 @@ def table(rows: list[dict]) -> str:
             f"| {row['gpus']} | {row['mode']} | {row['precision']} | {cell('step')} | {exposed} | {cell('decode')} "
             f"| {cell('request')} | {row['difference']:.4f} | {peaks} |"
         )
-    lines += [
-        f"\nOne GPU, {precision}: latents with PyTorch's attention differ by {row['attention_difference']:.4f}."
-        for precision, row in alone.items()
-    ]
+    for precision, row in alone.items():
+        lines.append(f"\nOne GPU, {precision}, latents of two attention backends differ by: {row['attentions']}")
     return "\n".join(lines)
 
 
