@@ -68,14 +68,23 @@ def _zero_terminal_snr(alphas: Tensor) -> Tensor:
     return ((root - last) * (first / (first - last))) ** 2
 
 
-def renoise(x0: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """Noise `x0` to the level `alpha`: sqrt(alpha) x0 + sqrt(1 - alpha) noise, in x0's dtype."""
-    return math.sqrt(alpha) * x0 + math.sqrt(1 - alpha) * noise
+def renoise(x0: Tensor, noise: Tensor, alpha: float | Tensor) -> Tensor:
+    """Noise `x0` to the level `alpha` (one, or a tensor that broadcasts): sqrt(alpha) x0 + sqrt(1 - alpha) noise."""
+    signal, rest = _roots(alpha)
+    return signal * x0 + rest * noise
 
 
-def predict_x0(x: Tensor, velocity: Tensor, alpha: float) -> Tensor:
-    """Clean sample from a noisy one and its velocity: sqrt(alpha) x - sqrt(1 - alpha) velocity, in x's dtype."""
-    return math.sqrt(alpha) * x - math.sqrt(1 - alpha) * velocity
+def predict_x0(x: Tensor, velocity: Tensor, alpha: float | Tensor) -> Tensor:
+    """Clean sample from a noisy one and its velocity: sqrt(alpha) x - sqrt(1 - alpha) velocity."""
+    signal, rest = _roots(alpha)
+    return signal * x - rest * velocity
+
+
+def _roots(alpha: float | Tensor) -> tuple[float, float] | tuple[Tensor, Tensor]:
+    """sqrt(alpha), sqrt(1 - alpha)."""
+    if isinstance(alpha, Tensor):
+        return alpha.sqrt(), (1 - alpha).sqrt()
+    return math.sqrt(alpha), math.sqrt(1 - alpha)
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

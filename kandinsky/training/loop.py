@@ -1,0 +1,217 @@
+"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or FSDP2.
+
+An objective is a module with a `student`, `frozen` modules beside it, `draw(shape, generator)` for a step's
+randomness, and a forward that returns `Losses`, or samples where it gets no draws. Randomness is drawn for the whole
+batch on every process, which then takes its part: the number of processes changes nothing but the order of sums.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin, set_seed
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from tqdm import tqdm
+
+from kandinsky.model.dit import DiT
+from kandinsky.training import checkpoints
+from kandinsky.training.checkpoints import Trained
+from kandinsky.training.data import Batch, Batches, ShardDataset
+from kandinsky.training.ema import Ema
+from kandinsky.training.samples import SampleWriter
+from kandinsky.training.settings import RunSettings
+
+CHECKED = ("seed", "batch_size", "data")
+"""Settings without which a run does not go on where it stopped."""
+
+
+class Losses(NamedTuple):
+    """What is minimised, and what is logged (detached or not, one number each)."""
+
+    total: Tensor
+    logs: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """See the module's docstring."""
+
+    student: DiT
+    frozen: tuple[nn.Module, ...]
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]: ...
+
+
+def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True) -> Path:
+    """Train to the last step, from the newest checkpoint in `settings.output` if there is one.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ValueError: the batch is not a multiple of the processes, or the checkpoints are of another run.
+        RuntimeError: the loss is not finite; the last checkpoint stands.
+    """
+    return Run(objective, settings, progress=progress).train()
+
+
+def make_accelerator(settings: RunSettings) -> Accelerator:
+    """One process, DDP, or FSDP2 with transformer blocks as its units."""
+    plugin = None
+    if settings.fsdp:
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=["TransformerBlock", "ModulationLayer", "Head"],
+            reshard_after_forward=True,
+            cpu_offload=settings.cpu_offload,
+            cpu_ram_efficient_loading=False,
+        )
+    return Accelerator(
+        mixed_precision=settings.mixed_precision,
+        fsdp_plugin=plugin,
+        cpu=not torch.cuda.is_available(),
+        log_with="tensorboard" if settings.tensorboard else None,
+        project_dir=settings.output,
+        step_scheduler_with_optimizer=False,
+    )
+
+
+class Run:
+    """One training run in one process."""
+
+    def __init__(self, objective: nn.Module, settings: RunSettings, *, progress: bool):
+        self.settings = settings
+        self.accelerator = accelerator = make_accelerator(settings)
+        if settings.batch_size % accelerator.num_processes:
+            count = accelerator.num_processes
+            raise ValueError(f"batch_size={settings.batch_size}: allowed are multiples of the {count} processes")
+        self.plain = cast("Objective", objective)
+        self.device = accelerator.device
+        set_seed(settings.seed)
+        self._place_frozen()
+        groups = [
+            {"params": [value for name, value in objective.named_parameters() if name.startswith(prefix)], "lr": 0.0}
+            | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
+            for prefix, adam in settings.groups().items()
+        ]
+        self.objective, prepared = accelerator.prepare(objective, torch.optim.AdamW(groups))
+        self.optimiser: torch.optim.AdamW = prepared.optimizer
+        self.ema = Ema(self.plain.student, settings.ema_decay)
+        self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
+        data, place = ShardDataset(settings.data), {"device": self.device, "resident": settings.resident_data}
+        self.batches = Batches(data, settings.batch_size, seed=settings.seed, **place)
+        self.generator = torch.Generator(self.device).manual_seed(settings.seed)
+        self.progress = progress and accelerator.is_main_process
+        self.step = 0
+
+    def _place_frozen(self) -> None:
+        dtype = torch.bfloat16 if self.settings.mixed_precision == "bf16" else torch.float32
+        for module in self.plain.frozen:
+            module.to(self.device, dtype)
+
+    def train(self) -> Path:
+        settings, samples = self.settings, SampleWriter(self.settings, self.batches, self.accelerator)
+        self._resume()
+        saved = checkpoints.newest(settings.output)
+        if settings.tensorboard:
+            self.accelerator.init_trackers(settings.output.name)
+        for logs in self._steps():
+            if _due(self.step, settings.log_every) or self.step == settings.steps:
+                self._log(logs)
+            if _due(self.step, settings.sample_every):
+                with self.ema.swapped():
+                    samples.write(self.objective, self.step)
+            if _due(self.step, settings.save_every) or self.step == settings.steps:
+                saved = checkpoints.save(
+                    settings.output, self.trained, self._progress(), is_main=self.accelerator.is_main_process
+                )
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        assert saved is not None
+        return saved
+
+    def _steps(self) -> Iterator[dict[str, Tensor]]:
+        settings = self.settings
+        bar = tqdm(total=settings.steps, initial=self.step, desc="training", disable=not self.progress)
+        self._since = (self.step, time.perf_counter())
+        while self.step < settings.steps:
+            logs = self._one_step(next(self.batches))
+            self.step += 1
+            bar.update()
+            yield logs
+        bar.close()
+
+    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Forward, backward and update."""
+        rows = self._rows()
+        draws = self.plain.draw(tuple(batch.latents.shape), self.generator)
+        mine = type(draws)(*(drawn[rows] for drawn in draws))
+        losses = self.objective(batch.latents[rows].float(), batch.text[rows].float(), mine)
+        self.accelerator.backward(losses.total)
+        logs = dict(losses.logs)
+        for group, (name, adam) in zip(self.optimiser.param_groups, self.settings.groups().items(), strict=True):
+            group["lr"] = adam.learning_rate * min(1.0, (self.step + 1) / max(adam.warmup, 1))
+            logs[f"norm/{name}"] = _whole(nn.utils.clip_grad_norm_(group["params"], adam.max_norm))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update()
+        return logs
+
+    def _rows(self) -> slice:
+        """This process's part of a batch."""
+        count = self.settings.batch_size // self.accelerator.num_processes
+        return slice(count * self.accelerator.process_index, count * (self.accelerator.process_index + 1))
+
+    def _log(self, logs: dict[str, Tensor]) -> None:
+        """One line of the log: means over processes, and seconds a step."""
+        values = self.accelerator.reduce({key: value.detach().float() for key, value in logs.items()}, "mean")
+        numbers = {key: value.item() for key, value in cast("dict[str, Tensor]", values).items()}
+        before, since = self._since
+        now = time.perf_counter()
+        self._since = (self.step, now)
+        numbers["seconds"] = (now - since) / (self.step - before)
+        if self.device.type == "cuda":
+            numbers["peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        if self.accelerator.is_main_process:
+            self.settings.output.mkdir(parents=True, exist_ok=True)
+            with (self.settings.output / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step} | numbers) + "\n")
+        self.accelerator.log(numbers, step=self.step)
+        if any(value != value for value in numbers.values()):
+            raise RuntimeError(f"step {self.step}: loss or gradient is not finite: {numbers}")
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "data": self.batches.state_dict(),
+            "generator": checkpoints.generator_state(self.generator),
+            "settings": asdict(self.settings),
+        }
+
+    def _resume(self) -> None:
+        checkpoint = checkpoints.newest(self.settings.output)
+        if checkpoint is None:
+            return
+        before = json.loads((checkpoint / "progress.json").read_text())["settings"]
+        for name in CHECKED:
+            if before[name] != json.loads(json.dumps(getattr(self.settings, name), default=str)):
+                now = getattr(self.settings, name)
+                raise ValueError(f"{name}={now!r}: {checkpoint} was made with {before[name]!r}; take another output")
+        progress = checkpoints.load(checkpoint, self.trained)
+        self.step = progress["step"]
+        self.batches.load_state_dict(progress["data"])
+        checkpoints.set_generator_state(self.generator, progress["generator"])
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
