@@ -3,13 +3,16 @@ equal one."""
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from accelerate.state import AcceleratorState
 from conftest import TINY
 from safetensors.torch import load_file, save_file
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kandinsky.config import DiTConfig
 from kandinsky.factory import get_T2V_pipeline
@@ -164,29 +167,33 @@ def test_pipeline_loads_a_checkpoint(data, teacher, tmp_path):
 
 
 def rank_of_two(rank, data, teacher, output, rendezvous):
-    import os
-
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     os.environ["MASTER_PORT"] = rendezvous
     torch.set_num_threads(1)
-    run(LaddSettings, data, teacher, output, steps=2, batch_size=4)
+    run(LaddSettings, data, teacher, output / "ddp", steps=2, batch_size=4)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(LaddSettings, data, teacher, output / "fsdp", steps=1, batch_size=4, fsdp=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(LaddSettings, data, teacher, output / "fsdp", steps=2, batch_size=4, fsdp=True)
 
 
 def test_two_processes_equal_one(data, teacher, tmp_path):
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
+    """Replicated, and sharded with a checkpoint in between."""
     run(LaddSettings, data, teacher, tmp_path / "one", steps=2, batch_size=4)
-    port = str(get_free_port())
-    mp.start_processes(rank_of_two, args=(data, teacher, tmp_path / "two", port), nprocs=2, start_method="forkserver")
-    one, two = (load_file(tmp_path / name / "checkpoint-00000002" / "model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for key in one:
-        torch.testing.assert_close(one[key], two[key], atol=2e-5, rtol=1e-4)
+    arguments = (data, teacher, tmp_path, str(get_free_port()))
+    mp.start_processes(rank_of_two, args=arguments, nprocs=2, start_method="forkserver")
+    for name in ("model", "ema"):
+        file = f"checkpoint-00000002/{name}.safetensors"
+        one, ddp, fsdp = (load_file(tmp_path / kind / file) for kind in ("one", "ddp", "fsdp"))
+        assert one.keys() == ddp.keys() == fsdp.keys()
+        for key in one:
+            torch.testing.assert_close(ddp[key], one[key], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(fsdp[key], one[key], atol=2e-5, rtol=1e-4)
 
 
 def test_pretraining_learns(data, teacher, tmp_path):
     """On ten clips, each of one colour, the loss falls."""
-    run(PretrainSettings, data, teacher, tmp_path, steps=100, save_every=0, optimiser=AdamSettings(learning_rate=1e-2))
+    run(PretrainSettings, data, teacher, tmp_path, steps=60, save_every=0, optimiser=AdamSettings(learning_rate=1e-2))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 

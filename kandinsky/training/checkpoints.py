@@ -88,7 +88,7 @@ def load(checkpoint: Path, trained: Trained) -> dict[str, Any]:
     model: dict[str, Any] = load_file(checkpoint / "model.safetensors")
     # The averages come in as the student's weights, and change places with them.
     set_model_state_dict(trained.student, averaged, options=SPREAD)
-    trained.ema._swap()
+    trained.ema.swap()
     set_model_state_dict(trained.objective, model, options=SPREAD)
     with safe_open(checkpoint / "optimiser.safetensors", "pt") as handle:
         groups = json.loads(handle.metadata()["groups"])

@@ -13,14 +13,14 @@ class Ema:
 
     Args:
         decay: weight of what was there before. Early on it is less, (1 + n) / (10 + n) after n updates, so that the
-            first weights are forgotten.
+            first weights are forgotten. 0 averages nothing and needs no memory.
     """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self.updates = 0
         self._module = module
-        self._averages = {name: _local(value).clone() for name, value in self._own().items()}
+        self._averages = {name: _local(value).clone() for name, value in self._own().items()} if decay else {}
 
     def _own(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self._module.named_parameters()}
@@ -29,26 +29,29 @@ class Ema:
     def update(self) -> None:
         """After a step of the optimiser."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        now = [_local(value) for value in self._own().values()]
-        torch._foreach_lerp_(list(self._averages.values()), now, 1 - decay)
+        if self._averages:
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            now = [_local(value) for value in self._own().values()]
+            torch._foreach_lerp_(list(self._averages.values()), now, 1 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """The module has the averages while this is open."""
-        self._swap()
+        self.swap()
         try:
             yield
         finally:
-            self._swap()
+            self.swap()
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for name, value in self._own().items():
-            local = _local(value)
+    def swap(self) -> None:
+        """Weights and averages change places."""
+        own = self._own()
+        for name, average in self._averages.items():
+            local = _local(own[name])
             kept = local.clone()
-            local.copy_(self._averages[name])
-            self._averages[name].copy_(kept)
+            local.copy_(average)
+            average.copy_(kept)
 
 
 def _local(value: Tensor) -> Tensor:

@@ -15,19 +15,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from kandinsky.model_set_file import read_model_set
-from kandinsky.training.world.grammar import Scene, caption, split
-from kandinsky.training.world.judge import agreement, judge
-from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
-from kandinsky.training.world.render import render
 from torch import Tensor
 
 from kandinsky.checkpoint import load_dit, open_checkpoint
 from kandinsky.devices import default_dtype
+from kandinsky.model_set_file import read_model_set
 from kandinsky.sampler import draw_noise
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import ddim, sample_from
+from kandinsky.training.world.grammar import Scene, caption, split
+from kandinsky.training.world.judge import agreement, judge
+from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
+from kandinsky.training.world.render import render
 from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
 from kandinsky.video_shape import VideoShape
 

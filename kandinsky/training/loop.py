@@ -121,9 +121,9 @@ class Run:
         saved = checkpoints.newest(settings.output)
         if settings.tensorboard:
             self.accelerator.init_trackers(settings.output.name)
-        for logs in self._steps():
+        for logs in self.steps():
             if _due(self.step, settings.log_every) or self.step == settings.steps:
-                self._log(logs)
+                self.log(logs)
             if _due(self.step, settings.sample_every):
                 with self.ema.swapped():
                     samples.write(self.objective, self.step)
@@ -136,7 +136,8 @@ class Run:
         assert saved is not None
         return saved
 
-    def _steps(self) -> Iterator[dict[str, Tensor]]:
+    def steps(self) -> Iterator[dict[str, Tensor]]:
+        """Make the remaining steps; yields what each has to log."""
         settings = self.settings
         bar = tqdm(total=settings.steps, initial=self.step, desc="training", disable=not self.progress)
         self._since = (self.step, time.perf_counter())
@@ -168,7 +169,7 @@ class Run:
         count = self.settings.batch_size // self.accelerator.num_processes
         return slice(count * self.accelerator.process_index, count * (self.accelerator.process_index + 1))
 
-    def _log(self, logs: dict[str, Tensor]) -> None:
+    def log(self, logs: dict[str, Tensor]) -> None:
         """One line of the log: means over processes, and seconds a step."""
         values = self.accelerator.reduce({key: value.detach().float() for key, value in logs.items()}, "mean")
         numbers = {key: value.item() for key, value in cast("dict[str, Tensor]", values).items()}
