@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin, set_seed
+from accelerate.utils import FullyShardedDataParallelPlugin, broadcast, set_seed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
@@ -116,37 +116,56 @@ class Run:
             module.to(self.device, dtype)
 
     def train(self) -> Path:
+        """See `train`."""
         settings, samples = self.settings, SampleWriter(self.settings, self.batches, self.accelerator)
         self._resume()
-        saved = checkpoints.newest(settings.output)
         if settings.tensorboard:
             self.accelerator.init_trackers(settings.output.name)
+        saved = 0
         for logs in self.steps():
             if _due(self.step, settings.log_every) or self.step == settings.steps:
                 self.log(logs)
             if _due(self.step, settings.sample_every):
                 with self.ema.swapped():
                     samples.write(self.objective, self.step)
-            if _due(self.step, settings.save_every) or self.step == settings.steps:
-                saved = checkpoints.save(
-                    settings.output, self.trained, self._progress(), is_main=self.accelerator.is_main_process
-                )
+            if _due(self.step, settings.save_every):
+                saved = self._save()
+        if saved != self.step:
+            self._save()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        assert saved is not None
-        return saved
+        checkpoint = checkpoints.newest(settings.output)
+        assert checkpoint is not None
+        return checkpoint
+
+    def _save(self) -> int:
+        is_main = self.accelerator.is_main_process
+        checkpoints.save(self.settings.output, self.trained, self._progress(), is_main=is_main)
+        return self.step
 
     def steps(self) -> Iterator[dict[str, Tensor]]:
         """Make the remaining steps; yields what each has to log."""
-        settings = self.settings
-        bar = tqdm(total=settings.steps, initial=self.step, desc="training", disable=not self.progress)
-        self._since = (self.step, time.perf_counter())
-        while self.step < settings.steps:
-            logs = self._one_step(next(self.batches))
-            self.step += 1
-            bar.update()
-            yield logs
-        bar.close()
+        total = self.settings.steps
+        started = time.perf_counter()
+        self._since = (self.step, started)
+        with tqdm(total=total, initial=self.step, desc="training", disable=not self.progress) as bar:
+            while self.step < total:
+                logs = self._one_step(next(self.batches))
+                self.step += 1
+                bar.update()
+                yield logs
+                if self._out_of_time(started):
+                    return
+
+    def _out_of_time(self, started: float) -> bool:
+        """Whether to stop; the main process says so to the others, now and then."""
+        limit = self.settings.max_seconds
+        if limit is None:
+            return False
+        late = time.perf_counter() - started > limit
+        if self.accelerator.num_processes == 1 or self.step % 10:
+            return late and self.accelerator.num_processes == 1
+        return bool(broadcast(torch.tensor(late, dtype=torch.uint8, device=self.device)))
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Forward, backward and update."""

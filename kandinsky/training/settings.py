@@ -53,6 +53,7 @@ class RunSettings:
         fsdp: shard parameters and optimiser over the processes (FSDP2).
         cpu_offload: with `fsdp`, keep the shards on the host.
         log_every, sample_every, save_every: steps; 0 is never. The last step is always saved.
+        max_seconds: stop, saved, when the run has taken so long; started again, it goes on.
         sample_prompts: how many captions of the data are sampled.
         resident_data: keep all data on the device, for data as small as the synthetic world's.
         tensorboard: write its files too; needs the extra `training`.
@@ -74,6 +75,7 @@ class RunSettings:
     sample_every: int = 0
     save_every: int = 0
     sample_prompts: int = 4
+    max_seconds: float | None = None
     resident_data: bool = False
     tensorboard: bool = False
 
@@ -156,10 +158,13 @@ def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
     parser = argparse.ArgumentParser(description=kind.__doc__)
     parser.add_argument("config", type=Path, help="YAML file")
     parser.add_argument("--steps", type=int, help="instead of the file's")
+    parser.add_argument("--max-seconds", type=float, help="instead of the file's")
     parser.add_argument("--output", type=Path, help="instead of the file's")
     parsed = parser.parse_args(arguments)
     settings = build(kind, yaml.safe_load(parsed.config.read_text()), where=str(parsed.config))
-    given = {name: getattr(parsed, name) for name in ("steps", "output") if getattr(parsed, name) is not None}
+    given = {
+        name: getattr(parsed, name) for name in ("steps", "max_seconds", "output") if getattr(parsed, name) is not None
+    }
     return replace(settings, **given)
 
 
