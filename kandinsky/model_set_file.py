@@ -49,12 +49,14 @@ def _whole(value: Any) -> bool:
 def _sizes(sizes: Any, file: Path) -> tuple[tuple[int, int], ...]:
     """Pairs of height and width, multiples of what one token covers."""
     step = FLASH_512.spatial_compression * 2
-    pairs = sizes if isinstance(sizes, list) and sizes else [None]
-    for pair in pairs:
-        right = isinstance(pair, list) and len(pair) == 2 and all(_whole(x) and x % step == 0 for x in pair)
-        if not right:
-            raise ValueError(f"{file}: sizes={sizes!r}: allowed are pairs [height, width] of multiples of {step}")
+    pairs = sizes if isinstance(sizes, list) else []
+    if not pairs or not all(_is_pair(pair, step) for pair in pairs):
+        raise ValueError(f"{file}: sizes={sizes!r}: allowed are pairs [height, width] of multiples of {step}")
     return tuple((height, width) for height, width in pairs)
+
+
+def _is_pair(pair: Any, step: int) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(_whole(x) and x % step == 0 for x in pair)
 
 
 def _shown(values: Any) -> str:

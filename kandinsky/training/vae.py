@@ -28,7 +28,7 @@ from kandinsky.training.world.grammar import split
 from kandinsky.training.world.render import render
 from kandinsky.vae.autoencoder import load_vae
 
-SIZES = {"block_out_channels": (16, 32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
+SIZES: dict[str, Any] = {"block_out_channels": (16, 32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
 LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 2)
 PIXELS_A_STEP = 24 * 17 * 128 * 128
 KL_WEIGHT = 1e-4
@@ -42,7 +42,7 @@ def new_vae(seed: int) -> Any:
 
     torch.manual_seed(seed)
     count = len(SIZES["block_out_channels"])
-    blocks = {
+    blocks: dict[str, Any] = {
         "down_block_types": ("CogVideoXDownBlock3D",) * count,
         "up_block_types": ("CogVideoXUpBlock3D",) * count,
     }
@@ -56,10 +56,8 @@ def to_pixels(clips: Tensor) -> Tensor:
 
 def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
     """L1 of pixels, and of their differences across and down, which are where edges are."""
-    losses = [F.l1_loss(made, pixels)]
-    for axis in (-1, -2):
-        losses.append(F.l1_loss(made.diff(dim=axis), pixels.diff(dim=axis)))
-    return torch.stack(losses).sum()
+    differences = [F.l1_loss(made.diff(dim=axis), pixels.diff(dim=axis)) for axis in (-1, -2)]
+    return F.l1_loss(made, pixels) + sum(differences)
 
 
 def losses_of(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:

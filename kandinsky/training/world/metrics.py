@@ -1,7 +1,7 @@
 """Figures of sets of clips: sharpness, and the Frechet distance on features of a fixed random network.
 
-Random features tell distributions apart without weights that somebody would have to download; their distances compare rows of
-one table, not papers (Frechet distance of Gaussians: arXiv 1706.08500).
+Random features tell distributions apart without weights that somebody would have to download; their distances compare
+rows of one table, not papers (Frechet distance of Gaussians: arXiv 1706.08500).
 """
 
 import torch

@@ -1,10 +1,11 @@
-"""The synthetic world's text embedder: a SentencePiece tokenizer and a small T5 encoder, trained on the grammar's captions.
+"""The synthetic world's text embedder: a SentencePiece tokenizer and a small T5 encoder, trained on the grammar's
+captions.
 
     python -m kandinsky.training.world.text FOLDER
 
-The encoder learns to fill in words that were left out (BERT, arXiv 1810.04805, with T5's encoder); the layer that names the
-words is thrown away. Captions are padded to a fixed length and padding is attended, because that is how the pipeline encodes.
-Writes `tokenizer/` and `text_encoder/` in the published layout.
+The encoder learns to fill in words that were left out (BERT, arXiv 1810.04805, with T5's encoder); the layer that
+names the words is thrown away. Captions are padded to a fixed length and padding is attended, because that is how the
+pipeline encodes. Writes `tokenizer/` and `text_encoder/` in the published layout.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from tqdm import trange
 from kandinsky.training.world.grammar import all_scenes, caption
 
 TEXT_TOKENS = 20
-SIZES = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 3}
+SIZES: dict[str, Any] = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 3}
 MASKED = 0.3
 PAD, UNKNOWN = 0, 2
 
@@ -75,7 +76,6 @@ def train_encoder(ids: Tensor, *, steps: int, seed: int = 0, progress: bool = Tr
 
     torch.manual_seed(seed)
     words = int(ids.max()) + 1
-    # transformers 5 reads any other key of a T5 configuration too; these are all that an encoder has
     config = T5Config(**SIZES, vocab_size=words, feed_forward_proj="gated-gelu", use_cache=False, dropout_rate=0.0)
     encoder, namer = T5EncoderModel(config), nn.Linear(SIZES["d_model"], words)
     parameters = [*encoder.parameters(), *namer.parameters()]
