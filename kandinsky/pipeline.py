@@ -8,8 +8,8 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from kandinsky.clock import Clock
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.latents_file import save_latents
 from kandinsky.model.dit import DiT
@@ -59,26 +60,13 @@ class GenerationResult:
     peak_memory: dict[str, int]
 
 
-@dataclass
-class _Clock:
-    """Seconds and peak memory of each stage, with the devices' queues emptied at both ends."""
+class StoppedError(RuntimeError):
+    """`callback_on_step_end` returned False; nothing was written."""
 
-    devices: frozenset[torch.device]
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_memory: dict[str, int] = field(default_factory=dict)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        devices = [device for device in self.devices if device.type == "cuda"]
-        for device in devices:
-            torch.cuda.reset_peak_memory_stats(device)
-        start = time.perf_counter()
-        yield
-        for device in devices:
-            torch.cuda.synchronize(device)
-        self.seconds[name] = time.perf_counter() - start
-        if devices:
-            self.peak_memory[name] = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+OnStepEnd = Callable[[int, int, Tensor], bool | None]
+"""(steps done, 1 to `total`; total; latents [T, H, W, C] on the DiT's device) -> False to stop the run."""
+Finish = Callable[[], "GenerationResult | list[Image.Image] | None"]
 
 
 class Kandinsky4T2VPipeline:
@@ -130,6 +118,8 @@ class Kandinsky4T2VPipeline:
         height: int = 512,
         seed: int | None = None,
         return_frames: bool = False,
+        *,
+        callback_on_step_end: OnStepEnd | None = None,
     ) -> GenerationResult | list[GenerationResult] | list[Image.Image] | list[list[Image.Image]] | None:
         """Make videos or images.
 
@@ -143,6 +133,9 @@ class Kandinsky4T2VPipeline:
             seed: 0 to 2^63 - 1, of the first video; the next ones count up. Drawn if None. It is reported in the
                 result, in the progress bar and in each PIL image's `info["seed"]`.
             return_frames: return PIL frames instead of writing a file.
+            callback_on_step_end: called after each step with the number of steps done (1 to `total`), `total`, and the
+                latents `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make
+                a video together, the first one's is asked.
 
         Returns:
             For `time_length=0` a list of PIL images. For `return_frames=True` the frames as a list of PIL images.
@@ -153,58 +146,90 @@ class Kandinsky4T2VPipeline:
             ValueError: an argument is not what it may be; no model has run.
             VideoError: the encoder failed.
             DecodeError: not enough memory to decode; the latents are saved.
+            StoppedError: the callback returned False; videos of this call that were finished before stay.
         """
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise ValueError(f"callback_on_step_end={callback_on_step_end!r}: allowed is a function, or None")
         shape = VideoShape.from_request(time_length, height, width, model_set=self.model_set)
         written = not (shape.is_image or return_frames)
         request = check_request(text, save_path=save_path if written else None, bs=bs, shape=shape, seed=seed)
-        jobs = self.ranks.share(request).jobs
+        request, watched = self.ranks.share((request, callback_on_step_end is not None))
+        jobs, on_step_end = request.jobs, (callback_on_step_end or _go_on) if watched else None
         mine = jobs if self.team.size == self.ranks.size else jobs[self.ranks.rank :: self.ranks.size]
-        results = [self._run(job, shape) for job in mine]
+        results = [self.start(job, shape, on_step_end=on_step_end)() for job in mine]
         if not self.team.is_main or not results:
             return None
         if shape.is_image:
             return [image for images in results for image in images]  # type: ignore[union-attr]
         return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
-    def _run(self, job: Job, shape: VideoShape) -> GenerationResult | list[Image.Image] | None:
-        clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
+    @torch.inference_mode()
+    def start(
+        self, job: Job, shape: VideoShape, *, text: Tensor | None = None, on_step_end: OnStepEnd | None = None
+    ) -> Finish:
+        """Encode, sample and decode a checked job.
+
+        Args:
+            text: what the text encoder made of the prompt, if it has run already.
+
+        Returns:
+            A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
+            place and returns the result. It does not use the devices: the next job may start before.
+        """
+        clock = Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
         start = time.perf_counter()
         with clock.stage("text"):
-            text = self._encode(job.prompt)
+            text = self._encode(job.prompt, text)
         with clock.stage("sample"):
-            latents = self.sample_latents(text, shape, seed=job.seed)
+            latents = self.sample_latents(text, shape, seed=job.seed, on_step_end=on_step_end)
         if not self.team.is_main:
             self._help_decode(latents)
-            return None
+            return lambda: None
         kept = latents.cpu() if self.team.size > 1 else latents  # reachable even if the device hangs
-        with rescue(lambda: save_latents(kept, job)):
+        with ExitStack() as stack:
+            stack.enter_context(rescue(lambda: save_latents(kept, job)))
             if job.path is None:
-                return self._images(latents, job)
-            self._write(latents, job, shape, clock)
-        clock.seconds["total"] = time.perf_counter() - start
-        return GenerationResult(
-            job.path, job.seed, shape.num_frames, self.model_set.fps, clock.seconds, clock.peak_memory
-        )
+                images = self._images(latents, job)
+                return lambda: images
+            writer = stack.enter_context(self._write(latents, job, shape, clock))
+            unfinished = stack.pop_all()
 
-    def _encode(self, prompt: str) -> Tensor:
+        def finish() -> GenerationResult:
+            with unfinished, clock.host_stage("write"):
+                writer.finish()
+            clock.seconds["total"] = time.perf_counter() - start
+            return GenerationResult(
+                writer.path, job.seed, shape.num_frames, self.model_set.fps, clock.seconds, clock.peak_memory
+            )
+
+        return finish
+
+    def _encode(self, prompt: str, text: Tensor | None) -> Tensor:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
-        text = self.text_encoder(prompt) if self.text_encoder is not None else None
+        if text is None and self.text_encoder is not None:
+            text = self.text_encoder(prompt)
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
         return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
 
     @torch.inference_mode()
-    def sample_latents(self, text: Tensor, shape: VideoShape, *, seed: int) -> Tensor:
-        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device."""
-        dit, device = self.dit, self.dit.device
-        context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        with tqdm(
-            total=len(self.schedule.timesteps), desc=f"sampling, seed {seed}", disable=not self.progress, leave=False
-        ) as bar:
+    def sample_latents(
+        self, text: Tensor, shape: VideoShape, *, seed: int, on_step_end: OnStepEnd | None = None
+    ) -> Tensor:
+        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
 
-            def on_step(_index: int, _latents: Tensor) -> None:
-                if self.progress and device.type == "cuda":
-                    torch.cuda.synchronize(device)  # else the bar would show launches, not steps
+        Raises:
+            StoppedError: `on_step_end` returned False.
+        """
+        dit, device, total = self.dit, self.dit.device, len(self.schedule.timesteps)
+        context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
+        with tqdm(total=total, desc=f"sampling, seed {seed}", disable=not self.progress, leave=False) as bar:
+
+            def on_step(index: int, latents: Tensor) -> None:
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)  # else the bar would show launches, and Ctrl-C wait for all steps
                 bar.update()
+                if on_step_end is not None and not self._goes_on(on_step_end, index + 1, latents):
+                    raise StoppedError(f"callback_on_step_end stopped the run after step {index + 1} of {total}")
 
             return sample(
                 lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
@@ -214,6 +239,11 @@ class Kandinsky4T2VPipeline:
                 device=device,
                 on_step=on_step,
             )
+
+    def _goes_on(self, on_step_end: OnStepEnd, step: int, latents: Tensor) -> bool:
+        """Ask the team's first rank; all stop together."""
+        answer = on_step_end(step, len(self.schedule.timesteps), latents) if self.team.is_main else None
+        return self.team.share(answer is not False)
 
     def _help_decode(self, latents: Tensor) -> None:
         """Decode this rank's part of the frames, which go to the main rank."""
@@ -257,16 +287,24 @@ class Kandinsky4T2VPipeline:
             image.info["seed"] = job.seed
         return images
 
-    def _write(self, latents: Tensor, job: Job, shape: VideoShape, clock: _Clock) -> None:
+    def _write(self, latents: Tensor, job: Job, shape: VideoShape, clock: Clock) -> VideoWriter:
+        """A writer that has all frames and is not finished; it is closed already if this fails."""
         assert job.path is not None
         path = job.path
 
-        def write(chunks: Iterator[np.ndarray]) -> None:
-            with VideoWriter(path, width=shape.width, height=shape.height, fps=self.model_set.fps) as writer:
+        def write(chunks: Iterator[np.ndarray]) -> VideoWriter:
+            with ExitStack() as stack:
+                writer = stack.enter_context(
+                    VideoWriter(path, width=shape.width, height=shape.height, fps=self.model_set.fps)
+                )
                 with clock.stage("decode"):
                     for chunk in chunks:
                         writer.write(chunk)
-                with clock.stage("write"):
-                    writer.finish()
+                stack.pop_all()
+                return writer
 
-        self._decode(latents, job, write)
+        return self._decode(latents, job, write)
+
+
+def _go_on(_step: int, _total: int, _latents: Tensor) -> None:
+    """For ranks that were given no callback while the main one was."""

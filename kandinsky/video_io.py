@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import uuid
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
@@ -51,6 +52,8 @@ def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = V
     Raises:
         ValueError: wrong ending, a folder that is missing or cannot be written, or no encoder.
     """
+    if not isinstance(save_path, str | os.PathLike) or not isinstance(os.fspath(save_path), str):
+        raise ValueError(f"save_path={save_path!r}: allowed is a path of text")
     path = Path(save_path)
     if path.suffix.lower() not in endings:
         raise ValueError(f"save_path={str(path)!r}: must end with one of {', '.join(endings)}")
@@ -70,7 +73,13 @@ def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = V
 
 def partial_path(path: Path) -> Path:
     """A hidden name beside `path`, with its ending, for what is not yet complete."""
-    return path.with_name(f".{path.stem[:64]}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    return path.with_name(f".{path.stem[:16]}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed processes left unfinished of `path`; no process may be writing it."""
+    for partial in path.parent.glob(f".{escape(path.stem[:16])}-{'[0-9a-f]' * 8}.partial{path.suffix}"):
+        partial.unlink(missing_ok=True)
 
 
 def write_image(image: Image.Image, path: Path) -> None:

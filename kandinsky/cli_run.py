@@ -1,0 +1,135 @@
+"""What every subcommand of `kandinsky` shares: how it ends, and what it prints where.
+
+Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted (Ctrl-C). Results go to stdout, all else to stderr.
+With `--json` stdout gets exactly one line, an object with `status` and `exit_code`, also after a failure; of several
+processes the main one prints it, or after a failure the one that started them. With `--quiet` a success prints nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from kandinsky.pipeline import Kandinsky4T2VPipeline
+
+STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command that came to its end has to say: `lines` for people, or `record` as JSON."""
+
+    lines: Sequence[str]
+    record: dict[str, object]
+    code: int = 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ValueError for bad arguments, where argparse would end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}\n{self.format_usage().strip()}")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--quiet` and `--json`."""
+    parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON to stdout, and nothing else there")
+
+
+def parse_and_run(
+    parser: Parser, arguments: Sequence[str], command: Callable[[argparse.Namespace], Outcome | None]
+) -> int:
+    """Parse, run `command`, print what it says, and return the exit code; errors a user can mend become one message."""
+    given = argparse.Namespace(json="--json" in arguments, quiet=False)
+    try:
+        given = parser.parse_args(arguments)
+        with redirect_stdout(sys.stderr) if _flag(given, "json") else nullcontext():
+            outcome = command(given)
+    except KeyboardInterrupt:
+        return _failed(given, "interrupted", 130)
+    except _mendable() as error:
+        _tell_others(error)
+        return _failed(given, f"error: {error}", 1)
+    except ValueError as error:
+        _tell_others(error)
+        return _failed(given, f"error: {error}", 2)
+    except Exception as error:
+        if _flag(given, "json"):
+            _print_record({"error": f"{type(error).__name__}: {error}"}, 1)
+        raise
+    if outcome is None:
+        return 0
+    if _flag(given, "json"):
+        _print_record(outcome.record, outcome.code)
+    elif not _flag(given, "quiet"):
+        print("\n".join(outcome.lines))
+    return outcome.code
+
+
+def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:
+    """Start `--num-gpus` processes and wait for them, if there are to be several; whether this process is done.
+
+    Raises:
+        ValueError: this machine has no devices for them.
+        LaunchError: one of them failed.
+    """
+    from kandinsky.launch import check_launch, launch
+    from kandinsky.ranks import launched
+
+    check_launch(parsed.num_gpus, parsed.device)
+    if parsed.num_gpus == 1 or launched():
+        return False
+    launch(arguments, parsed.num_gpus)
+    return True
+
+
+def load_pipeline(parsed: argparse.Namespace) -> "Kandinsky4T2VPipeline":
+    """The pipeline that the arguments of `generate` ask for."""
+    from kandinsky.factory import get_T2V_pipeline
+
+    return get_T2V_pipeline(
+        parsed.device,
+        cache_dir=parsed.weights,
+        precision=parsed.precision,
+        parallelism=parsed.parallelism,
+        progress=not (parsed.no_progress or parsed.quiet),
+    )
+
+
+def _flag(given: argparse.Namespace, name: str) -> bool:
+    return getattr(given, name, False)
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """Errors whose message is enough. Looked up when one is raised: their modules are slow to import."""
+    from kandinsky.checkpoint import CheckpointError
+    from kandinsky.launch import LaunchError
+    from kandinsky.pipeline import DecodeError
+    from kandinsky.video_io import VideoError
+
+    return CheckpointError, DecodeError, FileNotFoundError, LaunchError, VideoError
+
+
+def _tell_others(error: Exception) -> None:
+    from kandinsky.watchdog import report_failure
+
+    report_failure(error)
+
+
+def _failed(given: argparse.Namespace, message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    if _flag(given, "json"):
+        _print_record({"error": message.removeprefix("error: ")}, code)
+    return code
+
+
+def _print_record(record: dict[str, object], code: int) -> None:
+    from kandinsky.ranks import launched
+
+    if code == 0 or not launched():  # else whoever started these processes says it, once
+        print(json.dumps({"status": STATUS[code], "exit_code": code, **record}))
