@@ -125,26 +125,31 @@ def _item(number: int, line: object, settings: Mapping[str, object], model_set: 
         asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + number - 1
     shape = VideoShape.from_request(asked["time_length"], asked["height"], asked["width"], model_set=model_set)
     (job,) = check_request(line["text"], save_path=None, bs=1, shape=shape, seed=asked["seed"]).jobs
-    asked["save_path"] = _name(asked.get("save_path"), number, shape)
+    asked["save_path"] = _name(line["save_path"], shape) if "save_path" in line else _numbered(number, shape)
     numbers = {"time_length": shape.seconds, "width": shape.width, "height": shape.height}
     seed = None if asked["seed"] is None else job.seed
     return Item(number, Job(job.prompt, job.seed, Path(asked["save_path"])), shape, asked | numbers | {"seed": seed})
 
 
-def _name(given: object, number: int, shape: VideoShape) -> str:
+def _numbered(number: int, shape: VideoShape) -> str:
+    return f"{number:04d}{_endings(shape)[0]}"
+
+
+def _endings(shape: VideoShape) -> tuple[str, ...]:
+    return IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
+
+
+def _name(given: object, shape: VideoShape) -> str:
     """The name of an item's file, checked.
 
     Raises:
         ValueError: it is not a plain file name with a right ending.
     """
-    endings = IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
-    if given is None:
-        return f"{number:04d}{endings[0]}"
     if not isinstance(given, str) or not _is_plain(given):
         what = f"a file name inside of the folder, without separators, of at most {MAX_NAME_BYTES} bytes"
         raise ValueError(f"save_path={given!r}: allowed is {what}")
-    if Path(given).suffix.lower() not in endings:
-        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(endings)}")
+    if Path(given).suffix.lower() not in _endings(shape):
+        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(_endings(shape))}")
     return given
 
 

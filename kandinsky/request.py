@@ -14,6 +14,8 @@ from kandinsky.video_io import IMAGE_ENDINGS, VIDEO_ENDINGS, check_target
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
+MAX_VIDEOS = 10_000
+"""Of one call: more is a slip of the keyboard, and its jobs would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,13 @@ def check_request(
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
     total = count * len(prompts)
+    if total > MAX_VIDEOS:
+        raise ValueError(f"bs={bs!r} of {len(prompts)} prompts: allowed are {MAX_VIDEOS} videos a call")
     first = secrets.randbelow(MAX_SEED - total) if seed is None else _check_seed(seed, total)
     endings = IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
     path = None if save_path is None else check_target(save_path, endings)
+    if path is not None and total > 1:
+        check_target(path.with_name(_numbered_name(path, total - 1)), endings)  # the longest name
     jobs = (
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
@@ -73,6 +79,9 @@ def _check_prompts(text: object) -> list[str]:
     if not prompts or wrong:
         shown = wrong[0] if wrong else text
         raise ValueError(f"text={shown!r}: allowed is a string, or a list of one or more strings")
+    for prompt in prompts:
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ValueError(f"text={prompt!r}: is not valid Unicode: it has half of a surrogate pair")
     return prompts
 
 
@@ -85,4 +94,8 @@ def _check_seed(seed: object, total: int) -> int:
 
 
 def _numbered(path: Path | None, index: int, total: int) -> Path | None:
-    return path if path is None or total == 1 else path.with_name(f"{path.stem}-{index}{path.suffix}")
+    return path if path is None or total == 1 else path.with_name(_numbered_name(path, index))
+
+
+def _numbered_name(path: Path, index: int) -> str:
+    return f"{path.stem}-{index}{path.suffix}"

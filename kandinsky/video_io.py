@@ -57,10 +57,17 @@ def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = V
     path = Path(save_path)
     if path.suffix.lower() not in endings:
         raise ValueError(f"save_path={str(path)!r}: must end with one of {', '.join(endings)}")
-    if path.is_dir():
+    # os.path's, because those of Path raise OSError for a name that is too long.
+    if os.path.isdir(path):  # noqa: PTH112
         raise ValueError(f"save_path={str(path)!r} is a folder; a file name is needed")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise ValueError(f"save_path={str(path)!r}: the folder {str(path.parent)!r} does not exist; create it first")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise ValueError(f"save_path={str(path)!r} cannot be the name of a file here: {error}") from error
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -49,7 +49,7 @@ def address(pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     (tmp_path / "videos").mkdir()
     page = make_page(pipe, tmp_path / "videos")
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
 
