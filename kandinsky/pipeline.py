@@ -23,6 +23,7 @@ from kandinsky.clock import Clock
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.latents_file import save_latents
 from kandinsky.model.dit import DiT
+from kandinsky.pretrained import Pretrained
 from kandinsky.ranks import Ranks
 from kandinsky.request import Job, check_request
 from kandinsky.sampler import Schedule, sample
@@ -69,7 +70,7 @@ OnStepEnd = Callable[[int, int, Tensor], bool | None]
 Finish = Callable[[], "GenerationResult | list[Image.Image] | None"]
 
 
-class Kandinsky4T2VPipeline:
+class Kandinsky4T2VPipeline(Pretrained):
     """Text to video.
 
     Args:
