@@ -1,7 +1,7 @@
 """Videos an hour: one batch against as many calls of their own.
 
     python benchmarks/batch.py [--count 20] [--seconds 12] [--process]
-    python benchmarks/batch.py --tiny --count 4 --seconds 1      # on a CPU, to try the benchmark itself
+    python benchmarks/batch.py --tiny --count 4 --seconds 1      # 64x64 on a CPU, to try the benchmark itself
 
 Full-size random weights on one GPU (they cost the same as real ones), 672x384. `single`: one call after the other on
 the same loaded pipeline; `batch`: `run_batch` over the same prompts and seeds. Both ways run once before, so that
@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kandinsky.batch import run_batch
+from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import GenerationResult, Kandinsky4T2VPipeline
 from kandinsky.prompts import Item, make_items
@@ -32,9 +34,12 @@ PLACES = ("in deep snow", "in a storm", "at sunset", "under a clear sky")
 TINY = Path(__file__).parents[1] / "weights" / "tiny"
 
 
-def items_of(count: int, seconds: int) -> tuple[Item, ...]:
+def items_of(model_set: ModelSet, count: int, seconds: int) -> tuple[Item, ...]:
+    height, width = max(model_set.sizes, key=lambda size: (size == (384, 672), size))
     prompts = [f"{SUBJECTS[i % 5]} {PLACES[i // 5 % 4]}, take {i}" for i in range(count)]
-    return make_items(prompts, {"seed": 1, "time_length": seconds, "width": 672, "height": 384})
+    return make_items(
+        prompts, {"seed": 1, "time_length": seconds, "width": width, "height": height}, model_set=model_set
+    )
 
 
 def single_calls(pipe: Kandinsky4T2VPipeline, items: tuple[Item, ...], folder: Path) -> list[GenerationResult]:
@@ -87,14 +92,15 @@ def main() -> None:
     size = "tiny" if given.tiny else "full"
     if given.tiny:
         pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
+        pipe.model_set = replace(FLASH_512, sizes=((64, 64),))
     else:
         from stages import build
 
         pipe = build(0)
     device = "cpu" if given.tiny else torch.cuda.get_device_name()
-    print(f"{device}, torch {torch.__version__}; {given.count} videos of {given.seconds} s at 672x384")
+    print(f"{device}, torch {torch.__version__}; {given.count} videos of {given.seconds} s")
     with tempfile.TemporaryDirectory() as folder:
-        figures = compare(pipe, items_of(given.count, given.seconds), Path(folder))
+        figures = compare(pipe, items_of(pipe.model_set, given.count, given.seconds), Path(folder))
         del pipe
         if given.process:
             if not given.tiny:
