@@ -2,7 +2,8 @@
 
 While the DiT works on one video, the file of the last one is finished, and the text encoder reads the next prompt
 (beside the DiT where it has a device of its own). Items that are done are skipped, as `report` tells; an item that
-fails is noted and the others go on.
+fails is noted and the others go on. One that fails after sampling leaves its latents beside its place, and its error
+names the command that finishes it.
 
 With several processes the pipeline decides: if they make each video together all of them take every item; if each
 works alone, every one takes each size-th item. Processes that work together cannot lose one video and stay in step:
@@ -25,7 +26,7 @@ from torch import Tensor
 from kandinsky.pipeline import Finish, GenerationResult, Kandinsky4T2VPipeline
 from kandinsky.prompts import Item
 from kandinsky.report import Report
-from kandinsky.video_io import check_target, write_image
+from kandinsky.target import check_target
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def run_batch(pipe: Kandinsky4T2VPipeline, items: Sequence[Item], folder: str | 
 
     Raises:
         ValueError: the folder cannot be written, or another batch writes in it.
-        Exception: of processes that work together, whatever failed.
+        Exception: of processes that work together, or if it cannot be noted in the report, whatever failed.
     """
     target = Path(folder)
     if not pipe.ranks.is_main:
@@ -114,9 +115,11 @@ class _Run:
             last: Future[None] | None = None
             for item, text in self._read_ahead(items, reader):
                 finish = self._try(item, text)
+                # Submitted before anything else is waited for: what is sampled is not to be lost with the wait.
+                following = finisher.submit(self._finish, item, finish) if finish is not None else None
                 if last is not None:
                     last.result()
-                last = finisher.submit(self._finish, item, finish) if finish is not None else None
+                last = following
             if last is not None:
                 last.result()
 
@@ -143,12 +146,15 @@ class _Run:
             yield item, text
 
     def _try(self, item: Item, text: "Future[Tensor] | None") -> Finish | None:
+        path = item.job.path
         if self.report is not None:
             self.report.started(item)
-        path = None if item.shape.is_image or self.report is None else self.report.folder / str(item.job.path)
+            path = self.report.path_of(item)
         try:
+            if self.report is not None:
+                check_target(f"{self.report.folder}/{item.name}", is_image=item.shape.is_image)
             embedding = None if text is None else text.result()
-            return self.pipe.start(replace(item.job, path=path), item.shape, text=embedding)
+            return self.pipe.start(replace(item.job, path=path), item.shape, item.output, text=embedding)
         except Exception as error:  # noqa: BLE001  # whatever it is, the other items must not be lost with it
             self._failed(item, error)
             return None
@@ -156,16 +162,16 @@ class _Run:
     def _finish(self, item: Item, finish: Finish) -> None:
         try:
             result = finish()
-            if self.report is None:
-                return
-            if isinstance(result, list):
-                write_image(result[0], self.report.folder / str(item.job.path))
-            self.report.done(item, {"timings": result.timings} if isinstance(result, GenerationResult) else {})
+            if self.report is not None:
+                self.report.done(item, {"timings": result.timings} if isinstance(result, GenerationResult) else {})
         except Exception as error:  # noqa: BLE001  # as above
             self._failed(item, error)
 
     def _failed(self, item: Item, error: Exception) -> None:
-        if self.report is not None:
-            self.report.failed(item, error)
+        try:
+            if self.report is not None:
+                self.report.failed(item, error)
+        except OSError as unwritten:
+            raise error from unwritten
         if self.stop_at_failure:
             raise error

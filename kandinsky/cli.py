@@ -8,9 +8,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from kandinsky.cli_batch import generate_batch
-from kandinsky.cli_run import Outcome, Parser, add_output_arguments, check_and_launch, load_pipeline, parse_and_run
+from kandinsky.cli_records import add_record_commands
+from kandinsky.cli_run import (
+    Outcome,
+    Parser,
+    add_output_arguments,
+    add_print_arguments,
+    check_and_launch,
+    load_pipeline,
+    made,
+    output_settings,
+    parse_and_run,
+)
 from kandinsky.web import add_web_arguments, serve
 
 DEMO_PROMPT = (
@@ -31,18 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
     add_web_arguments(web)
     web.set_defaults(run=serve)
-    random_weights = commands.add_parser(
-        "random-weights",
-        help="write a model set of random weights",
-        description="Write a complete model set of random weights in the published layout.",
-    )
-    random_weights.add_argument(
-        "size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests"
-    )
-    random_weights.add_argument("folder")
-    random_weights.add_argument("--seed", type=int, default=0)
-    random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
-    random_weights.set_defaults(run=_random_weights)
+    add_record_commands(commands)
+    _add_random_weights(commands)
     return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
 
 
@@ -65,6 +67,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-path", help="file to write; default ./test.mp4, or ./test.png for an image. With --prompts, a folder"
     )
+    add_output_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
@@ -84,17 +87,28 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
-    add_output_arguments(parser)
+    add_print_arguments(parser)
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
-    from PIL.Image import Image
+def _add_random_weights(commands: Any) -> None:
+    parser = commands.add_parser(
+        "random-weights",
+        help="write a model set of random weights",
+        description="Write a complete model set of random weights in the published layout.",
+    )
+    parser.add_argument("size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests")
+    parser.add_argument("folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
+    add_print_arguments(parser)
+    parser.set_defaults(run=_random_weights)
 
-    from kandinsky.pipeline import GenerationResult
+
+def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
+    from kandinsky.output import OutputOptions
     from kandinsky.request import check_request
-    from kandinsky.video_io import write_image
     from kandinsky.video_shape import VideoShape
 
     if parsed.prompts is not None:
@@ -103,26 +117,14 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
     text = DEMO_PROMPT if parsed.text is None else parsed.text
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
-    (job,) = check_request(text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed).jobs
+    settings = output_settings(parsed)
+    options = OutputOptions(type="file", **settings)
+    (job,) = check_request(text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed, options=options).jobs
     if check_and_launch(parsed, arguments):
         return None
     pipe = load_pipeline(parsed)
-    result = pipe(job.prompt, save_path, 1, shape.seconds, shape.width, shape.height, job.seed)
-    if result is None:
-        return None
-    size = f"{shape.width}x{shape.height}"
-    record: dict[str, object] = {"path": str(job.path), "seed": job.seed, "width": shape.width, "height": shape.height}
-    if shape.is_image:
-        assert isinstance(result, list) and isinstance(result[0], Image) and job.path is not None
-        write_image(result[0], job.path)
-        return Outcome([f"{job.path}: {size} image, seed {job.seed}"], record)
-    assert isinstance(result, GenerationResult)
-    lines = [f"{result.path}: {result.num_frames} frames of {size} at {result.fps} fps, seed {result.seed}"]
-    for stage, seconds in result.timings.items():
-        memory = result.peak_memory.get(stage)
-        lines.append(f"{stage:>8} {seconds:8.3f} s" + (f", peak {memory / 2**30:.2f} GiB" if memory else ""))
-    record |= {"num_frames": result.num_frames, "fps": result.fps}
-    return Outcome(lines, record | {"timings": result.timings, "peak_memory": result.peak_memory})
+    size = shape.seconds, shape.width, shape.height
+    return made(pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings), shape)
 
 
 def _random_weights(parsed: argparse.Namespace) -> Outcome:

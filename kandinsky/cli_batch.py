@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kandinsky.cli_run import Outcome, check_and_launch, load_pipeline
+from kandinsky.cli_run import Outcome, check_and_launch, load_pipeline, output_settings
 
 
 def generate_batch(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
@@ -19,7 +19,7 @@ def generate_batch(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> O
     if parsed.save_path is None:
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
-    items = read_prompts(parsed.prompts, {name: getattr(parsed, name) for name in names})
+    items = read_prompts(parsed.prompts, {name: getattr(parsed, name) for name in names} | output_settings(parsed))
     check_folder(Path(parsed.save_path))
     if check_and_launch(parsed, arguments):
         return None

@@ -6,15 +6,17 @@ processes the main one prints it, or after a failure the one that started them. 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
+    from kandinsky.video_shape import VideoShape
 
 STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
 
@@ -35,10 +37,23 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}\n{self.format_usage().strip()}")
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+def add_print_arguments(parser: argparse.ArgumentParser) -> None:
     """`--quiet` and `--json`."""
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")
     parser.add_argument("--json", action="store_true", help="print one line of JSON to stdout, and nothing else there")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a file is written; see `output_settings`."""
+    parser.add_argument("--fps", type=int, help="frames per second that the file plays at; default the model's 8")
+    parser.add_argument("--crf", type=int, help="quality of a video file, 0 is the best; the default is the codec's")
+    parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
+    parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
+
+
+def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of a call, from those of `add_output_arguments`."""
+    return {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
 
 
 def parse_and_run(
@@ -50,14 +65,12 @@ def parse_and_run(
         given = parser.parse_args(arguments)
         with redirect_stdout(sys.stderr) if _flag(given, "json") else nullcontext():
             outcome = command(given)
-    except KeyboardInterrupt:
-        return _failed(given, "interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _failed(given, error, 130)
     except _mendable() as error:
-        _tell_others(error)
-        return _failed(given, f"error: {error}", 1)
+        return _failed(given, error, 1)
     except ValueError as error:
-        _tell_others(error)
-        return _failed(given, f"error: {error}", 2)
+        return _failed(given, error, 2)
     except Exception as error:
         if _flag(given, "json"):
             _print_record({"error": f"{type(error).__name__}: {error}"}, 1)
@@ -69,6 +82,23 @@ def parse_and_run(
     elif not _flag(given, "quiet"):
         print("\n".join(outcome.lines))
     return outcome.code
+
+
+def made(result: object, shape: "VideoShape") -> Outcome | None:
+    """What to say of a call's result; None on ranks that do not write."""
+    from kandinsky.finish import GenerationResult
+
+    if result is None:
+        return None
+    assert isinstance(result, GenerationResult)
+    size = f"{shape.width}x{shape.height}"
+    what = f"{size} image" if shape.is_image else f"{result.num_frames} frames of {size} at {result.fps} fps"
+    lines = [f"{result.path}: {what}, seed {result.seed}"]
+    for stage, seconds in () if shape.is_image else result.timings.items():
+        memory = result.peak_memory.get(stage)
+        lines.append(f"{stage:>8} {seconds:8.3f} s" + (f", peak {memory / 2**30:.2f} GiB" if memory else ""))
+    record = {**dataclasses.asdict(result), "path": str(result.path), "width": shape.width, "height": shape.height}
+    return Outcome(lines, record)
 
 
 def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:
@@ -110,21 +140,19 @@ def _mendable() -> tuple[type[Exception], ...]:
     from kandinsky.checkpoint import CheckpointError
     from kandinsky.launch import LaunchError
     from kandinsky.pipeline import DecodeError
-    from kandinsky.video_io import VideoError
 
-    return CheckpointError, DecodeError, FileNotFoundError, LaunchError, VideoError
+    return CheckpointError, DecodeError, LaunchError, OSError
 
 
-def _tell_others(error: Exception) -> None:
+def _failed(given: argparse.Namespace, error: BaseException, code: int) -> int:
+    """Say it to the user and to the other processes: one that ends without a word would be waited for."""
     from kandinsky.watchdog import report_failure
 
-    report_failure(error)
-
-
-def _failed(given: argparse.Namespace, message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    message = str(error) if code != 130 else "\n".join(["interrupted", *getattr(error, "__notes__", [])])
+    print(message if code == 130 else f"error: {message}", file=sys.stderr)
     if _flag(given, "json"):
-        _print_record({"error": message.removeprefix("error: ")}, code)
+        _print_record({"error": message}, code)
+    report_failure(error)
     return code
 
 

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each stage of a job."""
+"""Seconds and peak memory of the stages of a generation."""
 
 import time
 from collections.abc import Iterator

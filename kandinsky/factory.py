@@ -15,14 +15,18 @@ from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_che
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
-from kandinsky.hub import locate
+from kandinsky.finish import Finisher
+from kandinsky.hub import COMPONENTS, WeightPaths, locate
+from kandinsky.latents_file import VaeSource
 from kandinsky.memory import offload_modulation_
+from kandinsky.messages import Messenger
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
-from kandinsky.model.operations import Operations, choose_operations
+from kandinsky.model.operations import PLAIN, Operations, choose_operations
 from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.ranks import Ranks, open_group
+from kandinsky.record import Origin, fingerprint
 from kandinsky.sampler import Schedule
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import load_vae
@@ -85,17 +89,11 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
-    explicit = {
-        "dit": dit_path,
-        "text_encoder": text_encoder_path,
-        "tokenizer": tokenizer_path,
-        "vae": vae_path,
-        "scheduler": scheduler_path,
-    }
+    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         Path(cache_dir),
         model_set=model_set,
-        given={**conf.paths, **{name: Path(path) for name, path in explicit.items() if path is not None}},
+        given={**conf.paths, **{name: Path(path) for name, path in explicit if path is not None}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
     )
@@ -111,37 +109,89 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
 
     text_encoder = vae = None
-    together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
+    messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
+    decoding = messenger if devices["vae"] == devices["dit"] else None
     dit = load_dit(checkpoint, build=build, shard=shard_for(parallelism, team), **place("dit"))
     if team.is_main:
         tokens = model_set.text_tokens
         text_encoder = load_text_encoder(
             paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
         )
-    if team.is_main or together is not None:
-        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, peers=together, **place("vae"))
+    if team.is_main or decoding is not None:
+        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, messenger=decoding, **place("vae"))
     pipe = Kandinsky4T2VPipeline(
         dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
     )
-    configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
-    return pipe
-
-
-def configure_(
-    dit: DiT, operations: Operations, *, attention: str, precision: str, team: Ranks, parallelism: str
-) -> None:
-    """How the DiT of a pipeline, whose modulation table is made, is to run."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[team.share(chosen.name)]  # measured on each rank: all take what the first one found
-    offload_modulation_(dit)
-    if team.size > 1:
-        parallelise_(dit, parallelism, team)
+    configure_(dit, operations, attention=attention, ranks=team)
+    if messenger is not None:
+        parallelise_(dit, parallelism, messenger)
     if precision == "fast":
         from kandinsky.model.float8 import quantise_blocks_
 
         quantise_blocks_(dit)
+    if team.is_main:
+        vae_dtype = _name(place("vae")["dtype"])
+        pipe.vae_source = VaeSource(str(paths.vae.absolute()), str(devices["vae"]), vae_dtype, vae_memory_saving)
+        pipe.origin = Origin(
+            devices={name: device.type for name, device in devices.items()},
+            dtype=None if dtype is None else _name(dtype),
+            precision=precision,
+            attention=dit.attention.name,
+            kernels="torch" if operations is PLAIN else "triton",
+            parallelism=parallelism if team.size > 1 else "none",
+            processes=team.size,
+            vae_memory_saving=vae_memory_saving,
+            weights=_fingerprints(paths),
+        )
+    return pipe
+
+
+def _fingerprints(paths: WeightPaths) -> dict[str, str]:
+    """What a record tells weights apart by."""
+    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
+
+
+def load_finisher(
+    source: VaeSource | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Finisher:
+    """Load the VAE alone, to finish what was sampled.
+
+    Args:
+        source: the VAE that the sampling process would have used; None if that is not known.
+        weights: folder of weights whose `vae` is taken instead; needed if there is no source.
+        device: instead of the source's, or CUDA; its dtype then is that device's own.
+
+    Raises:
+        ValueError: there is no such device.
+        FileNotFoundError: the VAE is not there.
+        CheckpointError: its weights are damaged.
+    """
+    place = check_device_map(device or (source.device if source else "cuda"))["vae"]
+    assert source is not None or weights is not None
+    path = Path(weights) / "vae" if weights is not None else Path(source.path)  # type: ignore[union-attr]
+    if not path.is_dir():
+        raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
+    dtype = getattr(torch, source.dtype) if source is not None and device is None else default_dtype(place)
+    saving = source is not None and source.memory_saving
+    vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    return Finisher(vae, progress=progress)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
+    """How the DiT of a pipeline, whose modulation table is made, is to run."""
+    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    dit.operations = operations
+    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
+    offload_modulation_(dit)
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:

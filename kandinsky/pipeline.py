@@ -4,70 +4,34 @@ Components arrive as arguments; nothing is downloaded, no environment is read. E
 before a model runs.
 """
 
-import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from kandinsky.clock import Clock
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.latents_file import save_latents
+from kandinsky.finish import Finisher, Frames, GenerationResult
+from kandinsky.latents_file import DecodeError, Unfinished, VaeSource, kept
 from kandinsky.model.dit import DiT
+from kandinsky.output import Output, OutputOptions
 from kandinsky.pretrained import Pretrained
 from kandinsky.ranks import Ranks
-from kandinsky.request import Job, check_request
+from kandinsky.record import Origin, Record
+from kandinsky.request import Job, check_request, options_of_call
 from kandinsky.sampler import Schedule, sample
+from kandinsky.steps import OnStepEnd, Steps, StoppedError, check_callback, go_on
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
-from kandinsky.video_io import VideoWriter
 from kandinsky.video_shape import VideoShape
-from kandinsky.watchdog import rescue
 
-T = TypeVar("T")
+__all__ = ["DecodeError", "Finish", "GenerationResult", "Kandinsky4T2VPipeline", "StoppedError"]
 
-
-class DecodeError(RuntimeError):
-    """Latents were sampled but could not be decoded; the message says where they are saved."""
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """A finished video.
-
-    Args:
-        path: of the file.
-        seed: that makes it again.
-        num_frames, fps: of the file.
-        timings: seconds of each stage: `text`, `sample`, `decode` (frames are piped to the encoder meanwhile), `write`
-            (what is left for the encoder after the last frame) and `total`.
-        peak_memory: bytes allocated at most on the CUDA devices in each stage; empty without CUDA.
-    """
-
-    path: Path
-    seed: int
-    num_frames: int
-    fps: int
-    timings: dict[str, float]
-    peak_memory: dict[str, int]
-
-
-class StoppedError(RuntimeError):
-    """`callback_on_step_end` returned False; nothing was written."""
-
-
-OnStepEnd = Callable[[int, int, Tensor], bool | None]
-"""(steps done, 1 to `total`; total; latents [T, H, W, C] on the DiT's device) -> False to stop the run."""
-Finish = Callable[[], "GenerationResult | list[Image.Image] | None"]
+Finish = Callable[[], GenerationResult | Frames | None]
 
 
 class Kandinsky4T2VPipeline(Pretrained):
@@ -82,6 +46,9 @@ class Kandinsky4T2VPipeline(Pretrained):
         ranks: all processes; the main one gives the request.
         team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
         progress: show progress bars on the main rank.
+
+    `origin` and `vae_source` say how it was loaded, for records and for latents of unfinished videos; who puts a
+    pipeline together may set them.
     """
 
     def __init__(
@@ -104,6 +71,8 @@ class Kandinsky4T2VPipeline(Pretrained):
         self.ranks = ranks or Ranks()
         self.team = team or self.ranks
         self.progress = progress and self.ranks.is_main
+        self.origin: Origin | None = None
+        self.vae_source: VaeSource | None = None
         # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
         with torch.inference_mode():
             self.modulation = dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
@@ -120,53 +89,70 @@ class Kandinsky4T2VPipeline(Pretrained):
         seed: int | None = None,
         return_frames: bool = False,
         *,
+        output_type: str | None = None,
+        fps: int | None = None,
+        crf: int | None = None,
+        codec: str | None = None,
+        metadata: bool = True,
         callback_on_step_end: OnStepEnd | None = None,
-    ) -> GenerationResult | list[GenerationResult] | list[Image.Image] | list[list[Image.Image]] | None:
+    ) -> GenerationResult | Frames | list[GenerationResult] | list[Frames] | None:
         """Make videos or images.
 
         Args:
             text: a prompt, or a list of prompts.
-            save_path: file to write, ending in .mp4, .mov or .mkv; with several videos `-0`, `-1`, ... come before
-                its ending. Not used where frames are returned.
+            save_path: file to write: a video (.mp4, .mov, .mkv, .webm), an animation (.gif, .webp) or, ending in a
+                slash, a new folder of png frames; an image .png, .jpg or .webp. With several videos `-0`, `-1`, ...
+                come before its ending. Not used where frames are returned.
             bs: videos for each prompt.
             time_length: whole seconds, 0 for an image.
             width, height: pixels, one of the sizes of the model set.
             seed: 0 to 2^63 - 1, of the first video; the next ones count up. Drawn if None. It is reported in the
                 result, in the progress bar and in each PIL image's `info["seed"]`.
-            return_frames: return PIL frames instead of writing a file.
+            return_frames: the published way to say `output_type="pil"`.
+            output_type: "file" writes `save_path`, "pil", "np" and "pt" return the frames, "latent" the latents before
+                decoding. None is "file" for videos and "pil" for images.
+            fps: 1 to 120, frames per second that the file plays at (default: the model's 8); the frames stay the same.
+            crf: quality of a video file, 0 (best) to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9.
+            codec: "h264" (default), "hevc" or "vp9" (default of .webm).
+            metadata: write the record of the generation into the file; see `kandinsky show`.
             callback_on_step_end: called after each step with the number of steps done (1 to `total`), `total`, and the
                 latents `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make
                 a video together, the first one's is asked.
 
         Returns:
-            For `time_length=0` a list of PIL images. For `return_frames=True` the frames as a list of PIL images.
-            Otherwise a `GenerationResult`. Several videos give a list of these. None on ranks that do not write. Ranks
-            that share out the jobs each return what they made.
+            A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
+            CPU tensor; latents `[T, H, W, C]`. Several videos give a list of these, several PIL images one flat list.
+            None on ranks that do not write. Ranks that share out the jobs each return what they made.
 
         Raises:
             ValueError: an argument is not what it may be; no model has run.
-            VideoError: the encoder failed.
-            DecodeError: not enough memory to decode; the latents are saved.
+            DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
             StoppedError: the callback returned False; videos of this call that were finished before stay.
         """
-        if callback_on_step_end is not None and not callable(callback_on_step_end):
-            raise ValueError(f"callback_on_step_end={callback_on_step_end!r}: allowed is a function, or None")
+        check_callback(callback_on_step_end)
         shape = VideoShape.from_request(time_length, height, width, model_set=self.model_set)
-        written = not (shape.is_image or return_frames)
-        request = check_request(text, save_path=save_path if written else None, bs=bs, shape=shape, seed=seed)
+        given = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
+        options = options_of_call(given, return_frames=return_frames)
+        request = check_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
         request, watched = self.ranks.share((request, callback_on_step_end is not None))
-        jobs, on_step_end = request.jobs, (callback_on_step_end or _go_on) if watched else None
+        jobs, on_step_end = request.jobs, (callback_on_step_end or go_on) if watched else None
         mine = jobs if self.team.size == self.ranks.size else jobs[self.ranks.rank :: self.ranks.size]
-        results = [self.start(job, shape, on_step_end=on_step_end)() for job in mine]
+        results = [self.start(job, request.shape, request.output, on_step_end=on_step_end)() for job in mine]
         if not self.team.is_main or not results:
             return None
-        if shape.is_image:
+        if request.shape.is_image and request.output.type == "pil":
             return [image for images in results for image in images]  # type: ignore[union-attr]
         return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
     @torch.inference_mode()
     def start(
-        self, job: Job, shape: VideoShape, *, text: Tensor | None = None, on_step_end: OnStepEnd | None = None
+        self,
+        job: Job,
+        shape: VideoShape,
+        output: Output,
+        *,
+        text: Tensor | None = None,
+        on_step_end: OnStepEnd | None = None,
     ) -> Finish:
         """Encode, sample and decode a checked job.
 
@@ -176,6 +162,9 @@ class Kandinsky4T2VPipeline(Pretrained):
         Returns:
             A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
             place and returns the result. It does not use the devices: the next job may start before.
+
+        Raises:
+            DecodeError, StoppedError: as a call; the function raises DecodeError too.
         """
         clock = Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
         start = time.perf_counter()
@@ -183,29 +172,78 @@ class Kandinsky4T2VPipeline(Pretrained):
             text = self._encode(job.prompt, text)
         with clock.stage("sample"):
             latents = self.sample_latents(text, shape, seed=job.seed, on_step_end=on_step_end)
+        if output.type == "latent":
+            result = latents if self.team.is_main else None
+            return lambda: result
         if not self.team.is_main:
             self._help_decode(latents)
             return lambda: None
-        kept = latents.cpu() if self.team.size > 1 else latents  # reachable even if the device hangs
-        with ExitStack() as stack:
-            stack.enter_context(rescue(lambda: save_latents(kept, job)))
-            if job.path is None:
-                images = self._images(latents, job)
-                return lambda: images
-            writer = stack.enter_context(self._write(latents, job, shape, clock))
-            unfinished = stack.pop_all()
+        complete = self._decode(latents, job, shape, output, clock)
 
-        def finish() -> GenerationResult:
-            with unfinished, clock.host_stage("write"):
-                writer.finish()
+        def finish() -> GenerationResult | Frames:
+            result = complete()
             clock.seconds["total"] = time.perf_counter() - start
-            return GenerationResult(
-                writer.path, job.seed, shape.num_frames, self.model_set.fps, clock.seconds, clock.peak_memory
-            )
+            return result
 
         return finish
 
-    def _encode(self, prompt: str, text: Tensor | None) -> Tensor:
+    def _decode(
+        self, latents: Tensor, job: Job, shape: VideoShape, output: Output, clock: Clock
+    ) -> Callable[[], GenerationResult | Frames]:
+        """Decode; the latents are safe until the returned function has written the result or is done."""
+        record = self._record(job, shape, output)
+        unfinished = Unfinished(
+            latents=latents.cpu(),  # a copy that is reachable even if the device hangs
+            record=record,
+            save_path=job.path,
+            metadata=output.metadata,
+            vae=self.vae_source,
+        )
+        with ExitStack() as stack:
+            stack.enter_context(kept(unfinished))
+            if job.path is None:
+                frames = self.finisher.frames(latents, output.type)
+                for image in frames if isinstance(frames, list) else ():
+                    image.info["seed"] = job.seed
+                return lambda: frames
+            write = self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
+            safe = stack.pop_all()
+
+        def finish() -> GenerationResult:
+            with safe:
+                return write()
+
+        return finish
+
+    def _record(self, job: Job, shape: VideoShape, output: Output) -> Record:
+        return Record(
+            prompt=job.prompt,
+            seed=job.seed,
+            width=shape.width,
+            height=shape.height,
+            time_length=shape.seconds,
+            fps=output.fps,
+            crf=output.crf,
+            codec=output.codec,
+            origin=self.origin,
+        )
+
+    @property
+    def finisher(self) -> Finisher:
+        """What decodes and writes; only where there is a VAE."""
+        assert self.vae is not None
+        return Finisher(self.vae, self.model_set, alone=self.team.size == 1, progress=self.progress)
+
+    def decode_to(
+        self,
+        latents: Tensor | str | os.PathLike[str],
+        save_path: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> GenerationResult:
+        """Finish an interrupted generation; see `Finisher.decode_to`, which takes the same arguments."""
+        return self.finisher.decode_to(latents, save_path, **options)
+
+    def _encode(self, prompt: str, text: Tensor | None = None) -> Tensor:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
         if text is None and self.text_encoder is not None:
             text = self.text_encoder(prompt)
@@ -221,91 +259,26 @@ class Kandinsky4T2VPipeline(Pretrained):
         Raises:
             StoppedError: `on_step_end` returned False.
         """
-        dit, device, total = self.dit, self.dit.device, len(self.schedule.timesteps)
+        dit = self.dit
         context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        with tqdm(total=total, desc=f"sampling, seed {seed}", disable=not self.progress, leave=False) as bar:
-
-            def on_step(index: int, latents: Tensor) -> None:
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)  # else the bar would show launches, and Ctrl-C wait for all steps
-                bar.update()
-                if on_step_end is not None and not self._goes_on(on_step_end, index + 1, latents):
-                    raise StoppedError(f"callback_on_step_end stopped the run after step {index + 1} of {total}")
-
+        with Steps(
+            len(self.schedule.timesteps),
+            team=self.team,
+            on_step_end=on_step_end,
+            description=f"sampling, seed {seed}",
+            progress=self.progress,
+        ) as on_step:
             return sample(
                 lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
                 (*shape.latent_grid, dit.config.in_visual_dim),
                 self.schedule,
                 generator=torch.Generator("cpu").manual_seed(seed),
-                device=device,
+                device=dit.device,
                 on_step=on_step,
             )
-
-    def _goes_on(self, on_step_end: OnStepEnd, step: int, latents: Tensor) -> bool:
-        """Ask the team's first rank; all stop together."""
-        answer = on_step_end(step, len(self.schedule.timesteps), latents) if self.team.is_main else None
-        return self.team.share(answer is not False)
 
     def _help_decode(self, latents: Tensor) -> None:
         """Decode this rank's part of the frames, which go to the main rank."""
         if self.vae is not None:
             for _ in self.vae.decode(latents):
                 pass
-
-    def _chunks(self, latents: Tensor, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
-        """Frames, uint8 `[frames, height, width, 3]` chunk by chunk, each valid until the next."""
-        assert self.vae is not None
-        frames = self.model_set.temporal_compression * (len(latents) - 1) + 1
-        with tqdm(total=frames, desc="decoding", unit="frame", disable=not self.progress, leave=False) as bar:
-            for chunk in self.vae.frames(latents, memory_saving=memory_saving):
-                yield chunk.numpy()
-                bar.update(len(chunk))
-
-    def _decode(self, latents: Tensor, job: Job, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
-        """Decode into `consume`; out of memory, once more with the least memory (alone); then save the latents.
-
-        Raises:
-            DecodeError: there was not enough memory; the message says where the latents are.
-        """
-        failure = ""
-        for memory_saving in (None, True) if self.team.size == 1 else (None,):
-            try:
-                return consume(self._chunks(latents, memory_saving=memory_saving))
-            except torch.OutOfMemoryError as error:
-                failure = str(error).splitlines()[0]
-            # Outside of the handler: the exception's frames hold the decoder's buffers.
-            gc.collect()
-            torch.cuda.empty_cache()
-        path = save_latents(latents, job)
-        raise DecodeError(f"not enough memory to decode ({failure}); the latents are saved in {path}")
-
-    def _images(self, latents: Tensor, job: Job) -> list[Image.Image]:
-        def collect(chunks: Iterator[np.ndarray]) -> list[Image.Image]:
-            return [Image.fromarray(frame.copy()) for chunk in chunks for frame in chunk]
-
-        images = self._decode(latents, job, collect)
-        for image in images:
-            image.info["seed"] = job.seed
-        return images
-
-    def _write(self, latents: Tensor, job: Job, shape: VideoShape, clock: Clock) -> VideoWriter:
-        """A writer that has all frames and is not finished; it is closed already if this fails."""
-        assert job.path is not None
-        path = job.path
-
-        def write(chunks: Iterator[np.ndarray]) -> VideoWriter:
-            with ExitStack() as stack:
-                writer = stack.enter_context(
-                    VideoWriter(path, width=shape.width, height=shape.height, fps=self.model_set.fps)
-                )
-                with clock.stage("decode"):
-                    for chunk in chunks:
-                        writer.write(chunk)
-                stack.pop_all()
-                return writer
-
-        return self._decode(latents, job, write)
-
-
-def _go_on(_step: int, _total: int, _latents: Tensor) -> None:
-    """For ranks that were given no callback while the main one was."""

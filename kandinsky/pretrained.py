@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -90,7 +91,7 @@ class Pretrained:
         """
         from kandinsky.devices import check_device_map
         from kandinsky.factory import configure_
-        from kandinsky.model.operations import choose_operations
+        from kandinsky.model.operations import PLAIN, choose_operations
         from kandinsky.vae.autoencoder import VideoAutoencoder
 
         devices = check_device_map(device)
@@ -104,7 +105,17 @@ class Pretrained:
             pipe.modulation = pipe.dit.modulation(
                 torch.tensor(pipe.schedule.timesteps, device=pipe.dit.device)[:, None]
             )
-        configure_(pipe.dit, operations, attention="auto", precision="exact", team=pipe.team, parallelism="none")
+        configure_(pipe.dit, operations, attention="auto", ranks=pipe.team)
+        if pipe.vae_source is not None:
+            pipe.vae_source = replace(pipe.vae_source, device=str(devices["vae"]))
+        if pipe.origin is not None:
+            pipe.origin = replace(
+                pipe.origin,
+                devices={name: place.type for name, place in devices.items()},
+                dtype=str(pipe.dit.dtype).removeprefix("torch."),
+                attention=pipe.dit.attention.name,
+                kernels="torch" if operations is PLAIN else "triton",
+            )
         return self
 
 

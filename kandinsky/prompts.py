@@ -1,8 +1,9 @@
 """A file of prompts to items of a batch, all checked before a model is loaded.
 
 `.txt`: a prompt a line. `.jsonl`: a JSON object a line, with `text` and any of the other `KEYS`, which win over the
-batch's own settings. Blank lines are skipped. An item's file is named by its place in the file (`0001.mp4`), never by
-its prompt, unless its line gives a `save_path`: a plain file name, so that nothing is written outside of the folder.
+batch's own settings. Blank lines are skipped. An item's file is named by its place in the file (`0001.mp4`, with `bs`
+`0001-0.mp4` and so on), never by its prompt, unless its line gives a `save_path`: a plain name, so that nothing is
+written outside of the folder. Whether anything can be written there is for the batch to find out.
 """
 
 import json
@@ -10,15 +11,29 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.request import MAX_SEED, Job, check_request
-from kandinsky.video_io import IMAGE_ENDINGS, VIDEO_ENDINGS
+from kandinsky.output import Output, OutputOptions
+from kandinsky.request import MAX_SEED, Job, Request, plan_request
 from kandinsky.video_shape import VideoShape, as_int
 
-KEYS = ("text", "seed", "time_length", "width", "height", "save_path")
-"""What a line may say: the arguments of a call."""
-DEFAULTS: Mapping[str, object] = {"seed": None, "time_length": 12, "width": 512, "height": 512}
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "bs": 1,
+        "seed": None,
+        "time_length": 12,
+        "width": 512,
+        "height": 512,
+        "fps": None,
+        "crf": None,
+        "codec": None,
+        "metadata": True,
+    }
+)
+KEYS = ("text", *DEFAULTS, "save_path")
+"""What a line may say: the arguments of a call that writes files."""
 MAX_NAME_BYTES = 200
 """File systems allow 255; the rest is for the endings of files that are kept beside the video."""
 
@@ -30,14 +45,39 @@ class Item:
     Args:
         number: place among the items, from 1.
         job: with a path inside of the batch's folder, relative to it.
-        shape: of the video.
+        shape, output: of the file.
         asked: what was asked for, as in the report: it tells whether a finished file is the one wanted.
     """
 
     number: int
     job: Job
     shape: VideoShape
+    output: Output
     asked: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        """Of the file, or with a slash at its end of the folder of png frames."""
+        return str(self.asked["save_path"])
+
+    @classmethod
+    def of(cls, number: int, job: Job, request: Request, *, drawn: bool) -> "Item":
+        """One job of a request that has a path; `drawn` if nobody asked for its seed."""
+        assert job.path is not None
+        shape, output = request.shape, request.output
+        asked = {
+            "text": job.prompt,
+            "seed": None if drawn else job.seed,
+            "time_length": shape.seconds,
+            "width": shape.width,
+            "height": shape.height,
+            "save_path": str(job.path) if job.path.suffix else f"{job.path}/",
+            "fps": output.fps,
+            "crf": output.crf,
+            "codec": output.codec,
+            "metadata": output.metadata,
+        }
+        return cls(number, job, shape, output, asked)
 
 
 def read_prompts(
@@ -69,8 +109,8 @@ def make_items(
     """Items of a list of prompts, or of mappings with the keys of a JSONL line.
 
     Args:
-        settings: for lines that do not say otherwise: `seed` of the first item, the next ones count up (None draws
-            one for each), `time_length`, `width` and `height`.
+        settings: any of `DEFAULTS`, for lines that do not say otherwise; `seed` is that of the first item, the next
+            ones count up (None draws one for each line).
 
     Raises:
         ValueError: names the prompt, the argument and what is allowed.
@@ -98,21 +138,40 @@ def _items(lines: list[tuple[str, object]], settings: Mapping[str, object], mode
         raise ValueError(f"setting {unknown[0]!r} is unknown; allowed are {', '.join(DEFAULTS)}")
     if not lines:
         raise ValueError("no prompts: every line is blank")
-    items, seen = [], {}
-    for number, (where, line) in enumerate(lines, 1):
+    items: list[Item] = []
+    seen: dict[str, str] = {}
+    for place, (where, line) in enumerate(lines, 1):
         try:
-            item = _item(number, line, {**DEFAULTS, **settings}, model_set)
+            items += _items_of_line(line, {**DEFAULTS, **settings}, model_set, place=place, done=len(items))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        name = str(item.job.path).casefold()
-        if name in seen:
-            raise ValueError(f"{where}: save_path={str(item.job.path)!r} is also that of {seen[name]}")
-        seen[name] = where
-        items.append(item)
+        for item in items[len(seen) :]:
+            name = str(item.job.path)
+            if name.casefold() in seen:
+                raise ValueError(f"{where}: save_path={name!r} is also that of {seen[name.casefold()]}")
+            seen[name.casefold()] = where
     return tuple(items)
 
 
-def _item(number: int, line: object, settings: Mapping[str, object], model_set: ModelSet) -> Item:
+def _items_of_line(
+    line: object, settings: Mapping[str, Any], model_set: ModelSet, *, place: int, done: int
+) -> list[Item]:
+    """The items of the line at `place`, which `done` items come before."""
+    asked = {**settings, **_checked(line)}
+    if "seed" not in line and asked["seed"] is not None:  # type: ignore[operator]  # _checked knows that it is a mapping
+        asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + done
+    shape = VideoShape.from_request(asked["time_length"], asked["height"], asked["width"], model_set=model_set)
+    given = asked["save_path"] if "save_path" in asked else _name_of(place, shape, asked["codec"])
+    _check_plain(given)
+    options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
+    request = plan_request(
+        asked["text"], save_path=given, bs=asked["bs"], shape=shape, seed=asked["seed"], options=options
+    )
+    drawn = asked["seed"] is None
+    return [Item.of(done + index, job, request, drawn=drawn) for index, job in enumerate(request.jobs, 1)]
+
+
+def _checked(line: object) -> Mapping[str, Any]:
     if not isinstance(line, Mapping):
         raise ValueError(f"{line!r}: allowed is an object with the keys {', '.join(KEYS)}")
     unknown = [key for key in line if key not in KEYS]
@@ -120,39 +179,22 @@ def _item(number: int, line: object, settings: Mapping[str, object], model_set: 
         raise ValueError(f"unknown key {unknown[0]!r}; allowed are {', '.join(KEYS)}")
     if not isinstance(line.get("text"), str):
         raise ValueError(f"text={line.get('text')!r}: allowed is a string")
-    asked = {**settings, **line}
-    if "seed" not in line and asked["seed"] is not None:
-        asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + number - 1
-    shape = VideoShape.from_request(asked["time_length"], asked["height"], asked["width"], model_set=model_set)
-    (job,) = check_request(line["text"], save_path=None, bs=1, shape=shape, seed=asked["seed"]).jobs
-    asked["save_path"] = _name(line["save_path"], shape) if "save_path" in line else _numbered(number, shape)
-    numbers = {"time_length": shape.seconds, "width": shape.width, "height": shape.height}
-    seed = None if asked["seed"] is None else job.seed
-    return Item(number, Job(job.prompt, job.seed, Path(asked["save_path"])), shape, asked | numbers | {"seed": seed})
+    return line
 
 
-def _numbered(number: int, shape: VideoShape) -> str:
-    return f"{number:04d}{_endings(shape)[0]}"
+def _name_of(place: int, shape: VideoShape, codec: object) -> str:
+    ending = ".png" if shape.is_image else ".webm" if codec == "vp9" else ".mp4"
+    return f"{place:04d}{ending}"
 
 
-def _endings(shape: VideoShape) -> tuple[str, ...]:
-    return IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
-
-
-def _name(given: object, shape: VideoShape) -> str:
-    """The name of an item's file, checked.
+def _check_plain(given: object) -> None:
+    """Refuse what is not a plain name, with a slash at its end or none.
 
     Raises:
-        ValueError: it is not a plain file name with a right ending.
+        ValueError: names the argument.
     """
-    if not isinstance(given, str) or not _is_plain(given):
-        what = f"a file name inside of the folder, without separators, of at most {MAX_NAME_BYTES} bytes"
-        raise ValueError(f"save_path={given!r}: allowed is {what}")
-    if Path(given).suffix.lower() not in _endings(shape):
-        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(_endings(shape))}")
-    return given
-
-
-def _is_plain(name: str) -> bool:
+    name = given.removesuffix("/") if isinstance(given, str) else ""
     bare = name.isprintable() and not set(name) & set('/\\:*?"<>|') and not name.startswith((".", "-"))
-    return bare and len(name.encode()) <= MAX_NAME_BYTES
+    if not name or not bare or len(name.encode()) > MAX_NAME_BYTES:
+        what = f"a name inside of the folder, without separators, of at most {MAX_NAME_BYTES} bytes"
+        raise ValueError(f"save_path={given!r}: allowed is {what}")

@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kandinsky.files import remove_partials
+from kandinsky.latents_file import SUFFIX
 from kandinsky.prompts import Item
-from kandinsky.video_io import remove_partials
 
 NAME = "report.jsonl"
 
@@ -22,6 +23,11 @@ class Report:
         self.folder = folder
         self.path = folder / NAME
 
+    def path_of(self, item: Item) -> Path:
+        """Where an item's result goes."""
+        assert item.job.path is not None
+        return self.folder / item.job.path
+
     def started(self, item: Item) -> None:
         """Note what stands at the item's place before: a different file afterwards is the finished one."""
         self._append(item, "started", {"before": self._identity(item)})
@@ -31,30 +37,35 @@ class Report:
         self._append(item, "done", {**facts, "file": self._identity(item)})
 
     def failed(self, item: Item, error: BaseException) -> None:
-        self._append(item, "failed", {"error": f"{type(error).__name__}: {error}"})
+        """Note why; and what stands at the item's place, where `kandinsky resume` may still put the result."""
+        self._append(item, "failed", {"error": f"{type(error).__name__}: {error}", "before": self._identity(item)})
 
     def left(self, items: Sequence[Item]) -> list[Item]:
         """Items whose file is not there, or not what was asked for; what killed processes left of them is removed.
 
-        A file that a process put in its place before it was killed, but could not note any more, is noted here: what
-        stood there when it started is known.
+        A file that was put in its place later than the report knows (by a process that was killed then, or by
+        `kandinsky resume`) is noted here: what stood there when the item was started or failed is known.
         """
         last, left = self._last_lines(), []
         for item in items:
-            line, found = last.get(str(item.job.path), {}), self._identity(item)
+            line, found = last.get(item.name, {}), self._identity(item)
             status = line.get("status") if found is not None and line.get("asked") == dict(item.asked) else None
-            if status == "started" and line.get("before") != found:
-                self.done(item, {})
+            if status in ("started", "failed") and line.get("before") != found:
+                self.done(item, {"seed": line["seed"]})  # one that was drawn is not this run's
             elif status != "done":
-                remove_partials(self.folder / str(item.job.path))
+                self._clean(item)
                 left.append(item)
         return left
 
     def errors(self, items: Sequence[Item]) -> dict[str, str]:
         """What each of the items that failed last said, by the name of its file."""
         last = self._last_lines()
-        names = [str(item.job.path) for item in items]
-        return {name: last[name]["error"] for name in names if last[name]["status"] == "failed"}
+        return {item.name: last[item.name]["error"] for item in items if last[item.name]["status"] == "failed"}
+
+    def _clean(self, item: Item) -> None:
+        path = self.path_of(item)
+        remove_partials(path)
+        remove_partials(path.with_name(f"{path.stem}{SUFFIX}"))
 
     def _last_lines(self) -> dict[str, dict]:
         """The last line of each file's name."""
@@ -70,9 +81,9 @@ class Report:
         return found
 
     def _identity(self, item: Item) -> list[int] | None:
-        """Of the file at the item's place; every complete video replaces it by another one."""
+        """Of what stands at the item's place; every complete result replaces it by another one."""
         try:
-            stat = (self.folder / str(item.job.path)).stat()
+            stat = self.path_of(item).stat()
         except FileNotFoundError:
             return None
         return [stat.st_ino, stat.st_mtime_ns, stat.st_size]

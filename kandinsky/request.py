@@ -7,15 +7,17 @@ equals the one made alone.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kandinsky.video_io import IMAGE_ENDINGS, VIDEO_ENDINGS, check_target
+from kandinsky.output import Output, OutputOptions, check_output, check_prompt_fits
+from kandinsky.target import check_target
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 10_000
 """Of one call: more is a slip of the keyboard, and its jobs would fill the memory."""
+NO_OPTIONS = OutputOptions()
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """All jobs of one call; they share a shape."""
+    """All jobs of one call; they share a shape and a kind of output."""
 
     jobs: tuple[Job, ...]
     shape: VideoShape
+    output: Output
 
 
 def check_request(
@@ -42,18 +45,38 @@ def check_request(
     bs: int,
     shape: VideoShape,
     seed: int | None,
+    options: OutputOptions = NO_OPTIONS,
 ) -> Request:
-    """Jobs of a call.
+    """Jobs of a call, whose targets can be written.
 
     Args:
         text: one prompt or several.
-        save_path: where to write; None where frames are returned.
+        save_path: where to write, if a file is wanted.
         bs: videos for each prompt.
         seed: of the first job, the next ones count up; drawn if None.
+        options: what is wanted back.
 
     Raises:
         ValueError: an argument is not what it may be.
     """
+    request = plan_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
+    paths = [job.path for job in request.jobs if job.path is not None]
+    # Of files, the last one has the longest name; each folder must be new.
+    for path in paths if paths and not paths[0].suffix else paths[-1:]:
+        check_target(path if path.suffix else f"{path}/", is_image=shape.is_image)
+    return request
+
+
+def plan_request(
+    text: str | Sequence[str],
+    *,
+    save_path: str | os.PathLike[str] | None,
+    bs: int,
+    shape: VideoShape,
+    seed: int | None,
+    options: OutputOptions = NO_OPTIONS,
+) -> Request:
+    """As `check_request`, without a look at the file system: arguments and results are the same."""
     prompts = _check_prompts(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
@@ -62,15 +85,28 @@ def check_request(
     if total > MAX_VIDEOS:
         raise ValueError(f"bs={bs!r} of {len(prompts)} prompts: allowed are {MAX_VIDEOS} videos a call")
     first = secrets.randbelow(MAX_SEED - total) if seed is None else _check_seed(seed, total)
-    endings = IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
-    path = None if save_path is None else check_target(save_path, endings)
-    if path is not None and total > 1:
-        check_target(path.with_name(_numbered_name(path, total - 1)), endings)  # the longest name
+    output, path = check_output(save_path, options, is_image=shape.is_image, model_fps=shape.fps)
+    if path is not None and output.metadata:
+        for prompt in prompts:
+            check_prompt_fits(path, prompt)
     jobs = (
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    return Request(tuple(jobs), shape)
+    return Request(tuple(jobs), shape, output)
+
+
+def options_of_call(options: OutputOptions, *, return_frames: object) -> OutputOptions:
+    """`options` with the published argument, which means `output_type="pil"`.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if not return_frames:
+        return options
+    if options.type not in (None, "pil"):
+        raise ValueError(f"output_type={options.type!r}: with return_frames=True allowed are None and 'pil'")
+    return replace(options, type="pil")
 
 
 def _check_prompts(text: object) -> list[str]:
@@ -80,8 +116,10 @@ def _check_prompts(text: object) -> list[str]:
         shown = wrong[0] if wrong else text
         raise ValueError(f"text={shown!r}: allowed is a string, or a list of one or more strings")
     for prompt in prompts:
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise ValueError(f"text={prompt!r}: is not valid Unicode: it has half of a surrogate pair")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text={prompt!r}: allowed is text that UTF-8 can hold ({error})") from None
     return prompts
 
 
@@ -94,8 +132,4 @@ def _check_seed(seed: object, total: int) -> int:
 
 
 def _numbered(path: Path | None, index: int, total: int) -> Path | None:
-    return path if path is None or total == 1 else path.with_name(_numbered_name(path, index))
-
-
-def _numbered_name(path: Path, index: int) -> str:
-    return f"{path.stem}-{index}{path.suffix}"
+    return path if path is None or total == 1 else path.with_name(f"{path.stem}-{index}{path.suffix}")

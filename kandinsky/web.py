@@ -1,12 +1,13 @@
 """`kandinsky web`: a page with a prompt, a size, a length, a seed, and the video. Needs the extra `web` (Gradio).
 
-One video is made at a time; others wait in line. Videos are kept until the server ends. The page has no passwords: it
-listens on this machine only, unless `--host` says otherwise.
+One video is made at a time; others wait in line. Videos are kept until the server ends; latents of one that could not
+be finished stay longer. The page has no passwords: it listens on this machine only, unless `--host` says otherwise.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -39,8 +40,8 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.factory import get_T2V_pipeline
 
     pipe = get_T2V_pipeline(parsed.device, cache_dir=parsed.weights, precision=parsed.precision)
-    with tempfile.TemporaryDirectory(prefix="kandinsky-web-") as folder:
-        page = make_page(pipe, Path(folder))
+    with folder_for_videos() as folder:
+        page = make_page(pipe, folder)
         try:
             page.launch(server_name=parsed.host, server_port=parsed.port, prevent_thread_lock=True, quiet=True)
         except OSError as error:
@@ -48,6 +49,23 @@ def serve(parsed: argparse.Namespace) -> Outcome:
         print(f"open {page.local_url} in a browser; Ctrl-C ends", flush=True)
         page.server.thread.join()
     return Outcome([], {})
+
+
+@contextmanager
+def folder_for_videos() -> Iterator[Path]:
+    """A temporary folder; what is left in it at the end is latents of videos that could not be finished."""
+    from kandinsky.files import remove
+    from kandinsky.latents_file import SUFFIX
+
+    folder = Path(tempfile.mkdtemp(prefix="kandinsky-web-"))
+    try:
+        yield folder
+    finally:
+        for path in folder.iterdir():
+            if not path.name.endswith(SUFFIX):
+                remove(path)
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def import_gradio() -> Any:

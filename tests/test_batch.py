@@ -89,10 +89,17 @@ def test_failures_do_not_stop_the_rest(pipe, tmp_path, monkeypatch):
         patch.setattr(pipe, "text_encoder", Encoder())
         patch.setattr(VideoWriter, "finish", fail)
         result = run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path)
-    assert result.failed == {"0002.mp4": "RuntimeError: cannot read", "0003.mp4": "OSError: disk full"}
+    latents = tmp_path / "0003.latents.safetensors"
+    assert list(result.failed) == ["0002.mp4", "0003.mp4"]
+    assert result.failed["0002.mp4"] == "RuntimeError: cannot read"
+    assert f"(disk full); its latents are saved in {latents}; to finish it: kandinsky" in result.failed["0003.mp4"]
     assert list(videos_in(tmp_path)) == ["0001.mp4", "0004.mp4"]
     assert not list(tmp_path.glob("*.partial*"))
-    assert run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path).made == 2
+    pipe.decode_to(latents)
+    result = run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path)
+    assert (result.made, result.skipped) == (1, 3)  # the one that was finished by hand is done
+    alone = pipe(PROMPTS[2], tmp_path / "alone.mp4", **{**SETTINGS, "seed": 3})
+    assert alone.path.read_bytes() == (tmp_path / "0003.mp4").read_bytes()
 
 
 def test_a_file_is_finished_while_the_next_video_is_sampled(pipe, tmp_path, monkeypatch):

@@ -1,11 +1,6 @@
 """How commands end and what they print where: exit codes, `--json`, `--quiet`, Ctrl-C."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
 
 import pytest
@@ -13,7 +8,7 @@ from conftest import TINY
 
 from kandinsky import cli_batch
 from kandinsky.cli import main
-from kandinsky.cli_run import Outcome, Parser, add_output_arguments, parse_and_run
+from kandinsky.cli_run import Outcome, Parser, add_print_arguments, parse_and_run
 
 ON_CPU = ["--weights", str(TINY), "--device", "cpu"]
 IMAGE = ["generate", *ON_CPU, "--time-length", "0", "--width", "512", "--height", "512", "--text", "a cat"]
@@ -21,7 +16,7 @@ IMAGE = ["generate", *ON_CPU, "--time-length", "0", "--width", "512", "--height"
 
 def run(arguments, command):
     parser = Parser(prog="try")
-    add_output_arguments(parser)
+    add_print_arguments(parser)
     return parse_and_run(parser, arguments, command)
 
 
@@ -94,39 +89,32 @@ def test_argparse_ends_with_2(arguments, message, capsys):
     assert message in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_image_as_json_in_a_process(tmp_path):
-    command = [sys.executable, "-m", "kandinsky", *IMAGE, "--json", "--save-path", str(tmp_path / "i.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {
+def test_what_is_made_as_json(tmp_path, capsys):
+    assert main([*IMAGE, "--json", "--no-progress", "--save-path", str(tmp_path / "i.png")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown.pop("timings")) == {"text", "sample", "decode", "write", "total"}
+    assert shown == {
         "status": "done",
         "exit_code": 0,
         "path": str(tmp_path / "i.png"),
         "seed": 42,
         "width": 512,
         "height": 512,
+        "num_frames": 1,
+        "fps": 8,
+        "peak_memory": {},
     }
-    assert done.stdout.count("\n") == 1
+    assert main(["show", str(tmp_path / "i.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["record"]["prompt"] == "a cat"
 
 
-@pytest.mark.parametrize("stage", ["sampling", "decoding"])
-def test_control_c(tmp_path, stage):
-    target = tmp_path / "v.mp4"
-    command = [sys.executable, "-m", "kandinsky", "generate", *ON_CPU, "--time-length", "3", "--save-path", str(target)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert process.stderr is not None
-    said = b""
-    while stage.encode() not in said:
-        said += os.read(process.stderr.fileno(), 1000)
-    process.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert time.monotonic() - start < 20
-    assert output == b""
-    assert errors.split(b"\r")[-1] == b"interrupted\n"
-    assert list(tmp_path.iterdir()) == []
+def test_notes_of_an_interruption(capsys):
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("its latents are saved")
+    assert run(["--json"], raising(interrupt)) == 130
+    output = capsys.readouterr()
+    assert output.err == "interrupted\nits latents are saved\n"
+    assert json.loads(output.out)["error"] == "interrupted\nits latents are saved"
 
 
 def test_batch_from_the_command_line(tmp_path, capsys):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+from kandinsky.messages import Messenger
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import decode, to_host
-from kandinsky.vae.strips import Peers, Strip, collect
+from kandinsky.vae.strips import Strip
 
 
 class VideoAutoencoder:
@@ -24,13 +25,13 @@ class VideoAutoencoder:
         autoencoder: diffusers' `AutoencoderKLCogVideoX`.
         memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
             to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
-        peers: processes that decode together, each a strip of the picture; see `strips`.
+        messenger: of ranks that decode together, each a strip of the picture; see `strips`.
     """
 
-    def __init__(self, autoencoder: Any, *, memory_saving: bool = False, peers: Peers | None = None):
+    def __init__(self, autoencoder: Any, *, memory_saving: bool = False, messenger: Messenger | None = None):
         self.autoencoder = autoencoder
         self.memory_saving = memory_saving
-        self.peers = peers
+        self.messenger = messenger
         self.decoder = CausalDecoder.from_diffusers(autoencoder)
 
     @property
@@ -45,19 +46,19 @@ class VideoAutoencoder:
             memory_saving: other than this VAE's own.
 
         Yields:
-            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With peers, all
-            of them must call this with the same latents; the first one gets the frames, the others nothing.
+            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With several
+            ranks all must call this with the same latents; the first one gets the frames, the others nothing.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
-        if self.peers is None:
+        if self.messenger is None:
             yield from decode(self.decoder, latents, memory_saving=saving)
-        elif self.peers.size <= latents.shape[1]:
-            strip = Strip.of(self.peers, latents.shape[1])
+        elif self.messenger.ranks.size <= latents.shape[1]:
+            strip = Strip(self.messenger, latents.shape[1])
             for part in decode(self.decoder, latents, memory_saving=saving, strip=strip):
-                frames = collect(part, strip)
+                frames = strip.collect(part)
                 if frames is not None:
                     yield frames
-        elif self.peers.rank == 0:  # fewer latent rows than peers
+        elif self.messenger.ranks.is_main:  # fewer latent rows than ranks
             yield from decode(self.decoder, latents, memory_saving=saving)
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
@@ -95,7 +96,7 @@ def load_vae(
     device: torch.device,
     dtype: torch.dtype,
     memory_saving: bool = False,
-    peers: Peers | None = None,
+    messenger: Messenger | None = None,
     progress: bool = False,
 ) -> VideoAutoencoder:
     """The VAE straight to `device` in `dtype`.
@@ -112,4 +113,4 @@ def load_vae(
         vae = AutoencoderKLCogVideoX.from_config(config)
     assert isinstance(vae, AutoencoderKLCogVideoX)
     load_weights(vae, checkpoint, device=device, dtype=dtype, progress=progress)
-    return VideoAutoencoder(vae, memory_saving=memory_saving, peers=peers)
+    return VideoAutoencoder(vae, memory_saving=memory_saving, messenger=messenger)
