@@ -67,11 +67,10 @@ def parse_and_run(
             outcome = command(given)
     except KeyboardInterrupt as error:
         return _failed(given, error, 130)
-    except _mendable() as error:
-        return _failed(given, error, 1)
-    except ValueError as error:
-        return _failed(given, error, 2)
     except Exception as error:
+        code = _code_of(error)
+        if code is not None:
+            return _failed(given, error, code)
         if _flag(given, "json"):
             _print_record({"error": f"{type(error).__name__}: {error}"}, 1)
         raise
@@ -135,13 +134,15 @@ def _flag(given: argparse.Namespace, name: str) -> bool:
     return getattr(given, name, False)
 
 
-def _mendable() -> tuple[type[Exception], ...]:
-    """Errors whose message is enough. Looked up when one is raised: their modules are slow to import."""
+def _code_of(error: Exception) -> int | None:
+    """The exit code for an error whose message is enough; None if a traceback is needed."""
     from kandinsky.checkpoint import CheckpointError
     from kandinsky.launch import LaunchError
     from kandinsky.pipeline import DecodeError
 
-    return CheckpointError, DecodeError, LaunchError, OSError
+    if isinstance(error, CheckpointError | DecodeError | LaunchError | OSError):
+        return 1
+    return 2 if isinstance(error, ValueError) else None
 
 
 def _failed(given: argparse.Namespace, error: BaseException, code: int) -> int:
