@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def allow_small_sizes(patch: Callable[[object, str, object], object]) -> None:
     from_request = VideoShape.from_request
     patch(VideoShape, "from_request", lambda *args, model_set=SMALL: from_request(*args, model_set=model_set))
     patch(factory, "MODEL_SETS", {512: SMALL})
+
+
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have everything imported: each is there in a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    return context
 
 
 def golden_folder() -> Path:

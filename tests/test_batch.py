@@ -1,22 +1,19 @@
 """Batches: what is made, what is skipped, what a failure or a kill leaves, who makes what."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, SMALL
+import torch
+from conftest import SMALL, TINY, fork_server
 from filelock import FileLock
 from PIL import Image
-from test_launch import free_port
 
 from kandinsky.batch import run_batch
-from kandinsky.prompts import make_items
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.prompts import make_items, read_prompts
 from kandinsky.video_io import VideoWriter
 
 SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
@@ -161,41 +158,33 @@ def test_one_batch_in_a_folder(pipe, tmp_path):
         run_batch(pipe, items_of(), tmp_path)
 
 
-def start_process(prompts, folder, **environment):
-    command = [sys.executable, str(ROOT / "tests" / "batch_process.py"), str(prompts), str(folder)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    )
+def make_batch(prompts, folder):
+    torch.set_num_threads(1)
+    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
+    pipe.model_set = SMALL
+    result = run_batch(pipe, read_prompts(prompts, SETTINGS, model_set=SMALL), folder)
+    (folder / "result").write_text(f"{result.made} made, {result.skipped} skipped, {result.failed}")
 
 
 def test_killed_and_restarted(tmp_path):
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
     prompts.write_text("".join(f"prompt {number}\n" for number in range(10)))
-    process = start_process(prompts, folder)
+    process = fork_server().Process(target=make_batch, args=(prompts, folder))
+    process.start()
     while len(videos_in(folder)) < 4:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     before = videos_in(folder)
     assert 4 <= len(before) < 10
-    output, _ = start_process(prompts, folder).communicate(timeout=120)
-    assert f"made={10 - len(before)}, skipped={len(before)}, failed={{}}" in output
+    process = fork_server().Process(target=make_batch, args=(prompts, folder))
+    process.start()
+    process.join(120)
+    assert (folder / "result").read_text() == f"{10 - len(before)} made, {len(before)} skipped, {{}}"
     after = videos_in(folder)
     assert len(after) == 10
     assert {name: after[name] for name in before} == before
     done = Counter(line["number"] for line in lines_of(folder) if line["status"] == "done")
     assert done == Counter(range(1, 11))
     assert not list(folder.glob(".*.partial.*"))
-
-
-def test_processes_share_out_the_items(tmp_path):
-    prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
-    prompts.write_text("one\ntwo\nthree\n")
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_RANK": "0"}
-    outputs = [start_process(prompts, folder, RANK=str(rank), **group) for rank in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in outputs]
-    assert "made=3, skipped=0, failed={}" in said[0]
-    assert said[1].strip() == "None"
-    assert len(videos_in(folder)) == 3
-    assert Counter(line["number"] for line in lines_of(folder) if line["status"] == "done") == Counter((1, 2, 3))
