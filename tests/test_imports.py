@@ -17,6 +17,7 @@ OWN_ROOM = {
     "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
     "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights"},
     "imageio_ffmpeg": {"kandinsky.video_io"},
+    "gradio": {"kandinsky.web"},
 }
 """The only modules that may import a heavy package."""
 FORBIDDEN = {
