@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kandinsky.cli_batch import generate_batch
@@ -23,6 +24,8 @@ from kandinsky.cli_run import (
     output_settings,
     parse_and_run,
 )
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.model_set_file import read_model_set
 from kandinsky.web import add_web_arguments, serve
 
 DEMO_PROMPT = (
@@ -30,6 +33,8 @@ DEMO_PROMPT = (
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
 )
 """The published demonstration's prompt."""
+DEMO_SIZE = (672, 384)
+"""Its width and height."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,9 +76,10 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
-    parser.add_argument("--time-length", type=int, default=12, help="seconds; 0 makes an image")
-    parser.add_argument("--width", type=int, default=672, help="pixels")
-    parser.add_argument("--height", type=int, default=384, help="pixels")
+    usual = "default: 12 s of 672x384, or what the weights' own model_set.json allows"
+    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; {usual}")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--height", type=int, help="pixels")
     parser.add_argument(
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
     )
@@ -111,9 +117,10 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     from kandinsky.request import check_request
     from kandinsky.video_shape import VideoShape
 
+    model_set = _fill_in(parsed)
     if parsed.prompts is not None:
-        return generate_batch(parsed, arguments=arguments)
-    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width)
+        return generate_batch(parsed, model_set, arguments=arguments)
+    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width, model_set=model_set)
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
     text = DEMO_PROMPT if parsed.text is None else parsed.text
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
@@ -125,6 +132,14 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     pipe = load_pipeline(parsed)
     size = shape.seconds, shape.width, shape.height
     return made(pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings), shape)
+
+
+def _fill_in(parsed: argparse.Namespace) -> ModelSet:
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    own = read_model_set(Path(parsed.weights))
+    if own is None and parsed.width is None and parsed.height is None:
+        parsed.width, parsed.height = DEMO_SIZE
+    return own or FLASH_512
 
 
 def _random_weights(parsed: argparse.Namespace) -> Outcome:

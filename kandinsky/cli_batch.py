@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kandinsky.cli_run import Outcome, check_and_launch, load_pipeline, output_settings
+from kandinsky.config import ModelSet
 
 
-def generate_batch(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
+def generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, arguments: Sequence[str]) -> Outcome | None:
     """Make what is not done yet; exit code 1 if an item failed.
 
     Raises:
@@ -19,7 +20,8 @@ def generate_batch(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> O
     if parsed.save_path is None:
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
-    items = read_prompts(parsed.prompts, {name: getattr(parsed, name) for name in names} | output_settings(parsed))
+    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    items = read_prompts(parsed.prompts, settings, model_set=model_set)
     check_folder(Path(parsed.save_path))
     if check_and_launch(parsed, arguments):
         return None

@@ -64,7 +64,9 @@ def _show(parsed: argparse.Namespace) -> Outcome:
 
 
 def _replay(parsed: argparse.Namespace) -> Outcome | None:
+    from kandinsky.config import FLASH_512
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.model_set_file import read_model_set
     from kandinsky.output import OutputOptions
     from kandinsky.read_record import read_record
     from kandinsky.record import differences
@@ -73,7 +75,8 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
 
     record = read_record(parsed.file)
     save_path = parsed.save_path or _replayed(parsed.file)
-    shape = VideoShape.from_request(record.time_length, record.height, record.width)
+    model_set = read_model_set(Path(parsed.weights)) or FLASH_512
+    shape = VideoShape.from_request(record.time_length, record.height, record.width, model_set=model_set)
     settings = _encoding(record, parsed.file, save_path)
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
     options = OutputOptions(type="file", **settings)

@@ -83,9 +83,9 @@ class Kandinsky4T2VPipeline(Pretrained):
         text: str | Sequence[str],
         save_path: str | os.PathLike[str] = "./test.mp4",
         bs: int = 1,
-        time_length: int = 12,
-        width: int = 512,
-        height: int = 512,
+        time_length: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
         seed: int | None = None,
         return_frames: bool = False,
         *,
@@ -104,8 +104,8 @@ class Kandinsky4T2VPipeline(Pretrained):
                 slash, a new folder of png frames; an image .png, .jpg or .webp. With several videos `-0`, `-1`, ...
                 come before its ending. Not used where frames are returned.
             bs: videos for each prompt.
-            time_length: whole seconds, 0 for an image.
-            width, height: pixels, one of the sizes of the model set.
+            time_length: whole seconds, 0 for an image; by default 12, or the most that the model set allows.
+            width, height: pixels, one of the sizes of the model set; by default its first, 512x512 of the published.
             seed: 0 to 2^63 - 1, of the first video; the next ones count up. Drawn if None. It is reported in the
                 result, in the progress bar and in each PIL image's `info["seed"]`.
             return_frames: the published way to say `output_type="pil"`.

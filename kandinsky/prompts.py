@@ -23,9 +23,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "bs": 1,
         "seed": None,
-        "time_length": 12,
-        "width": 512,
-        "height": 512,
+        "time_length": None,
+        "width": None,
+        "height": None,
         "fps": None,
         "crf": None,
         "codec": None,

@@ -98,7 +98,13 @@ def make_page(pipe: "Kandinsky4T2VPipeline", folder: Path) -> Any:
             with gr.Column():
                 text = gr.Textbox(label="Prompt", lines=4, placeholder="A lighthouse in a storm.")
                 size = gr.Dropdown(sizes, value=sizes[0], label="Size")
-                seconds = gr.Slider(1, pipe.model_set.max_seconds, value=5, step=1, label="Length in seconds")
+                seconds = gr.Slider(
+                    1,
+                    pipe.model_set.max_seconds,
+                    value=min(5, pipe.model_set.max_seconds),
+                    step=1,
+                    label="Length in seconds",
+                )
                 # Not a number field: a browser's numbers end at 2^53.
                 seed = gr.Textbox(label="Seed", placeholder="empty: a new one each time", max_lines=1)
                 button = gr.Button("Make the video", variant="primary")

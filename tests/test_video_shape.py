@@ -20,7 +20,7 @@ def test_numpy_integers_are_integers():
     assert VideoShape.from_request(np.int64(2), np.int32(512), 512).num_frames == 17
 
 
-@pytest.mark.parametrize("seconds", [-1, 64, 1.5, 2.0, "3", None, True])
+@pytest.mark.parametrize("seconds", [-1, 64, 1.5, 2.0, "3", True])
 def test_refused_length(seconds):
     with pytest.raises(ValueError, match=r"time_length=.*allowed is 0 \(an image\) to 63 seconds"):
         VideoShape.from_request(seconds, 512, 512)
