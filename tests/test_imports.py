@@ -14,8 +14,8 @@ OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
     "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
-    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
-    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights"},
+    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights", "kandinsky.training.world.text"},
+    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights", "kandinsky.training.vae"},
     "imageio_ffmpeg": {"kandinsky.video_io"},
     "gradio": {"kandinsky.web"},
 }
