@@ -4,8 +4,8 @@
     python benchmarks/batch.py --tiny --count 4 --seconds 1      # 64x64 on a CPU, to try the benchmark itself
 
 Full-size random weights on one GPU (they cost the same as real ones), 672x384. `single`: one call after the other on
-the same loaded pipeline; `batch`: `run_batch` over the same prompts and seeds. Both ways run once before, so that
-nothing is compiled while they are timed. `--process` adds what a user pays who starts the command for each video: the
+the same loaded pipeline; `batch`: `run_batch` over the same prompts and seeds. Two calls run before, so that nothing is
+compiled while they are timed. `--process` adds what a user pays who starts the command for each video: the
 time to start Python, load the weights from files and warm up, measured once with files written for it (needs 21 GB of
 disk); loading comes from the page cache then, which flatters it. The limit: the sum of the text, sampling and decoding
 stages, which are all on the GPU, without any time between them. The last line is JSON.

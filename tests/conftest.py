@@ -3,8 +3,13 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
+# the cores, threads that spin make the tests several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
@@ -26,7 +31,7 @@ SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
 def allow_small_sizes(patch: Callable[[object, str, object], object]) -> None:
     """Let the commands, and pipelines loaded from here on, make `SMALL` sizes; `patch` is a kind of setattr."""
     from_request = VideoShape.from_request
-    patch(VideoShape, "from_request", lambda *args, model_set=SMALL: from_request(*args, model_set=model_set))
+    patch(VideoShape, "from_request", lambda *args, **_: from_request(*args, model_set=SMALL))
     patch(factory, "MODEL_SETS", {512: SMALL})
 
 

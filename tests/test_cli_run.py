@@ -4,14 +4,17 @@ import json
 import warnings
 
 import pytest
-from conftest import TINY
+from conftest import allow_small_sizes
+from PIL import Image
 
-from kandinsky import cli_batch
+from kandinsky import cli, cli_batch
 from kandinsky.cli import main
 from kandinsky.cli_run import Outcome, Parser, add_print_arguments, parse_and_run
+from kandinsky.read_record import read_record
+from kandinsky.video_io import VideoWriter
 
-ON_CPU = ["--weights", str(TINY), "--device", "cpu"]
-IMAGE = ["generate", *ON_CPU, "--time-length", "0", "--width", "512", "--height", "512", "--text", "a cat"]
+SETTINGS = ["--device", "cpu", "--time-length", "1", "--width", "64", "--height", "64"]
+VIDEO = ["generate", *SETTINGS, "--text", "a cat"]
 
 
 def run(arguments, command):
@@ -89,22 +92,45 @@ def test_argparse_ends_with_2(arguments, message, capsys):
     assert message in json.loads(capsys.readouterr().out)["error"]
 
 
+@pytest.fixture
+def preloaded(pipe, monkeypatch):
+    """Commands make small sizes with a pipeline that is there."""
+    allow_small_sizes(monkeypatch.setattr)
+    for module in (cli, cli_batch):
+        monkeypatch.setattr(module, "load_pipeline", lambda _: pipe)
+
+
+@pytest.mark.usefixtures("preloaded")
+def test_what_is_made(tmp_path, capsys):
+    target = tmp_path / "v.mp4"
+    assert main([*VIDEO, "--save-path", str(target)]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"{target}: 9 frames of 64x64 at 8 fps, seed 42"
+    assert [line.split()[0] for line in rest] == ["text", "sample", "decode", "write", "total"]
+    target = tmp_path / "i.png"
+    assert main([*VIDEO, "--time-length", "0", "--save-path", str(target)]) == 0
+    assert Image.open(target).size == (64, 64)
+    assert capsys.readouterr().out == f"{target}: 64x64 image, seed 42\n"
+
+
+@pytest.mark.usefixtures("preloaded")
 def test_what_is_made_as_json(tmp_path, capsys):
-    assert main([*IMAGE, "--json", "--no-progress", "--save-path", str(tmp_path / "i.png")]) == 0
+    target = tmp_path / "v.mp4"
+    assert main([*VIDEO, "--json", "--fps", "12", "--save-path", str(target)]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown.pop("timings")) == {"text", "sample", "decode", "write", "total"}
     assert shown == {
         "status": "done",
         "exit_code": 0,
-        "path": str(tmp_path / "i.png"),
+        "path": str(target),
         "seed": 42,
-        "width": 512,
-        "height": 512,
-        "num_frames": 1,
-        "fps": 8,
+        "width": 64,
+        "height": 64,
+        "num_frames": 9,
+        "fps": 12,
         "peak_memory": {},
     }
-    assert main(["show", str(tmp_path / "i.png"), "--json"]) == 0
+    assert main(["show", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["record"]["prompt"] == "a cat"
 
 
@@ -117,27 +143,32 @@ def test_notes_of_an_interruption(capsys):
     assert json.loads(output.out)["error"] == "interrupted\nits latents are saved"
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_batch_from_the_command_line(tmp_path, capsys):
-    prompts, folder = tmp_path / "p.jsonl", tmp_path / "images"
-    image = {"time_length": 0, "width": 512, "height": 512}
-    prompts.write_text("\n".join(json.dumps({"text": text, **image}) for text in ("a cat", "a dog")))
-    arguments = ["generate", *ON_CPU, "--prompts", str(prompts), "--save-path", str(folder)]
+    prompts, folder = tmp_path / "p.jsonl", tmp_path / "videos"
+    lines = [{"text": "a cat", "save_path": "v.mkv", "codec": "vp9"}, {"text": "a dog", "time_length": 0, "fps": None}]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    arguments = ["generate", *SETTINGS, "--fps", "12", "--prompts", str(prompts), "--save-path", str(folder)]
     assert main([*arguments, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["made"], shown["skipped"], shown["failed"]) == (2, 0, {})
-    assert [path.name for path in sorted(folder.glob("[!.]*"))] == ["0001.png", "0002.png", "report.jsonl"]
+    assert [path.name for path in sorted(folder.glob("[!.]*"))] == ["0002.png", "report.jsonl", "v.mkv"]
+    assert read_record(folder / "v.mkv").fps == 12
     assert main(arguments) == 0
     assert "0 made, 2 done before, 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_failed_items_are_listed(tmp_path, capsys, monkeypatch, pipe):
-    monkeypatch.setattr(cli_batch, "load_pipeline", lambda _: pipe)
     (tmp_path / "p.txt").write_text("a cat\n")
-    folder = str(tmp_path / "videos")
-    arguments = ["generate", *ON_CPU, "--prompts", str(tmp_path / "p.txt"), "--save-path", folder]
-    monkeypatch.setattr(pipe, "sample_latents", lambda *_, **__: raising(RuntimeError("broken"))(None))
-    assert main(arguments) == 1
+    folder = tmp_path / "videos"
+    arguments = ["generate", *SETTINGS, "--prompts", str(tmp_path / "p.txt"), "--save-path", str(folder)]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "sample_latents", lambda *_, **__: raising(RuntimeError("broken"))(None))
+        assert main(arguments) == 1
     assert "failed: 0001.mp4: RuntimeError: broken" in capsys.readouterr().out
+    monkeypatch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
     assert main([*arguments, "--json"]) == 1
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["status"], shown["failed"]) == ("failed", {"0001.mp4": "RuntimeError: broken"})
+    assert shown["status"] == "failed"
+    assert f"kandinsky resume {folder}/0001.latents.safetensors" in shown["failed"]["0001.mp4"]

@@ -49,6 +49,7 @@ def test_to_the_same_device(loaded):
     before = frames(loaded)
     assert loaded.to("cpu") is loaded
     assert np.array_equal(frames(loaded), before)
+    assert (loaded.origin.dtype, loaded.origin.devices["dit"], loaded.vae_source.device) == ("float32", "cpu", "cpu")
 
 
 @pytest.mark.gpu
@@ -57,6 +58,8 @@ def test_to_a_gpu_and_back(loaded):
     loaded.to("cuda")
     assert {part.device.type for part in (loaded.dit, loaded.text_encoder, loaded.vae)} == {"cuda"}
     assert np.abs(frames(loaded).astype(int) - before).mean() < 2
+    assert (set(loaded.origin.devices.values()), loaded.origin.kernels) == ({"cuda"}, "triton")
+    assert loaded.vae_source.device.startswith("cuda")
     assert np.array_equal(frames(loaded.to("cpu")), before)
 
 
