@@ -14,6 +14,7 @@ from typing import Any
 from kandinsky.cli_batch import generate_batch
 from kandinsky.cli_records import add_record_commands
 from kandinsky.cli_run import (
+    Defaults,
     Outcome,
     Parser,
     add_output_arguments,
@@ -33,8 +34,8 @@ DEMO_PROMPT = (
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
 )
 """The published demonstration's prompt."""
-DEMO_SIZE = (672, 384)
-"""Its width and height."""
+DEMO_SIZE = {"width": 672, "height": 384}
+OWN_SIZES = "or what the weights' own model_set.json allows"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def generate_main(arguments: Sequence[str] | None = None) -> int:
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `generate`; their defaults are the published demonstration."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.formatter_class = Defaults
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--text", help=f"the prompt; default: {DEMO_PROMPT}")
     asked.add_argument(
@@ -76,10 +77,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
-    usual = "default: 12 s of 672x384, or what the weights' own model_set.json allows"
-    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; {usual}")
-    parser.add_argument("--width", type=int, help="pixels")
-    parser.add_argument("--height", type=int, help="pixels")
+    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; default: 12, {OWN_SIZES}")
+    parser.add_argument("--width", type=int, help=f"pixels; default: {DEMO_SIZE['width']}, {OWN_SIZES}")
+    parser.add_argument("--height", type=int, help=f"pixels; default: {DEMO_SIZE['height']}, {OWN_SIZES}")
     parser.add_argument(
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
     )
@@ -137,8 +137,9 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
 def _fill_in(parsed: argparse.Namespace) -> ModelSet:
     """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
     own = read_model_set(Path(parsed.weights))
-    if own is None and parsed.width is None and parsed.height is None:
-        parsed.width, parsed.height = DEMO_SIZE
+    for name, value in DEMO_SIZE.items() if own is None else ():
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, value)
     return own or FLASH_512
 
 

@@ -37,6 +37,13 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}\n{self.format_usage().strip()}")
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults in the help, but not that there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def add_print_arguments(parser: argparse.ArgumentParser) -> None:
     """`--quiet` and `--json`."""
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")

@@ -41,13 +41,13 @@ class VideoShape:
 
         Args:
             seconds: None is 12, or the longest that the model set allows.
-            height, width: None, both of them, is the first size of the model set.
+            height, width: None is that of the model set's first size.
 
         Raises:
             ValueError: `time_length`, `height` or `width` is not one that the model set allows.
         """
-        if height is None and width is None:
-            height, width = model_set.sizes[0]
+        usual_height, usual_width = model_set.sizes[0]
+        height, width = usual_height if height is None else height, usual_width if width is None else width
         seconds = _check_seconds(min(USUAL_SECONDS, model_set.max_seconds) if seconds is None else seconds, model_set)
         height, width = _check_size(height, width, model_set)
         compression = model_set.temporal_compression

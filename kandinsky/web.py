@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kandinsky.cli_run import Outcome
+from kandinsky.cli_run import Defaults, Outcome
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -22,7 +22,7 @@ INSTALL = "pip install 'kandinsky4[web]'"
 
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `kandinsky web`."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.formatter_class = Defaults
     parser.add_argument("--weights", default="./weights/", help="folder of the weights")
     parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
     parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
