@@ -20,6 +20,7 @@ from kandinsky.model.layout import TokenLayout
 from kandinsky.random_weights import random_dit
 from kandinsky.training.batch import velocity
 from kandinsky.training.data import Batches, ShardDataset
+from kandinsky.training.generate import main as generate
 from kandinsky.training.ladd import Ladd
 from kandinsky.training.levels import Levels, LogitNormal
 from kandinsky.training.loop import train
@@ -262,3 +263,12 @@ def test_another_run_is_not_taken_up(data, teacher, tmp_path):
     run(PretrainSettings, data, teacher, tmp_path, steps=2)
     with pytest.raises(ValueError, match="seed=1"):
         run(PretrainSettings, data, teacher, tmp_path, seed=1)
+
+
+def test_a_teachers_own_latents_are_data(data, teacher, tmp_path):
+    arguments = ["--weights", str(TINY), "--teacher", str(teacher), "--data", str(data), "--device", "cpu"]
+    generate([str(tmp_path), *arguments, "--clips", "5", "--steps", "3", "--batch-size", "2"])
+    made = ShardDataset(tmp_path)
+    assert len(made) == 5
+    assert {item.shape for item in made.items} <= {item.shape for item in ShardDataset(data).items}
+    assert all(latents.isfinite().all() for latents in made.read(made.items)[0])
