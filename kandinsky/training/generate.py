@@ -1,4 +1,4 @@
-"""A teacher's own latents as training data: LADD's source trains on these instead of real ones (arXiv 2403.12015, section 3).
+"""A teacher's own latents as training data: LADD's source has these instead of real ones (arXiv 2403.12015, section 3).
 
     python -m kandinsky.training.generate OUT --weights W --teacher T.safetensors --data DATA --clips 1000
 
