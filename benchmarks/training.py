@@ -81,7 +81,7 @@ def main() -> None:
             names = {"steps": given.steps, "batch": given.batch_size, "seconds of clip": given.seconds}
             figures = {"step": steady[len(steady) // 2], "peak_gib": rows[-1].get("peak_gib")}
             print(json.dumps(names | {"gpus": run.accelerator.num_processes, "fsdp": given.fsdp} | figures))
-        run.accelerator.end_training()
+        run.close()
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
-from accelerate.state import AcceleratorState
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch.distributed.elastic.utils.distributed import get_free_port
+from torch.distributed.tensor import DTensor
 
 from kandinsky.config import DiTConfig
 from kandinsky.factory import get_T2V_pipeline
@@ -146,6 +147,18 @@ def test_hinge():
     assert generator_loss(fake) == 1.5
 
 
+def test_averages_are_those_of_the_run(data, teacher, tmp_path):
+    """What is saved as the average is it: (2 w0 + 9 w1) / 11 after the first step."""
+    settings = settings_of(LaddSettings, data, teacher, tmp_path, steps=1)
+    folder = train(objective_of(settings), settings, progress=False)
+    before = load_file(teacher)
+    after, averaged = load_file(folder / "model.safetensors"), load_file(folder / "ema.safetensors")
+    for name, value in averaged.items():
+        expected = (2 * before[name] + 9 * after[f"student.{name}"]) / 11
+        torch.testing.assert_close(value, expected, atol=1e-7, rtol=1e-5)
+    assert any(not torch.equal(value, after[f"student.{name}"]) for name, value in averaged.items())
+
+
 @pytest.mark.parametrize("kind", [PretrainSettings, LaddSettings])
 def test_resumed_equals_uninterrupted(kind, data, teacher, tmp_path):
     whole = run(kind, data, teacher, tmp_path / "whole")
@@ -177,11 +190,14 @@ def rank_of_two(rank, data, teacher, output, rendezvous):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     os.environ["MASTER_PORT"] = rendezvous
     torch.set_num_threads(1)
+    dist.init_process_group("gloo")
     run(LaddSettings, data, teacher, output / "ddp", steps=2, batch_size=4)
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(LaddSettings, data, teacher, output / "fsdp", steps=1, batch_size=4, fsdp=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    run(LaddSettings, data, teacher, output / "fsdp", steps=2, batch_size=4, fsdp=True)
+    settings = settings_of(LaddSettings, data, teacher, output / "fsdp", steps=2, batch_size=4, fsdp=True)
+    objective = objective_of(settings)
+    train(objective, settings, progress=False)
+    assert all(isinstance(value, DTensor) for value in objective.parameters())
+    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(data, teacher, tmp_path):

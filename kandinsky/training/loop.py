@@ -1,4 +1,4 @@
-"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or FSDP2.
+"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or sharded (FSDP2).
 
 An objective is a module with a `student`, `frozen` modules beside it, `draw(shape, generator)` for a step's
 randomness, and a forward that returns `Losses`, or samples where it gets no draws. Randomness is drawn for the whole
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin, broadcast, set_seed
+from accelerate.utils import broadcast, set_seed
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from kandinsky.model.dit import DiT
+from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.model.layers import ModulationLayer
 from kandinsky.training import checkpoints
 from kandinsky.training.checkpoints import Trained
 from kandinsky.training.data import Batch, Batches, ShardDataset
@@ -61,20 +64,9 @@ def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True)
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:
-    """One process, DDP, or FSDP2 with transformer blocks as its units."""
-    plugin = None
-    if settings.fsdp:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=["TransformerBlock", "ModulationLayer", "Head"],
-            reshard_after_forward=True,
-            cpu_offload=settings.cpu_offload,
-            cpu_ram_efficient_loading=False,
-        )
+    """Processes, device, precision and logging of a run."""
     return Accelerator(
         mixed_precision=settings.mixed_precision,
-        fsdp_plugin=plugin,
         cpu=not torch.cuda.is_available(),
         log_with="tensorboard" if settings.tensorboard else None,
         project_dir=settings.output,
@@ -82,11 +74,28 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
     )
 
 
+def shard_(objective: nn.Module, settings: RunSettings) -> None:
+    """FSDP2 over all processes: blocks and modulations are units, everything else is the root's.
+
+    PyTorch's own call, because accelerate's takes no CPUs, on which the tests run.
+    """
+    half = torch.bfloat16 if settings.mixed_precision == "bf16" else None
+    options: dict[str, Any] = {"mp_policy": MixedPrecisionPolicy(param_dtype=half)}
+    if settings.cpu_offload:
+        options["offload_policy"] = CPUOffloadPolicy()
+    for kind in (ModulationLayer, TransformerBlock):
+        for module in objective.modules():
+            if isinstance(module, kind):
+                fully_shard(module, **options)
+    fully_shard(objective, **options)
+
+
 class Run:
     """One training run in one process."""
 
     def __init__(self, objective: nn.Module, settings: RunSettings, *, progress: bool):
         self.settings = settings
+        self._own_group = not dist.is_initialized()
         self.accelerator = accelerator = make_accelerator(settings)
         if settings.batch_size % accelerator.num_processes:
             count = accelerator.num_processes
@@ -95,13 +104,16 @@ class Run:
         self.device = accelerator.device
         set_seed(settings.seed)
         self._place_frozen()
+        if settings.fsdp:
+            objective.to(self.device)
+            shard_(objective, settings)
         groups = [
             {"params": [value for name, value in objective.named_parameters() if name.startswith(prefix)], "lr": 0.0}
             | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
             for prefix, adam in settings.groups().items()
         ]
-        self.objective, prepared = accelerator.prepare(objective, torch.optim.AdamW(groups))
-        self.optimiser: torch.optim.AdamW = prepared.optimizer
+        self.optimiser = torch.optim.AdamW(groups)
+        self.objective = objective if settings.fsdp else accelerator.prepare(objective)
         self.ema = Ema(self.plain.student, settings.ema_decay)
         self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
         data, place = ShardDataset(settings.data), {"device": self.device, "resident": settings.resident_data}
@@ -133,10 +145,17 @@ class Run:
         if saved != self.step:
             self._save()
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        self.close()
         checkpoint = checkpoints.newest(settings.output)
         assert checkpoint is not None
         return checkpoint
+
+    def close(self) -> None:
+        """End the log, and the process group if it is this run's own."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self._own_group and dist.is_initialized():
+            dist.destroy_process_group()
 
     def _save(self) -> int:
         is_main = self.accelerator.is_main_process
