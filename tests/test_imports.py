@@ -16,7 +16,7 @@ OWN_ROOM = {
     "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
     "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights", "kandinsky.training.world.text"},
     "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights", "kandinsky.training.vae"},
-    "imageio_ffmpeg": {"kandinsky.video_io"},
+    "imageio_ffmpeg": {"kandinsky.video_io", "kandinsky.training.encode"},
     "gradio": {"kandinsky.web"},
 }
 """The only modules that may import a heavy package."""
