@@ -17,8 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from kandinsky import factory
-from kandinsky.config import FLASH_512
+from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.model_set_file import write_model_set
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.video_shape import VideoShape
 
@@ -54,6 +55,14 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     with safe_open(path, "pt") as handle:
         call = json.loads(handle.metadata()["call"])
     return call, load_file(path)
+
+
+def own_weights(folder: Path, model_set: ModelSet) -> Path:
+    """The tiny weights in `folder`, declared as another model set."""
+    for part in TINY.iterdir():
+        (folder / part.name).symlink_to(part)
+    write_model_set(folder, model_set)
+    return folder
 
 
 def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:

@@ -6,10 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import own_weights
 
 from kandinsky.config import FLASH_512
-from kandinsky.model_set_file import write_model_set
 from kandinsky.training.data import Batches, ShardDataset
 from kandinsky.training.encode import encode_folder, main, nearest_size, read_captions, read_video
 from kandinsky.video_io import VideoWriter
@@ -29,11 +28,7 @@ def write_video(path, *, width, height, frames, fps):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    for part in TINY.iterdir():
-        (folder / part.name).symlink_to(part)
-    write_model_set(folder, OWN)
-    return folder
+    return own_weights(tmp_path_factory.mktemp("weights"), OWN)
 
 
 @pytest.fixture

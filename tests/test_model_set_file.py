@@ -4,12 +4,12 @@ import dataclasses
 import json
 
 import pytest
-from conftest import TINY
+from conftest import own_weights
 
 from kandinsky.cli import main
 from kandinsky.config import FLASH_512
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.model_set_file import NAME, read_model_set, write_model_set
+from kandinsky.model_set_file import NAME, read_model_set
 from kandinsky.video_shape import VideoShape
 
 OWN = dataclasses.replace(FLASH_512, resolution=128, sizes=((64, 64), (64, 96)), max_seconds=1, text_tokens=24)
@@ -17,12 +17,7 @@ OWN = dataclasses.replace(FLASH_512, resolution=128, sizes=((64, 64), (64, 96)),
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """The tiny weights, as a set of their own sizes."""
-    folder = tmp_path_factory.mktemp("weights")
-    for part in TINY.iterdir():
-        (folder / part.name).symlink_to(part)
-    write_model_set(folder, OWN)
-    return folder
+    return own_weights(tmp_path_factory.mktemp("weights"), OWN)
 
 
 def test_written_and_read(weights, tmp_path):

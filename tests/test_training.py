@@ -29,6 +29,7 @@ from kandinsky.training.losses import discriminator_loss, generator_loss
 from kandinsky.training.pretrain import Pretraining
 from kandinsky.training.sampling import ddim, sample_from
 from kandinsky.training.settings import AdamSettings, LaddSettings, PretrainSettings, build
+from kandinsky.training.shards import Encoded, write_shards
 from kandinsky.training.weights import fresh, load_trainable
 
 SIZES = DiTConfig(
@@ -178,6 +179,33 @@ def test_a_run_out_of_time_is_saved_and_goes_on(data, teacher, tmp_path):
     stopped = run(PretrainSettings, data, teacher, tmp_path, save_every=0, max_seconds=0.0)
     assert stopped.name == "checkpoint-00000001"
     assert run(PretrainSettings, data, teacher, tmp_path, save_every=0).name == "checkpoint-00000004"
+
+
+@pytest.mark.parametrize("kind", [PretrainSettings, LaddSettings])
+def test_samples_are_written(kind, data, teacher, tmp_path):
+    run(kind, data, teacher, tmp_path, steps=2, sample_every=2, sample_prompts=2)
+    assert (tmp_path / "samples" / "step-00000002.mp4").stat().st_size > 0
+    assert len(json.loads((tmp_path / "samples" / "step-00000002.json").read_text())) == 2
+
+
+def test_one_process_is_not_sharded(data, teacher, tmp_path):
+    with pytest.raises(ValueError, match="fsdp=True: there is one process"):
+        run(PretrainSettings, data, teacher, tmp_path, fsdp=True)
+
+
+def test_what_is_not_finite_is_not_saved(data, teacher, tmp_path):
+    huge = AdamSettings(learning_rate=1e30, warmup=0)
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(PretrainSettings, data, teacher, tmp_path, optimiser=huge, log_every=0, save_every=0, steps=3)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_shards_come_after_the_last(tmp_path):
+    clip = Encoded("a", "a clip", torch.zeros(1, 4, 4, 16), torch.zeros(6, 64))
+    assert write_shards([clip] * 3, tmp_path, per_shard=1) == 3
+    (tmp_path / "shard-00000.safetensors").unlink()
+    write_shards([clip], tmp_path)
+    assert sorted(file.name[6:11] for file in tmp_path.iterdir()) == ["00001", "00002", "00003"]
 
 
 def test_pipeline_loads_a_checkpoint(data, teacher, tmp_path):
