@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kandinsky import parallel
 from kandinsky.checkpoint import Checkpoint, load_dit
@@ -32,7 +33,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
 from kandinsky.factory import configure_
 from kandinsky.messages import Box, Messenger, Sum
-from kandinsky.model.attention import BACKENDS
+from kandinsky.model.attention import BACKENDS, Attention, torch_sdpa
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import fused
 from kandinsky.parallel import builder, shard_for
@@ -176,12 +177,31 @@ def compare(latents: Tensor, path: Path) -> float:
     return ((latents.cpu() - expected).norm() / expected.norm()).item()
 
 
+def restricted(kernel: SDPBackend) -> Attention:
+    """scaled_dot_product_attention with one of PyTorch's kernels."""
+
+    def attend(qkv: Tensor) -> Tensor:
+        with sdpa_kernel(kernel):
+            return torch_sdpa(qkv)
+
+    return Attention(kernel.name, attend)
+
+
 def differences_of_attentions(pipe: Kandinsky4T2VPipeline, text: Tensor, shape: VideoShape) -> dict[str, float]:
-    """Relative difference of the final latents between each two attention backends, on the same GPU."""
+    """Relative difference of the final latents between each two attention backends, on the same GPU.
+
+    `cudnn` and `bounded` are the library's; `flash` and `efficient` the other two kernels that PyTorch has.
+    """
     dit, made = pipe.dit, {}
+    backends = {
+        "cudnn": BACKENDS["cudnn"],
+        "bounded": BACKENDS["bounded"],
+        "flash": restricted(SDPBackend.FLASH_ATTENTION),
+        "efficient": restricted(SDPBackend.EFFICIENT_ATTENTION),
+    }
     chosen = dit.attention
-    for name in ("torch", "cudnn", "bounded") if dit.device.type == "cuda" else ("torch",):
-        dit.attention = BACKENDS[name]
+    for name, backend in backends.items() if dit.device.type == "cuda" else ():
+        dit.attention = backend
         made[name] = pipe.sample_latents(text, shape, seed=1)
     dit.attention = chosen
     pairs = combinations(made, 2)
