@@ -41,8 +41,9 @@ def write_shard(folder: Path, number: int, clips: list[Encoded]) -> Path:
 
 
 def write_shards(clips: Iterable[Encoded], folder: Path, *, per_shard: int = PER_SHARD) -> int:
-    """All clips, from the first free shard number on; returns how many there were."""
-    number, waiting, written = len(list(folder.glob("shard-*.safetensors"))), [], 0
+    """All clips, in shards numbered on from those that stand; returns how many clips there were."""
+    standing = [int(file.stem.removeprefix("shard-")) for file in folder.glob("shard-*.safetensors")]
+    number, waiting, written = max(standing, default=-1) + 1, [], 0
     for clip in clips:
         waiting.append(clip)
         if len(waiting) == per_shard:
