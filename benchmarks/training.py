@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit
+from kandinsky.ranks import local_rank
 from kandinsky.training.ladd import Ladd
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Run
@@ -65,7 +66,7 @@ def main() -> None:
         (folder / "scheduler").mkdir()
         (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
         write_data(folder, given.seconds, given.batch_size)
-        device = "cuda" if torch.cuda.is_available() and not given.fsdp else "cpu"
+        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
         settings = settings_for(folder, given)
         make = torch.Generator(device).manual_seed(0)
         teacher = random_dit(SIZES[SIZE].dit, make)
@@ -81,7 +82,7 @@ def main() -> None:
             names = {"steps": given.steps, "batch": given.batch_size, "seconds of clip": given.seconds}
             figures = {"step": steady[len(steady) // 2], "peak_gib": rows[-1].get("peak_gib")}
             print(json.dumps(names | {"gpus": run.accelerator.num_processes, "fsdp": given.fsdp} | figures))
-        run.accelerator.end_training()
+        run.close()
 
 
 if __name__ == "__main__":

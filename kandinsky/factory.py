@@ -23,6 +23,7 @@ from kandinsky.messages import Messenger
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import PLAIN, Operations, choose_operations
+from kandinsky.model_set_file import read_model_set
 from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.ranks import Ranks, open_group
@@ -58,8 +59,9 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     Args:
         device_map: a device for everything, or a mapping with `dit`, `vae` and `text_embedder`. "cuda" is the first
             GPU, or under a launcher the one with this process's local rank.
-        resolution: of the model set; 512.
-        cache_dir: where the weights stand; what is missing is downloaded there.
+        resolution: of the published model set; 512.
+        cache_dir: where the weights stand; what is missing is downloaded there. A `model_set.json` there says what
+            its weights were trained for; without it they are taken for the published ones.
         dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
             `conf_path` and `cache_dir`.
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
@@ -88,7 +90,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     check_mode(parallelism)
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     conf = read_conf(conf_path)
-    model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
+    model_set = _model_set(Path(cache_dir), conf.resolution if conf.resolution is not None else resolution, conf)
     explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         Path(cache_dir),
@@ -194,10 +196,11 @@ def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks
     offload_modulation_(dit)
 
 
-def _model_set(resolution: int, conf: ConfFile) -> ModelSet:
+def _model_set(cache_dir: Path, resolution: int, conf: ConfFile) -> ModelSet:
+    """What the weights declare themselves to be, else the published set of this resolution."""
     if resolution not in MODEL_SETS:
         raise ValueError(f"resolution={resolution!r}: allowed is {', '.join(map(str, MODEL_SETS))}")
-    model_set = MODEL_SETS[resolution]
+    model_set = read_model_set(cache_dir) or MODEL_SETS[resolution]
     return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
 
 

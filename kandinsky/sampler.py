@@ -10,7 +10,7 @@ Nothing here knows of text, frames or files.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,10 +30,14 @@ _SUPPORTED: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Timesteps of a run, highest noise first, and the signal power `alphas_cumprod` (float64) at each."""
+    """Timesteps of a run, highest noise first, and the signal power `alphas_cumprod` (float64) at each.
+
+    `config` is the file that it was made from, if it was made from one.
+    """
 
     timesteps: tuple[int, ...]
     alphas_cumprod: tuple[float, ...]
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, num_steps: int = 4) -> "Schedule":
@@ -48,7 +52,7 @@ class Schedule:
         alphas = noise_levels(config)
         total = len(alphas)
         timesteps = tuple(round(total - i * total / num_steps) - 1 for i in range(num_steps))
-        return cls(timesteps, tuple(alphas[t].item() for t in timesteps))
+        return cls(timesteps, tuple(alphas[t].item() for t in timesteps), dict(config))
 
 
 def noise_levels(config: Mapping[str, Any]) -> Tensor:

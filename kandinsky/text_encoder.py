@@ -49,6 +49,11 @@ class TextEncoder:
     def device(self) -> torch.device:
         return self.model.device
 
+    def to(self, device: torch.device) -> None:
+        """Move the model."""
+        torch.nn.Module.to(self.model, device)
+        self._calls, self._graph = 0, None
+
     def tokenize(self, text: str) -> Tensor:
         """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)

@@ -2,21 +2,45 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+# Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
+# the cores, threads that spin make the tests several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from kandinsky.config import FLASH_512
+from kandinsky import factory
+from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.model_set_file import write_model_set
 from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.video_shape import VideoShape
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "weights" / "tiny"
 SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
 """The model set with sizes that a CPU makes in a second."""
+
+
+def allow_small_sizes(patch: Callable[[object, str, object], object]) -> None:
+    """Let the commands, and pipelines loaded from here on, make `SMALL` sizes; `patch` is a kind of setattr."""
+    from_request = VideoShape.from_request
+    patch(VideoShape, "from_request", lambda *args, **_: from_request(*args, model_set=SMALL))
+    patch(factory, "MODEL_SETS", {512: SMALL})
+
+
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have everything imported: each is there in a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    return context
 
 
 def golden_folder() -> Path:
@@ -31,6 +55,14 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     with safe_open(path, "pt") as handle:
         call = json.loads(handle.metadata()["call"])
     return call, load_file(path)
+
+
+def own_weights(folder: Path, model_set: ModelSet) -> Path:
+    """The tiny weights in `folder`, declared as another model set."""
+    for part in TINY.iterdir():
+        (folder / part.name).symlink_to(part)
+    write_model_set(folder, model_set)
+    return folder
 
 
 def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:

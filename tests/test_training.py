@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
-from accelerate.state import AcceleratorState
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch.distributed.elastic.utils.distributed import get_free_port
+from torch.distributed.tensor import DTensor
 
 from kandinsky.config import DiTConfig
 from kandinsky.factory import get_T2V_pipeline
@@ -20,6 +21,7 @@ from kandinsky.model.layout import TokenLayout
 from kandinsky.random_weights import random_dit
 from kandinsky.training.batch import velocity
 from kandinsky.training.data import Batches, ShardDataset
+from kandinsky.training.generate import main as generate
 from kandinsky.training.ladd import Ladd
 from kandinsky.training.levels import Levels, LogitNormal
 from kandinsky.training.loop import train
@@ -27,6 +29,7 @@ from kandinsky.training.losses import discriminator_loss, generator_loss
 from kandinsky.training.pretrain import Pretraining
 from kandinsky.training.sampling import ddim, sample_from
 from kandinsky.training.settings import AdamSettings, LaddSettings, PretrainSettings, build
+from kandinsky.training.shards import Encoded, write_shards
 from kandinsky.training.weights import fresh, load_trainable
 
 SIZES = DiTConfig(
@@ -145,6 +148,18 @@ def test_hinge():
     assert generator_loss(fake) == 1.5
 
 
+def test_averages_are_those_of_the_run(data, teacher, tmp_path):
+    """What is saved as the average is it: (2 w0 + 9 w1) / 11 after the first step."""
+    settings = settings_of(LaddSettings, data, teacher, tmp_path, steps=1)
+    folder = train(objective_of(settings), settings, progress=False)
+    before = load_file(teacher)
+    after, averaged = load_file(folder / "model.safetensors"), load_file(folder / "ema.safetensors")
+    for name, value in averaged.items():
+        expected = (2 * before[name] + 9 * after[f"student.{name}"]) / 11
+        torch.testing.assert_close(value, expected, atol=1e-7, rtol=1e-5)
+    assert any(not torch.equal(value, after[f"student.{name}"]) for name, value in averaged.items())
+
+
 @pytest.mark.parametrize("kind", [PretrainSettings, LaddSettings])
 def test_resumed_equals_uninterrupted(kind, data, teacher, tmp_path):
     whole = run(kind, data, teacher, tmp_path / "whole")
@@ -166,6 +181,33 @@ def test_a_run_out_of_time_is_saved_and_goes_on(data, teacher, tmp_path):
     assert run(PretrainSettings, data, teacher, tmp_path, save_every=0).name == "checkpoint-00000004"
 
 
+@pytest.mark.parametrize("kind", [PretrainSettings, LaddSettings])
+def test_samples_are_written(kind, data, teacher, tmp_path):
+    run(kind, data, teacher, tmp_path, steps=2, sample_every=2, sample_prompts=2)
+    assert (tmp_path / "samples" / "step-00000002.mp4").stat().st_size > 0
+    assert len(json.loads((tmp_path / "samples" / "step-00000002.json").read_text())) == 2
+
+
+def test_one_process_is_not_sharded(data, teacher, tmp_path):
+    with pytest.raises(ValueError, match="fsdp=True: there is one process"):
+        run(PretrainSettings, data, teacher, tmp_path, fsdp=True)
+
+
+def test_what_is_not_finite_is_not_saved(data, teacher, tmp_path):
+    huge = AdamSettings(learning_rate=1e30, warmup=0)
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(PretrainSettings, data, teacher, tmp_path, optimiser=huge, log_every=0, save_every=0, steps=3)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_shards_come_after_the_last(tmp_path):
+    clip = Encoded("a", "a clip", torch.zeros(1, 4, 4, 16), torch.zeros(6, 64))
+    assert write_shards([clip] * 3, tmp_path, per_shard=1) == 3
+    (tmp_path / "shard-00000.safetensors").unlink()
+    write_shards([clip], tmp_path)
+    assert sorted(file.name[6:11] for file in tmp_path.iterdir()) == ["00001", "00002", "00003"]
+
+
 def test_pipeline_loads_a_checkpoint(data, teacher, tmp_path):
     checkpoint = run(LaddSettings, data, teacher, tmp_path, steps=2)
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, dit_path=checkpoint / "ema.safetensors", progress=False)
@@ -176,11 +218,14 @@ def rank_of_two(rank, data, teacher, output, rendezvous):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     os.environ["MASTER_PORT"] = rendezvous
     torch.set_num_threads(1)
+    dist.init_process_group("gloo")
     run(LaddSettings, data, teacher, output / "ddp", steps=2, batch_size=4)
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(LaddSettings, data, teacher, output / "fsdp", steps=1, batch_size=4, fsdp=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    run(LaddSettings, data, teacher, output / "fsdp", steps=2, batch_size=4, fsdp=True)
+    settings = settings_of(LaddSettings, data, teacher, output / "fsdp", steps=2, batch_size=4, fsdp=True)
+    objective = objective_of(settings)
+    train(objective, settings, progress=False)
+    assert all(isinstance(value, DTensor) for value in objective.parameters())
+    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(data, teacher, tmp_path):
@@ -262,3 +307,12 @@ def test_another_run_is_not_taken_up(data, teacher, tmp_path):
     run(PretrainSettings, data, teacher, tmp_path, steps=2)
     with pytest.raises(ValueError, match="seed=1"):
         run(PretrainSettings, data, teacher, tmp_path, seed=1)
+
+
+def test_a_teachers_own_latents_are_data(data, teacher, tmp_path):
+    arguments = ["--weights", str(TINY), "--teacher", str(teacher), "--data", str(data), "--device", "cpu"]
+    generate([str(tmp_path), *arguments, "--clips", "5", "--steps", "3", "--batch-size", "2"])
+    made = ShardDataset(tmp_path)
+    assert len(made) == 5
+    assert {item.shape for item in made.items} <= {item.shape for item in ShardDataset(data).items}
+    assert all(latents.isfinite().all() for latents in made.read(made.items)[0])

@@ -4,7 +4,11 @@ set -euo pipefail
 python3 -m kandinsky.training.world.model_set training/tiny
 [ -d training/tiny/text_encoder ] || python3 -m kandinsky.training.world.text training/tiny
 [ -d training/tiny/vae ] || python3 -m kandinsky.training.vae training/tiny --seconds "${VAE_SECONDS:-120}"
-[ -d training/data ] || python3 -m kandinsky.training.world_data training/data --weights training/tiny --clips "${CLIPS:-24000}"
+[ -d training/data ] || {
+    rm -rf training/data.partial
+    python3 -m kandinsky.training.world_data training/data.partial --weights training/tiny --clips "${CLIPS:-24000}"
+    mv training/data.partial training/data
+}
 [ -f training/teacher.safetensors ] || {
     python3 -m kandinsky.training.pretrain docs/training/tiny_pretrain.yaml --max-seconds "${PRETRAIN_SECONDS:-190}"
     cp training/teacher/checkpoint-*/ema.safetensors training/teacher.safetensors

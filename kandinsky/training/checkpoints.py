@@ -62,13 +62,14 @@ def save(folder: Path, trained: Trained, progress: dict[str, Any], *, is_main: b
     model = get_model_state_dict(trained.objective, options=FULL)
     optimiser = get_optimizer_state_dict(trained.objective, trained.optimiser, options=FULL)
     with trained.ema.swapped():
-        averaged = get_model_state_dict(trained.student, options=FULL)
+        # Copied before they change places again: on a CPU these are the weights themselves.
+        averaged = _apart(get_model_state_dict(trained.student, options=FULL))
     target = folder / f"checkpoint-{progress['step']:08}"
     if is_main:
         partial = folder / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(_apart(averaged), partial / "ema.safetensors")
+        save_file(averaged, partial / "ema.safetensors")
         save_file(_apart(model), partial / "model.safetensors")
         tensors, groups = _flat(optimiser)
         save_file(tensors, partial / "optimiser.safetensors", metadata={"groups": json.dumps(groups)})

@@ -68,11 +68,17 @@ class Evaluation:
         weights: folder of the model set.
         count: scenes, taken from the held-out ones in a fixed order.
         seconds: of each clip.
+
+    Raises:
+        ValueError: the folder declares no model set.
     """
 
     def __init__(self, weights: Path, device: torch.device, *, count: int, seconds: int, seed: int = 0):
         model_set = read_model_set(weights)
-        assert model_set is not None, f"{weights} has no model_set.json"
+        if model_set is None:
+            raise ValueError(
+                f"weights={str(weights)!r}: has no model_set.json; allowed is the synthetic world's folder"
+            )
         height, width = model_set.sizes[0]
         self.weights, self.device, self.seed = weights, device, seed
         self.shape = VideoShape.from_request(seconds, height, width, model_set=model_set)

@@ -1,11 +1,12 @@
-"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or FSDP2.
+"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or sharded (FSDP2).
 
-An objective is a module with a `student`, `frozen` modules beside it, `draw(shape, generator)` for a step's
-randomness, and a forward that returns `Losses`, or samples where it gets no draws. Randomness is drawn for the whole
-batch on every process, which then takes its part: the number of processes changes nothing but the order of sums.
+An objective is a module with a `student`, its `levels`, `frozen` modules beside it, `draw(shape, generator)` for a
+step's randomness, and a forward that returns `Losses`, or samples where it gets no draws. Randomness is drawn for the
+whole batch on every process, which then takes its part: the number of processes changes nothing but the order of sums.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,17 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin, broadcast, set_seed
+from accelerate.utils import broadcast, set_seed
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from kandinsky.model.dit import DiT
+from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.model.layers import ModulationLayer
 from kandinsky.training import checkpoints
 from kandinsky.training.checkpoints import Trained
 from kandinsky.training.data import Batch, Batches, ShardDataset
 from kandinsky.training.ema import Ema
+from kandinsky.training.levels import Levels
 from kandinsky.training.samples import SampleWriter
 from kandinsky.training.settings import RunSettings
 
@@ -42,6 +47,7 @@ class Objective(Protocol):
     """See the module's docstring."""
 
     student: DiT
+    levels: Levels
     frozen: tuple[nn.Module, ...]
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]: ...
@@ -54,27 +60,17 @@ def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True)
         The last checkpoint.
 
     Raises:
-        ValueError: the batch is not a multiple of the processes, or the checkpoints are of another run.
+        ValueError: the batch is not a multiple of the processes, one process is to be sharded, or the checkpoints are
+            of another run.
         RuntimeError: the loss is not finite; the last checkpoint stands.
     """
     return Run(objective, settings, progress=progress).train()
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:
-    """One process, DDP, or FSDP2 with transformer blocks as its units."""
-    plugin = None
-    if settings.fsdp:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=["TransformerBlock", "ModulationLayer", "Head"],
-            reshard_after_forward=True,
-            cpu_offload=settings.cpu_offload,
-            cpu_ram_efficient_loading=False,
-        )
+    """Processes, device, precision and logging of a run."""
     return Accelerator(
         mixed_precision=settings.mixed_precision,
-        fsdp_plugin=plugin,
         cpu=not torch.cuda.is_available(),
         log_with="tensorboard" if settings.tensorboard else None,
         project_dir=settings.output,
@@ -82,26 +78,46 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
     )
 
 
+def shard_(objective: nn.Module, settings: RunSettings) -> None:
+    """FSDP2 over all processes: blocks and modulations are units, everything else is the root's.
+
+    PyTorch's own call, because accelerate's takes no CPUs, on which the tests run.
+    """
+    half = torch.bfloat16 if settings.mixed_precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=half)
+    for kind in (ModulationLayer, TransformerBlock):
+        for module in objective.modules():
+            if isinstance(module, kind):
+                fully_shard(module, mp_policy=policy)
+    fully_shard(objective, mp_policy=policy)
+
+
 class Run:
     """One training run in one process."""
 
     def __init__(self, objective: nn.Module, settings: RunSettings, *, progress: bool):
         self.settings = settings
+        self._own_group = not dist.is_initialized()
         self.accelerator = accelerator = make_accelerator(settings)
         if settings.batch_size % accelerator.num_processes:
             count = accelerator.num_processes
             raise ValueError(f"batch_size={settings.batch_size}: allowed are multiples of the {count} processes")
+        if settings.fsdp and accelerator.num_processes == 1:
+            raise ValueError("fsdp=True: there is one process; allowed under torchrun with several")
         self.plain = cast("Objective", objective)
         self.device = accelerator.device
         set_seed(settings.seed)
         self._place_frozen()
+        if settings.fsdp:
+            objective.to(self.device)
+            shard_(objective, settings)
         groups = [
             {"params": [value for name, value in objective.named_parameters() if name.startswith(prefix)], "lr": 0.0}
             | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
             for prefix, adam in settings.groups().items()
         ]
-        self.objective, prepared = accelerator.prepare(objective, torch.optim.AdamW(groups))
-        self.optimiser: torch.optim.AdamW = prepared.optimizer
+        self.optimiser = torch.optim.AdamW(groups)
+        self.objective = objective if settings.fsdp else accelerator.prepare(objective)
         self.ema = Ema(self.plain.student, settings.ema_decay)
         self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
         data, place = ShardDataset(settings.data), {"device": self.device, "resident": settings.resident_data}
@@ -118,25 +134,35 @@ class Run:
     def train(self) -> Path:
         """See `train`."""
         settings, samples = self.settings, SampleWriter(self.settings, self.batches, self.accelerator)
+        due_logs = settings.log_every, settings.save_every  # nothing is saved that was not looked at
         self._resume()
         if settings.tensorboard:
             self.accelerator.init_trackers(settings.output.name)
-        saved = 0
+        saved, logs = self.step, {}
         for logs in self.steps():
-            if _due(self.step, settings.log_every) or self.step == settings.steps:
+            if any(_due(self.step, every) for every in due_logs):
                 self.log(logs)
             if _due(self.step, settings.sample_every):
                 with self.ema.swapped():
-                    samples.write(self.objective, self.step)
+                    samples.write(self.objective, self.step, noise_levels=len(self.plain.levels.steps))
             if _due(self.step, settings.save_every):
                 saved = self._save()
         if saved != self.step:
+            if self.step > self._since[0]:
+                self.log(logs)
             self._save()
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        self.close()
         checkpoint = checkpoints.newest(settings.output)
         assert checkpoint is not None
         return checkpoint
+
+    def close(self) -> None:
+        """End the log, and the process group if it is this run's own."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self._own_group and dist.is_initialized():
+            dist.destroy_process_group()
 
     def _save(self) -> int:
         is_main = self.accelerator.is_main_process
@@ -203,7 +229,7 @@ class Run:
             with (self.settings.output / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"step": self.step} | numbers) + "\n")
         self.accelerator.log(numbers, step=self.step)
-        if any(value != value for value in numbers.values()):
+        if not all(map(math.isfinite, numbers.values())):
             raise RuntimeError(f"step {self.step}: loss or gradient is not finite: {numbers}")
 
     def _progress(self) -> dict[str, Any]:

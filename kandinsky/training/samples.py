@@ -1,21 +1,18 @@
-"""Samples of a run: the same captions and noise each time, decoded to one mp4 with a clip for each caption side by
-side."""
+"""Samples of a run: the same captions and noise each time, decoded to one mp4, a clip for each caption side by side."""
 
 import json
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kandinsky.config import FLASH_512
+from kandinsky.model_set_file import read_model_set
 from kandinsky.sampler import draw_noise
 from kandinsky.training.data import Batches
 from kandinsky.training.settings import RunSettings
 from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
 from kandinsky.video_io import VideoWriter
-
-STEPS = 4
 
 
 class SampleWriter:
@@ -31,15 +28,15 @@ class SampleWriter:
         self.folder, self.vae_folder = settings.output / "samples", settings.weights / "vae"
         self.settings, self.accelerator = settings, accelerator
         self._vae: VideoAutoencoder | None = None
-        self._batches, self._first = batches, None
+        self._batches = batches
 
-    def write(self, objective: nn.Module, step: int) -> None:
-        """Sample with the objective's student as it is."""
+    def write(self, objective: nn.Module, step: int, *, noise_levels: int) -> None:
+        """Sample with the objective's student as it is, in `noise_levels` steps."""
         batch = self._batches.first()
         count = min(self.settings.sample_prompts, len(batch.captions))
         text, shape = batch.text[:count].float(), (count, *batch.latents.shape[1:])
         generator = torch.Generator().manual_seed(self.settings.seed)
-        noises = torch.stack([draw_noise(shape, generator).float() for _ in range(STEPS)])
+        noises = torch.stack([draw_noise(shape, generator).float() for _ in range(noise_levels)])
         with torch.no_grad():
             latents = objective(noises.to(self.accelerator.device), text, None)
         if self.accelerator.is_main_process:
@@ -53,12 +50,9 @@ class SampleWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:08}.mp4"
         frames = torch.cat(clips, dim=2).cpu().numpy()  # side by side
-        _write(path, frames)
+        height, width = frames.shape[1:3]
+        model_set = read_model_set(self.settings.weights) or FLASH_512
+        with VideoWriter(path, width=width, height=height, fps=model_set.fps) as writer:
+            writer.write(frames)
+            writer.finish()
         path.with_suffix(".json").write_text(json.dumps(captions, indent=1) + "\n")
-
-
-def _write(path: Any, frames: Any) -> None:
-    height, width = frames.shape[1:3]
-    with VideoWriter(path, width=width, height=height, fps=FLASH_512.fps) as writer:
-        writer.write(frames)
-        writer.finish()

@@ -1,12 +1,13 @@
 """What a training run is configured with: frozen dataclasses, read strictly from one YAML file.
 
-    python -m kandinsky.training.ladd config.yaml [--resume] [--steps N]
+    python -m kandinsky.training.ladd config.yaml [--steps N] [--max-seconds N] [--output FOLDER]
 
 Nothing here trains; every number is checked where it is built. A path in the file is relative to the current folder.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -51,7 +52,6 @@ class RunSettings:
         mixed_precision: "bf16", or "no" for float32.
         checkpointing: compute each block again on the way back instead of keeping its activations.
         fsdp: shard parameters and optimiser over the processes (FSDP2).
-        cpu_offload: with `fsdp`, keep the shards on the host.
         log_every, sample_every, save_every: steps; 0 is never. The last step is always saved.
         max_seconds: stop, saved, when the run has taken so long; started again, it goes on.
         sample_prompts: how many captions of the data are sampled.
@@ -69,7 +69,6 @@ class RunSettings:
     mixed_precision: str = "bf16"
     checkpointing: bool = False
     fsdp: bool = False
-    cpu_offload: bool = False
     seed: int = 0
     log_every: int = 50
     sample_every: int = 0
@@ -150,7 +149,7 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
-    """Settings from the command line: a YAML file, and its number of steps if that is to be another.
+    """Settings from the command line: a YAML file, and what is to be other than in it.
 
     Raises:
         ValueError: a key is unknown, missing, or its value is not what it may be.
@@ -203,10 +202,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
+        with suppress(ValueError):
             return float(value)  # YAML reads 1e-4 as text
-        except ValueError:
-            pass
     elif isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     raise ValueError(f"{where}={value!r}: allowed is {getattr(hint, '__name__', hint)}")

@@ -41,9 +41,9 @@ def write_shard(folder: Path, number: int, clips: list[Encoded]) -> Path:
 
 
 def write_shards(clips: Iterable[Encoded], folder: Path, *, per_shard: int = PER_SHARD) -> int:
-    """All clips, in shards numbered on from those that stand; returns how many clips there were."""
-    standing = [int(file.stem.removeprefix("shard-")) for file in folder.glob("shard-*.safetensors")]
-    number, waiting, written = max(standing, default=-1) + 1, [], 0
+    """All clips, in shards after the last one that is there; returns how many there were."""
+    numbers = [int(file.stem.removeprefix("shard-")) for file in folder.glob("shard-*.safetensors")]
+    number, waiting, written = max(numbers, default=-1) + 1, [], 0
     for clip in clips:
         waiting.append(clip)
         if len(waiting) == per_shard:

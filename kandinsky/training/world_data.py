@@ -24,12 +24,15 @@ from kandinsky.model_set_file import read_model_set
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.training.shards import Encoded, write_shards
 from kandinsky.training.vae import to_pixels
-from kandinsky.training.world.grammar import Scene, caption, split
+from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.render import render
+from kandinsky.training.world.wording import reword
 from kandinsky.vae.autoencoder import load_vae
 
 LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 3)
 BATCH = 64
+REWORDED = 0.15
+"""Share of clips whose caption is another wording; the others' tells everything."""
 
 
 @torch.inference_mode()
@@ -53,15 +56,16 @@ def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int)
             frames = choice.choices(LENGTHS, LENGTH_WEIGHTS)[0]
             latents = encode_clips(vae, render(some, frames, generator=generator, device=device)).cpu()
             for scene, made in zip(some, latents, strict=True):
-                yield Encoded(str(bar.n), caption(scene), made, _embedded(t5, scene, texts))
+                text = reword(scene, choice) if choice.random() < REWORDED else caption(scene)
+                yield Encoded(str(bar.n), text, made, _embedded(t5, text, texts))
                 bar.update()
 
 
 @torch.inference_mode()
-def _embedded(t5: Any, scene: Scene, known: dict[Scene, Tensor]) -> Tensor:
-    if scene not in known:
-        known[scene] = t5(caption(scene)).cpu()
-    return known[scene]
+def _embedded(t5: Any, text: str, known: dict[str, Tensor]) -> Tensor:
+    if text not in known:
+        known[text] = t5(text).cpu()
+    return known[text]
 
 
 def main(arguments: list[str]) -> None:

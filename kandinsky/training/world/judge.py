@@ -50,7 +50,7 @@ def agreement(scene: Scene, verdict: Verdict) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Parts:
-    """A clip taken apart: `background` `[3]`, `contrast` to it `[F, height, width]`, each frame's `most` of it `[F]`."""
+    """A clip taken apart: `background` `[3]`, `contrast` to it `[F, height, width]`, and `most` of it, `[F]`."""
 
     background: Tensor
     contrast: Tensor
