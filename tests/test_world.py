@@ -10,6 +10,7 @@ from kandinsky.training.world.grammar import ATTRIBUTES, Scene, all_scenes, capt
 from kandinsky.training.world.judge import agreement, judge
 from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
 from kandinsky.training.world.render import render
+from kandinsky.training.world.wording import reword
 
 CPU = torch.device("cpu")
 
@@ -96,9 +97,17 @@ def test_the_judge_of_nothing():
     assert verdict.motion is None
 
 
-def test_figures_of_sets(clips):
-    some = clips[:12]
-    features, soft = random_features(some), torch.stack([blurred(clip, noise=0.0) for clip in some])
+def test_figures_of_sets(scenes, clips):
+    features, soft = random_features(clips), torch.stack([blurred(clip) for clip in clips])
+    again = random_features(render(scenes, 9, generator=torch.Generator().manual_seed(1), device=CPU))
     assert abs(frechet_distance(features, features)) < 1e-4
-    assert frechet_distance(random_features(soft), features) > 0.1
-    assert sharpness(soft).mean() < 0.8 * sharpness(some).mean()
+    assert frechet_distance(random_features(soft), features) > 2 * frechet_distance(again, features)
+    assert sharpness(soft).mean() < 0.8 * sharpness(clips).mean()
+
+
+def test_other_wordings_fit_their_scene():
+    scene, choice = parse("a small red circle at the top moves right on a dark background"), random.Random(0)
+    texts = {reword(scene, choice) for _ in range(200)}
+    assert len(texts) > 100
+    others = {"large", "big", "green", "blue", "square", "box", "bottom", "left", "light", "white", "gray"}
+    assert not any(others & set(text.replace(",", "").replace(".", "").split()) for text in texts)

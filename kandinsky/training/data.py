@@ -31,10 +31,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Item:
-    """One clip: its shard, its number there, what it shows, the shape of its latents."""
+    """One clip: its shard, its number there, its name, what it shows, the shape of its latents."""
 
     shard: int
     number: int
+    id: str
     caption: str
     shape: tuple[int, ...]
 
@@ -74,7 +75,7 @@ def _items(shard: int, file: Path) -> Iterable[Item]:
         listed = json.loads(handle.metadata()["items"])
         for number, entry in enumerate(listed):
             shape = tuple(handle.get_slice(f"latents.{number}").get_shape())
-            yield Item(shard, number, entry["caption"], shape)
+            yield Item(shard, number, entry["id"], entry["caption"], shape)
 
 
 class Batches:

@@ -4,9 +4,10 @@
 
 Model, encoding and decoding are diffusers' `AutoencoderKLCogVideoX`, with its chunks of frames: what is trained is
 what runs. Loss: L1 of pixels and of their differences to the right and lower neighbour, and a little KL divergence
-(arXiv 1312.6114). No adversary and no network in the loss: the world has flat colours. The learning rate falls to 0
-over the seconds that are given. Writes FOLDER/vae in bfloat16, with the scaling factor that gives latents a standard
-deviation of 1.
+(arXiv 1312.6114). No adversary and no network in the loss: the world has flat colours. Most steps are on small
+pictures, because the model is convolutional; the last ones on the size that is used. The learning rate falls to 0 over
+the seconds that are given, so that a run always ends well. Writes FOLDER/vae in bfloat16, with the scaling factor that
+gives latents a standard deviation of 1.
 
 Legend: clips: uint8 [B, F, height, width, 3]     pixels: [B, 3, F, height, width] from -1 to 1
 """
@@ -17,23 +18,46 @@ import math
 import random
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kandinsky.training.world.grammar import split
+from kandinsky.training.world.grammar import Scene, split
 from kandinsky.training.world.render import render
 from kandinsky.vae.autoencoder import load_vae
 
 SIZES: dict[str, Any] = {"block_out_channels": (16, 32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
-LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 2)
-PIXELS_A_STEP = 24 * 17 * 128 * 128
 KL_WEIGHT = 1e-4
 LEARNING_RATE = 2e-3
-WARMUP_SECONDS = 3.0
+WARMUP_STEPS = 100
+SAY_EVERY = 5.0
+"""Seconds."""
+LENGTHS = (1, 9, 17, 25)
+"""Frames of an image and of clips of 1, 2 and 3 seconds: 1, 2 and 3 of the VAE's chunks."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training: until which share of the time, clips of a step, their side in pixels, their lengths.
+
+    All lengths have the same number of clips: their chunks then have the same few shapes, and cuDNN, which looks for
+    the fastest kernel of each, is soon done with it.
+    """
+
+    until: float
+    clips: int
+    side: int
+    lengths: tuple[int, ...]
+
+
+STAGES = (Stage(0.55, 32, 64, (1, 9, 9, 17)), Stage(1.0, 12, 128, (1, 9, 17, 17, 25)))
+CPU_STAGES = (Stage(1.0, 2, 64, (1, 9)),)
+"""To see that everything works; it makes no good VAE."""
 
 
 def new_vae(seed: int) -> Any:
@@ -60,61 +84,54 @@ def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
     return F.l1_loss(made, pixels) + sum(differences)
 
 
-def losses_of(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction and KL divergence per latent value."""
+def reconstruct(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels after the VAE, in float32, and KL divergence per latent value."""
     posterior = vae.encode(pixels).latent_dist
-    made = vae.decode(posterior.sample()).sample.float()
-    divergence = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    return reconstruction_loss(made, pixels), divergence
+    mean, variance, logarithm = posterior.mean.float(), posterior.var.float(), posterior.logvar.float()
+    divergence = 0.5 * (mean.square() + variance - 1 - logarithm).mean()
+    return vae.decode(posterior.sample()).sample.float(), divergence
 
 
-def rate(passed: float, seconds: float) -> float:
-    """Learning rate after `passed` of `seconds`: a short warm-up, then half a cosine to 0."""
-    return (
-        LEARNING_RATE
-        * min(1, passed / WARMUP_SECONDS + 0.02)
-        * 0.5
-        * (1 + math.cos(math.pi * min(1, passed / seconds)))
-    )
+def rate(step: int, share: float) -> float:
+    """Learning rate of a step after a share of the time: a warm-up of some steps, then half a cosine to 0."""
+    return LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(1, share)))
 
 
-def draw_clips(choice: random.Random, generator: torch.Generator, device: torch.device, budget: int) -> Tensor:
-    """Clips of one length, as many as make about `budget` pixels."""
-    frames = choice.choices(LENGTHS, LENGTH_WEIGHTS)[0]
-    count = max(1, min(budget // (frames * 128 * 128), 96))
-    return render(choice.choices(split()[0], k=count), frames, generator=generator, device=device)
+def draw_clips(
+    scenes: Sequence[Scene], stage: Stage, *, choice: random.Random, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Clips of random scenes, all of one length."""
+    some, frames = choice.choices(scenes, k=stage.clips), choice.choice(stage.lengths)
+    return render(some, frames, size=(stage.side, stage.side), generator=generator, device=device)
 
 
-def train_vae(device: torch.device, *, seconds: float, seed: int = 0, budget: int = PIXELS_A_STEP) -> Any:
-    """Train for so many seconds; a line of figures every few of them.
-
-    Args:
-        budget: pixels of a step.
-    """
+def train_vae(device: torch.device, *, seconds: float, seed: int = 0, stages: Sequence[Stage] = STAGES) -> Any:
+    """Train for so many seconds; a line of figures every few of them."""
     vae = new_vae(seed).to(device).train()
-    torch.backends.cudnn.benchmark = True
-    choice, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    if device.type == "cuda":  # trying all of cuDNN's kernels would take a good part of the time
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
+    scenes, choice, generator = split()[0], random.Random(seed), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4)
     start, said, step = time.perf_counter(), 0.0, 0
     while (passed := time.perf_counter() - start) < seconds:
-        optimiser.param_groups[0]["lr"] = rate(passed, seconds)
-        pixels = to_pixels(draw_clips(choice, generator, device, budget))
+        optimiser.param_groups[0]["lr"] = rate(step, passed / seconds)
+        stage = next(stage for stage in stages if passed < stage.until * seconds)
+        clips = draw_clips(scenes, stage, choice=choice, generator=generator, device=device)
+        pixels = to_pixels(clips)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            reconstruction, divergence = losses_of(vae, pixels)
-        (reconstruction + KL_WEIGHT * divergence).backward()
+            made, divergence = reconstruct(vae, pixels)
+        loss = reconstruction_loss(made, pixels)
+        (loss + KL_WEIGHT * divergence).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
         step += 1
-        if passed - said >= 5:
+        if passed - said >= SAY_EVERY:
             said = passed
-            figures = {
-                "step": step,
-                "seconds": round(passed, 1),
-                "loss": reconstruction.item(),
-                "kl": divergence.item(),
-            }
-            print(json.dumps(figures), flush=True)
+            errors = (made.detach() - pixels).square().mean()
+            psnr = round(10 * math.log10(4 / errors.item()), 2)
+            place = {"step": step, "seconds": round(passed, 1), "shape": list(pixels.shape)}
+            print(json.dumps(place | {"loss": loss.item(), "kl": divergence.item(), "psnr": psnr}), flush=True)
     return vae.requires_grad_(False).eval()
 
 
@@ -126,7 +143,7 @@ def latent_deviation(vae: Any, device: torch.device) -> float:
     return vae.encode(to_pixels(clips)).latent_dist.mean.std().item()
 
 
-def quality(folder: Path, device: torch.device, *, clips: int = 8) -> dict[str, float]:
+def quality(folder: Path, device: torch.device, *, clips: int) -> dict[str, float]:
     """PSNR in dB of held-out scenes for each length, through the runtime that the pipeline decodes with."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     vae, generator = load_vae(folder, device=device, dtype=dtype), torch.Generator().manual_seed(2)
@@ -148,11 +165,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
-    budget = PIXELS_A_STEP if device.type == "cuda" else 128 * 128
-    vae = train_vae(device, seconds=given.seconds, seed=given.seed, budget=budget)
+    stages, clips = (STAGES, 16) if device.type == "cuda" else (CPU_STAGES, 1)
+    vae = train_vae(device, seconds=given.seconds, seed=given.seed, stages=stages)
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, device), 4))
-    vae.to(torch.bfloat16).save_pretrained(given.folder / "vae", safe_serialization=True)
-    print(json.dumps({"psnr": quality(given.folder / "vae", device)}))
+    nn.Module.to(vae, torch.bfloat16)  # diffusers' own `to` warns about modules that this model does not have
+    vae.save_pretrained(given.folder / "vae", safe_serialization=True)
+    print(json.dumps({"psnr": quality(given.folder / "vae", device, clips=clips)}))
 
 
 if __name__ == "__main__":

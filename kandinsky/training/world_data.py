@@ -2,7 +2,8 @@
 
     python -m kandinsky.training.world_data OUT --weights W --clips 20000
 
-Clips of 1, 2 and 3 seconds and single frames; latents are the mean of the VAE's posterior. Legend: see `vae`.
+Clips of 1, 2 and 3 seconds and single frames; latents are the mean of the VAE's posterior. OUT appears when it is
+complete. Legend: see `vae`.
 """
 
 import argparse
@@ -16,17 +17,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
+from kandinsky.files import replacing
+from kandinsky.model_set_file import read_model_set
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.training.shards import Encoded, write_shards
 from kandinsky.training.vae import to_pixels
-from kandinsky.training.world.grammar import Scene, caption, split
+from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.render import render
-from kandinsky.training.world.text import TEXT_TOKENS
+from kandinsky.training.world.wording import reword
 from kandinsky.vae.autoencoder import load_vae
 
 LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 3)
 BATCH = 64
+REWORDED = 0.15
+"""Share of clips whose caption is another wording; the others' tells everything."""
 
 
 @torch.inference_mode()
@@ -40,7 +46,8 @@ def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int)
     """Clips of random training scenes, in an order that the seed gives."""
     place = {"device": device, "dtype": default_dtype(device)}
     vae = load_vae(weights / "vae", **place).autoencoder
-    t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=TEXT_TOKENS, **place)
+    tokens = (read_model_set(weights) or FLASH_512).text_tokens
+    t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
     choice, generator, texts = random.Random(seed), torch.Generator().manual_seed(seed), {}
     scenes = split()[0]
     with tqdm(total=clips, desc="clips") as bar:
@@ -49,15 +56,16 @@ def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int)
             frames = choice.choices(LENGTHS, LENGTH_WEIGHTS)[0]
             latents = encode_clips(vae, render(some, frames, generator=generator, device=device)).cpu()
             for scene, made in zip(some, latents, strict=True):
-                yield Encoded(str(bar.n), caption(scene), made, _embedded(t5, scene, texts))
+                text = reword(scene, choice) if choice.random() < REWORDED else caption(scene)
+                yield Encoded(str(bar.n), text, made, _embedded(t5, text, texts))
                 bar.update()
 
 
 @torch.inference_mode()
-def _embedded(t5: Any, scene: Scene, known: dict[Scene, Tensor]) -> Tensor:
-    if scene not in known:
-        known[scene] = t5(caption(scene)).cpu()
-    return known[scene]
+def _embedded(t5: Any, text: str, known: dict[str, Tensor]) -> Tensor:
+    if text not in known:
+        known[text] = t5(text).cpu()
+    return known[text]
 
 
 def main(arguments: list[str]) -> None:
@@ -69,8 +77,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
+    if given.out.exists() and any(given.out.iterdir()):
+        parser.error(f"out={str(given.out)!r} has files in it; allowed is a new folder")
     clips = encoded_clips(given.weights, device, clips=given.clips, seed=given.seed)
-    print(f"{write_shards(clips, given.out)} clips in {given.out}")
+    with replacing(given.out) as folder:
+        count = write_shards(clips, folder)
+    print(f"{count} clips in {given.out}")
 
 
 if __name__ == "__main__":

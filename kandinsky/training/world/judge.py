@@ -48,17 +48,32 @@ def agreement(scene: Scene, verdict: Verdict) -> dict[str, bool]:
     return {name: value == getattr(verdict, name) for name, value in asdict(scene).items()}
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A clip taken apart: `background` `[3]`, `contrast` to it `[F, height, width]`, and `most` of it, `[F]`."""
+
+    background: Tensor
+    contrast: Tensor
+    most: Tensor
+
+
+def take_apart(pixels: Tensor) -> Parts:
+    """Background and what differs from it, of pixels `[F, 3, height, width]`."""
+    background = _border(pixels).median(dim=0).values
+    contrast = (pixels - background[:, None, None]).abs().amax(1)
+    most = contrast.flatten(1).topk(max(1, contrast[0].numel() // 200), dim=1).values[:, -1]
+    return Parts(background, contrast, most)
+
+
 def judge(frames: Tensor) -> Verdict:
     """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions."""
     pixels = _smooth(frames.movedim(-1, 1).float() / 255)  # [F, 3, height, width]
-    background = _border(pixels).median(dim=0).values
-    kind = _background(background)
-    contrast = (pixels - background[:, None, None]).abs().amax(1)  # [F, height, width]
-    most = contrast.flatten(1).topk(max(1, contrast[0].numel() // 200), dim=1).values[:, -1]  # [F]
-    seen = most > LEAST_CONTRAST
+    parts = take_apart(pixels)
+    kind = _background(parts.background)
+    seen = parts.most > LEAST_CONTRAST
     if seen.sum() <= len(frames) / 2:
         return Verdict(background=kind)
-    pixels, contrast, most = pixels[seen], contrast[seen], most[seen, None, None]
+    pixels, contrast, most = pixels[seen], parts.contrast[seen], parts.most[seen, None, None]
     masks = (contrast > 0.5 * most).float()
     boxes = torch.tensor([_bounds(mask) for mask in masks])  # [F, top bottom left right]
     path = _middles(boxes, frames.shape[1:3])

@@ -1,57 +1,79 @@
 """Figures of sets of clips: sharpness, and the Frechet distance on features of a fixed random network.
 
 Random features tell distributions apart without weights that somebody would have to download; their distances compare
-rows of one table, not papers (Frechet distance of Gaussians: arXiv 1706.08500).
+rows of one table with clips of one size, not papers (Frechet distance of Gaussians: arXiv 1706.08500). Whether a clip
+shows what was asked for is `judge`'s business.
+
+Legend: F frames; videos: uint8 [clips, F, height, width, 3]
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kandinsky.training.world.judge import LEAST_CONTRAST, take_apart
+
 FEATURES = 64
+FRAMES = 6
+"""Pairs of neighbouring frames that features are taken from."""
+_LAYERS = ((6, 32), (32, 64), (64, FEATURES))
+"""Channels in and out of the random network's convolutions, 5 wide; each halves the picture."""
 
 
 def sharpness(videos: Tensor) -> Tensor:
-    """Mean of the largest 2 % of brightness differences between neighbouring pixels, of each clip.
+    """How sharp the object's edge is, whatever its colours and size: 1 is a step, 1 / (1 + w) an edge w pixels wide.
 
-    Args:
-        videos: uint8 `[clips, F, height, width, 3]`.
+    Counted are pixels between a fifth and four fifths of the object's contrast, for each place where it crosses one
+    half. Without an object it is 0.
 
     Returns:
-        `[clips]`, 0 to 255.
+        `[clips]`.
     """
-    gray = videos.float().mean(-1)
-    across = (gray[..., 1:] - gray[..., :-1]).abs().flatten(1)
-    return across.topk(max(1, across.shape[1] // 50), dim=1).values.mean(1)
+    return torch.stack([_sharpness(video.movedim(-1, 1).float() / 255) for video in videos])
+
+
+def _sharpness(pixels: Tensor) -> Tensor:
+    parts = take_apart(pixels)
+    share = parts.contrast / parts.most.clamp(min=LEAST_CONTRAST)[:, None, None]  # [F, height, width]
+    inside = share > 0.5
+    crossings = (inside[:, 1:] != inside[:, :-1]).sum() + (inside[:, :, 1:] != inside[:, :, :-1]).sum()
+    between = ((share > 0.2) & (share < 0.8)).sum()
+    return crossings / (crossings + between).clamp(min=1)
 
 
 @torch.no_grad()
 def random_features(videos: Tensor) -> Tensor:
     """Features of clips, float64 `[clips, 64]`: a random convolutional network on frames and their differences.
 
-    Args:
-        videos: uint8 `[clips, F, height, width, 3]`.
+    Clips have 2 frames or more, those of all sets that are compared equally many.
     """
     generator = torch.Generator().manual_seed(0)
-    sizes = ((6, 32), (32, 64), (64, FEATURES))
-    filters = [torch.randn(out, into, 5, 5, generator=generator) / (25 * into) ** 0.5 for into, out in sizes]
+    filters = [torch.randn(out, into, 5, 5, generator=generator) / (25 * into) ** 0.5 for into, out in _LAYERS]
     return torch.stack([_features(video, filters) for video in videos]).double()
 
 
 def _features(video: Tensor, filters: list[Tensor]) -> Tensor:
-    frames = video[:: max(1, len(video) // 6)].float().permute(0, 3, 1, 2) / 127.5 - 1
-    x = torch.cat((frames[1:], frames[1:] - frames[:-1]), dim=1)
+    picked = torch.linspace(0, len(video) - 2, min(FRAMES, len(video) - 1)).round().long()
+    first, second = (video[index].permute(0, 3, 1, 2).float() / 127.5 - 1 for index in (picked, picked + 1))
+    x = torch.cat((first, second - first), dim=1)  # [pairs, 6, height, width]
     for weight in filters:
         x = F.avg_pool2d(F.relu(F.conv2d(x, weight, padding=2)), 2) * 1.5
     return x.mean((0, 2, 3))
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """Between Gaussians fitted to features `[n, features]`, in units of the second one's standard deviations."""
-    spread = other.double().std(0).clamp(min=1e-12)
-    one, other = one / spread, other / spread
-    means, covariances = zip(*((x.double().mean(0), x.double().T.cov()) for x in (one, other)), strict=True)
-    # trace of sqrt(A B): the eigenvalues of A B are real and not negative
-    roots = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
-    traces = covariances[0].trace() + covariances[1].trace() - 2 * roots
-    return ((means[0] - means[1]).square().sum() + traces).item()
+    """Between Gaussians fitted to two sets of features `[n, features]`, in float64; 0 for equal sets."""
+    (mean, covariance), (other_mean, other_covariance) = (
+        (x.double().mean(0), x.double().T.cov()) for x in (one, other)
+    )
+    # trace of sqrt(A B) by the symmetric sqrt(A) B sqrt(A), whose eigenvalues are the same
+    root = _square_root(covariance)
+    mixed = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0).sqrt().sum()
+    traces = covariance.trace() + other_covariance.trace() - 2 * mixed
+    return ((mean - other_mean).square().sum() + traces).item()
+
+
+def _square_root(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
