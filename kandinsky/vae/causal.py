@@ -63,10 +63,13 @@ def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
         stride = (1, kernel.shape[-1] - 2, kernel.shape[-1] - 2)
     else:
         x, out, padding, stride = x.permute(0, 3, 1, 2), out.permute(0, 3, 1, 2), (1 - border, 1), (1, 1)
+    once = (1,) * len(padding)
     if x.is_cuda and torch.backends.cudnn.is_available():
-        once = (1,) * len(padding)
         # cuDNN's first choice: trying all its engines costs 10 s at the first call and gains nothing.
         torch.ops.aten.cudnn_convolution.out(x, kernel, padding, stride, once, 1, False, False, False, out=out)
+    elif x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # PyTorch's own choice for these strides is its plain loop, several times slower.
+        out.copy_(torch.ops.aten.mkldnn_convolution(x, kernel, None, padding, stride, once, 1))
     else:
         out.copy_((F.conv3d if kernel.ndim == 5 else F.conv2d)(x, kernel, padding=padding, stride=stride))
 
