@@ -291,9 +291,11 @@ def test_logit_normal_levels():
         ({"steps": "many"}, "steps='many'"),
         ({"optimiser": {}}, "'learning_rate' is missing"),
         ({"r1_weight": -1}, "r1_weight=-1"),
+        ({"tensorboard": True}, "tensorboard=True needs a package"),
     ],
 )
-def test_settings_are_read_strictly(change, message):
+def test_settings_are_read_strictly(change, message, monkeypatch):
+    monkeypatch.setattr("kandinsky.training.settings.find_spec", lambda _: None)
     values = {"weights": "w", "data": "d", "output": "o", "steps": 10, "batch_size": 2, "teacher": "t.pt"}
     values |= {"optimiser": {"learning_rate": "1e-4"}, "heads": {"learning_rate": 1}}
     settings = build(LaddSettings, values, where="file")

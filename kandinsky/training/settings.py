@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -85,6 +86,8 @@ class RunSettings:
             raise ValueError(f"ema_decay={self.ema_decay}: allowed is 0 up to, but not, 1")
         if self.mixed_precision not in ("bf16", "no"):
             raise ValueError(f"mixed_precision={self.mixed_precision!r}: allowed are 'bf16', 'no'")
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise ValueError("tensorboard=True needs a package: pip install 'kandinsky4[training]'")
 
     @property
     def smallest_batch(self) -> int:
