@@ -61,7 +61,9 @@ class Ladd(nn.Module):
     def __init__(self, student: DiT, teacher: DiT, levels: Levels, settings: LaddSettings):
         super().__init__()
         self.student = student
-        self.heads = Heads(teacher.config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # the same heads on every process
+            self.heads = Heads(teacher.config)
         self.levels, self.settings = levels, settings
         self.frozen = (teacher.requires_grad_(False),)
 

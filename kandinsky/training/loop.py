@@ -18,7 +18,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
@@ -81,10 +81,11 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
 def shard_(objective: nn.Module, settings: RunSettings) -> None:
     """FSDP2 over all processes: blocks and modulations are units, everything else is the root's.
 
-    PyTorch's own call, because accelerate's takes no CPUs, on which the tests run.
+    PyTorch's own call, because accelerate's takes no CPUs, on which the tests run. Inputs are left to autocast: among
+    those of a block are RoPE's turns, which stay float32. Gradients are summed in float32.
     """
     half = torch.bfloat16 if settings.mixed_precision == "bf16" else None
-    policy = MixedPrecisionPolicy(param_dtype=half)
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for kind in (ModulationLayer, TransformerBlock):
         for module in objective.modules():
             if isinstance(module, kind):
@@ -143,8 +144,7 @@ class Run:
             if any(_due(self.step, every) for every in due_logs):
                 self.log(logs)
             if _due(self.step, settings.sample_every):
-                with self.ema.swapped():
-                    samples.write(self.objective, self.step, noise_levels=len(self.plain.levels.steps))
+                self._sample(samples)
             if _due(self.step, settings.save_every):
                 saved = self._save()
         if saved != self.step:
@@ -163,6 +163,13 @@ class Run:
             tracker.finish()
         if self._own_group and dist.is_initialized():
             dist.destroy_process_group()
+
+    def _sample(self, samples: SampleWriter) -> None:
+        """With the averages."""
+        with self.ema.swapped():
+            samples.write(self.objective, self.step, noise_levels=len(self.plain.levels.steps))
+            if isinstance(self.objective, FSDPModule):
+                self.objective.reshard()  # a forward that no backward follows leaves the root whole
 
     def _save(self) -> int:
         is_main = self.accelerator.is_main_process
@@ -198,7 +205,8 @@ class Run:
         rows = self._rows()
         draws = self.plain.draw(tuple(batch.latents.shape), self.generator)
         mine = type(draws)(*(drawn[rows] for drawn in draws))
-        losses = self.objective(batch.latents[rows].float(), batch.text[rows].float(), mine)
+        with self.accelerator.autocast():
+            losses = self.objective(batch.latents[rows].float(), batch.text[rows].float(), mine)
         self.accelerator.backward(losses.total)
         logs = dict(losses.logs)
         for group, (name, adam) in zip(self.optimiser.param_groups, self.settings.groups().items(), strict=True):

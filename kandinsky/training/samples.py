@@ -37,7 +37,7 @@ class SampleWriter:
         text, shape = batch.text[:count].float(), (count, *batch.latents.shape[1:])
         generator = torch.Generator().manual_seed(self.settings.seed)
         noises = torch.stack([draw_noise(shape, generator).float() for _ in range(noise_levels)])
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():
             latents = objective(noises.to(self.accelerator.device), text, None)
         if self.accelerator.is_main_process:
             self._decode(latents, batch.captions[:count], step)
