@@ -70,7 +70,7 @@ def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True)
 def make_accelerator(settings: RunSettings) -> Accelerator:
     """Processes, device, precision and logging of a run."""
     return Accelerator(
-        mixed_precision=settings.mixed_precision,
+        mixed_precision="bf16" if settings.mixed_precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
         log_with="tensorboard" if settings.tensorboard else None,
         project_dir=settings.output,
@@ -108,6 +108,7 @@ class Run:
         self.plain = cast("Objective", objective)
         self.device = accelerator.device
         set_seed(settings.seed)
+        torch.set_float32_matmul_precision("high" if settings.mixed_precision == "tf32" else "highest")
         self._place_frozen()
         if settings.fsdp:
             objective.to(self.device)
@@ -117,7 +118,7 @@ class Run:
             | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
             for prefix, adam in settings.groups().items()
         ]
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
         self.objective = objective if settings.fsdp else accelerator.prepare(objective)
         self.ema = Ema(self.plain.student, settings.ema_decay)
         self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
