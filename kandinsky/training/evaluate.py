@@ -37,6 +37,13 @@ MANY_STEPS = 50
 BATCH = 64
 
 
+def some_scenes(count: int, *, seed: int = 0) -> list[Scene]:
+    """Of the scenes that were held out from training, so many, in an order that the seed gives."""
+    held_out = split()[1]
+    picked = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))[:count]
+    return [held_out[index] for index in picked.tolist()]
+
+
 def accuracy(scenes: Sequence[Scene], videos: Sequence[Tensor]) -> dict[str, float]:
     """Share of clips that agree with their scene, for each attribute, and `all` of them at once.
 
@@ -82,9 +89,7 @@ class Evaluation:
         height, width = model_set.sizes[0]
         self.weights, self.device, self.seed = weights, device, seed
         self.shape = VideoShape.from_request(seconds, height, width, model_set=model_set)
-        held_out = split()[1]
-        picked = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))[:count]
-        self.scenes = [held_out[index] for index in picked.tolist()]
+        self.scenes = some_scenes(count, seed=seed)
         place = {"device": device, "dtype": default_dtype(device)}
         self.vae = load_vae(weights / "vae", **place)
         t5 = load_text_encoder(
