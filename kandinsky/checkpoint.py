@@ -1,8 +1,9 @@
 """Reading weights: shapes first, then tensor by tensor straight to dtype and device, strictly.
 
 A module is built on the meta device, the file's keys and shapes are compared with it before a byte of weights is read,
-and each tensor then goes from the (memory-mapped) file to its place without a second copy. Both published forms are
-read: `.pt` through `torch.load(weights_only=True, mmap=True)` and `.safetensors`, whole or sharded.
+and each tensor then goes from the file to its place without a second copy: to a GPU through `reading`; on a CPU it
+stays in the memory-mapped file where the dtype allows. Both published forms are read: `.pt` through
+`torch.load(weights_only=True, mmap=True)` and `.safetensors`, whole or sharded.
 Nothing here knows of the hub (see `hub`).
 """
 
@@ -18,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from kandinsky import safetensors_file
 from kandinsky.config import DiTConfig
 from kandinsky.model.dit import DiT
+from kandinsky.reading import FileSource, MappedSource, Source, read_all
 
 PATCH_SIZE = (1, 2, 2)
 """Of every published checkpoint; the only size of the DiT that shapes do not tell."""
@@ -45,6 +48,17 @@ class Checkpoint(ABC):
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
         """The tensor called `name` or only some regions of it, on `device`, in the file's dtype."""
 
+    @abstractmethod
+    def source(self, name: str) -> Source:
+        """The bytes of the tensor called `name`, to be read by several threads."""
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of the tensor in the file."""
+        dtype = self.source(name).dtype
+        if dtype is None:
+            raise CheckpointError(f"{self.path}: {name} has a dtype that is not supported")
+        return dtype
+
 
 class _TorchFile(Checkpoint):
     """A `.pt` state dict, memory-mapped."""
@@ -67,6 +81,9 @@ class _TorchFile(Checkpoint):
             return whole.to(device)
         return torch.cat([whole[region].to(device) for region in regions])
 
+    def source(self, name: str) -> Source:
+        return MappedSource(self._state[name].contiguous())
+
 
 class _SafetensorsFiles(Checkpoint):
     """One or several `.safetensors` files as one state dict."""
@@ -74,12 +91,14 @@ class _SafetensorsFiles(Checkpoint):
     def __init__(self, path: Path, files: list[Path]):
         self.path = path
         self._file_of: dict[str, Path] = {}
+        self._entries: dict[str, safetensors_file.Entry] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
             with _opened(file, "cpu") as handle:
                 for name in handle.keys():  # noqa: SIM118  # not a mapping: safe_open has keys() only
                     self._file_of[name] = file
                     shapes[name] = tuple(handle.get_slice(name).get_shape())
+            self._entries |= safetensors_file.read_header(file).entries
         self.shapes = shapes
 
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
@@ -88,6 +107,10 @@ class _SafetensorsFiles(Checkpoint):
                 return handle.get_tensor(name)
             whole = handle.get_slice(name)
             return torch.cat([whole[region].to(device) for region in regions])
+
+    def source(self, name: str) -> Source:
+        entry = self._entries[name]
+        return FileSource(self._file_of[name], entry.start, entry.dtype)
 
 
 @contextmanager
@@ -201,18 +224,38 @@ def load_weights(
     tied = {name: source for name, source in (aliases or {}).items() if name not in checkpoint.shapes}
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items() if name not in tied}
     check_fit(checkpoint, expected)
-    state = {}
+    state: dict[str, Tensor] = {}
+    reads: list[tuple[Source, Tensor]] = []
     for name in tqdm(expected, desc=f"loading {checkpoint.path.name}", disable=not progress, leave=False):
         regions = shard(name, expected[name]) if shard is not None else None
-        value = checkpoint.tensor(name, device, regions)
-        state[name] = value.to(dtype) if value.is_floating_point() else value
+        wanted = _wanted_dtype(name, checkpoint, dtype)
+        if device.type == "cuda" and regions is None and wanted == checkpoint.dtype(name):
+            state[name] = torch.empty(expected[name], dtype=wanted, device=device)
+            reads.append((checkpoint.source(name), state[name]))
+            continue
+        state[name] = checkpoint.tensor(name, device, regions).to(wanted)
         if regions is not None:
             _resize_(module, name, state[name])
+    try:
+        read_all(reads)
+    except EOFError as error:
+        raise CheckpointError(f"{checkpoint.path} is truncated: {error}") from error
     state |= {name: state[source] for name, source in tied.items()}
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
     assert not left, f"still without weights: {left}"
     module.requires_grad_(False).eval()
+
+
+def _wanted_dtype(name: str, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
+    """`dtype` for what is floating; float8 weights and their float32 scales stay what they are."""
+    found = checkpoint.dtype(name)
+    return found if not found.is_floating_point or found.itemsize == 1 or name.endswith(".scale") else dtype
+
+
+def is_quantised(checkpoint: Checkpoint) -> bool:
+    """Whether the Linears of its blocks are float8 (see `convert`)."""
+    return any(name.endswith(".to_query_key_value.scale") for name in checkpoint.shapes)
 
 
 def _resize_(module: nn.Module, name: str, value: Tensor) -> None:
@@ -267,5 +310,9 @@ def load_dit(
     """
     with torch.device("meta"):
         dit = build(dit_config(checkpoint))
+        if is_quantised(checkpoint):
+            from kandinsky.model.float8 import quantise_blocks_
+
+            quantise_blocks_(dit)
     load_weights(dit, checkpoint, device=device, dtype=dtype, shard=shard, progress=progress)
     return dit

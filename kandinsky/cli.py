@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from kandinsky.cli_memory import MEMORY_COMMANDS, add_memory_commands
+
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
@@ -33,10 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     random_weights.add_argument("folder")
     random_weights.add_argument("--seed", type=int, default=0)
     random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
+    add_memory_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)
     parsed = parser.parse_args(given)
     if parsed.command == "random-weights":
         return run(_random_weights, parsed)
+    if parsed.command in MEMORY_COMMANDS:
+        return run(MEMORY_COMMANDS[parsed.command], parsed)
     return run(partial(_generate, arguments=given[1:]), parsed)
 
 
@@ -69,6 +74,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
     parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=("auto", "resident", "staged", "blocks"),
+        help="where weights are while they are not used; auto: the fastest that fits",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -124,6 +135,7 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
         parsed.device,
         cache_dir=parsed.weights,
         precision=parsed.precision,
+        memory=parsed.memory,
         parallelism=parsed.parallelism,
         progress=not parsed.no_progress,
     )

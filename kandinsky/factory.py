@@ -7,25 +7,30 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint
+from kandinsky.block_stream import RESIDENT
+from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, load_dit, open_checkpoint
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
-from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
-from kandinsky.hub import locate
-from kandinsky.memory import offload_modulation_
+from kandinsky.devices import check_device_map, check_dtype, check_precision
+from kandinsky.hub import WeightPaths, locate
+from kandinsky.int8 import quantise_linears_
+from kandinsky.memory import Memory, check_memory, home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import Operations, choose_operations
 from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.ranks import Ranks, open_group
+from kandinsky.places import Places
+from kandinsky.prompt_cache import PromptCache, fingerprint
+from kandinsky.ranks import Ranks, launched, open_group
 from kandinsky.sampler import Schedule
-from kandinsky.text_encoder import load_text_encoder
-from kandinsky.vae.autoencoder import load_vae
+from kandinsky.text_encoder import TextEncoder, load_text_encoder
+from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
 
 
 def get_T2V_pipeline(  # noqa: N802  # the published name
@@ -40,9 +45,12 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     conf_path: str | os.PathLike[str] | None = None,
     *,
     precision: str = "exact",
+    memory: Memory = "auto",
     attention: str = "auto",
     kernels: str = "auto",
     vae_memory_saving: bool = False,
+    text_encoder_int8: bool = False,
+    prompt_cache: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | None = None,
     parallelism: str = "tensor",
     local_files_only: bool = False,
@@ -61,10 +69,15 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
         precision: "exact", or "fast": the blocks' Linears in float8, which changes the video slightly; needs a GPU of
             compute capability 8.9 or newer.
+        memory: where weights are while they are not used: "resident" on the GPU, "staged" in host memory, "blocks"
+            there too and on the GPU only a few blocks at a time; or a mapping with these for `dit`, `vae`,
+            `text_embedder`. The result is the same. "auto" takes the fastest that fits 12 s (see `planner`).
         attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
             which measures them once and takes the fastest that is right.
         kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
         vae_memory_saving: decode in half the GPU memory and half as fast; the same function.
+        text_encoder_int8: T5's weights in 8 bits, which changes the video slightly and halves its memory.
+        prompt_cache: a folder for prompts' embeddings; T5 is then loaded at the first prompt that is not in it.
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
         parallelism: what several processes (torchrun, or a process group of the caller's) do together: "tensor" and
             "sequence" make each video together, "none" shares out the jobs of a call. Not used by one process.
@@ -73,7 +86,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         progress: show progress bars, here and in calls.
 
     Raises:
-        ValueError: an argument is not what it may be; nothing has been loaded.
+        ValueError: an argument is not what it may be, or no memory mode fits; nothing has been loaded.
         FileNotFoundError: weights are missing and cannot be downloaded.
         CheckpointError: a weight file is damaged or belongs to something else.
     """
@@ -83,6 +96,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     check_precision(precision, devices["dit"], dtype)
     check_mode(parallelism)
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
+    modes = check_memory(memory, devices)
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
     explicit = {
@@ -92,39 +106,77 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         "vae": vae_path,
         "scheduler": scheduler_path,
     }
+    alone = not launched() and Ranks.current().size == 1
     paths = locate(
         Path(cache_dir),
         model_set=model_set,
         given={**conf.paths, **{name: Path(path) for name, path in explicit.items() if path is not None}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
+        precision=precision if alone else "exact",  # a rank quantises its part of the weights itself
     )
     schedule = _load_schedule(paths.scheduler)
     checkpoint = open_checkpoint(paths.dit)
     conf.check_sizes(dit_config(checkpoint))
+    _check_quantised(checkpoint, precision, alone=alone)
+    places = Places(
+        devices, dtype, progress, modes=modes, memory_saving=vae_memory_saving, text_encoder_int8=text_encoder_int8
+    )
+    places = places.chosen(paths, checkpoint, precision, text_tokens=model_set.text_tokens, alone=alone)
     ranks = open_group(devices["dit"])
     team = ranks if parallelism != "none" else Ranks()
-    build = builder(parallelism, team)
-    progress = progress and ranks.is_main
-
-    def place(module: str) -> dict:
-        return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
-
-    text_encoder = vae = None
+    places = dataclasses.replace(places, progress=progress and ranks.is_main)
+    build, shard = builder(parallelism, team), shard_for(parallelism, team)
+    folder = None if prompt_cache is None else Path(prompt_cache)
+    with ThreadPoolExecutor(1) as pool:  # T5's packages are imported and its weights read beside the DiT's
+        text = pool.submit(_prompts, paths, places, model_set.text_tokens, folder) if team.is_main else None
+        dit = load_dit(checkpoint, build=build, shard=shard, **places.loading("dit"))
+        text_encoder = text.result() if text is not None else None
     together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
-    dit = load_dit(checkpoint, build=build, shard=shard_for(parallelism, team), **place("dit"))
-    if team.is_main:
-        tokens = model_set.text_tokens
-        text_encoder = load_text_encoder(
-            paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
+    vae = _load_vae(paths, places, together) if team.is_main or together is not None else None
+    home = RESIDENT
+    with modulation_on(dit, devices["dit"]):
+        if places.mode("dit") != "resident":
+            quantise = precision == "fast" and not is_quantised(checkpoint)
+            home = home_of_dit(dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
+        pipe = Kandinsky4T2VPipeline(
+            dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=places.progress
         )
-    if team.is_main or together is not None:
-        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, peers=together, **place("vae"))
-    pipe = Kandinsky4T2VPipeline(
-        dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
-    )
+    pipe.dit_home = home
     configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
     return pipe
+
+
+def _prompts(paths: WeightPaths, places: Places, text_tokens: int, folder: Path | None) -> PromptCache:
+    """The text encoder with its memory of prompts; loaded now, or with a folder when it is first needed."""
+    device, mode = places.devices["text_embedder"], places.mode("text_embedder")
+
+    def load() -> TextEncoder:
+        settings = places.loading("text_embedder")
+        encoder = load_text_encoder(paths.text_encoder, paths.tokenizer, text_tokens=text_tokens, **settings)
+        if places.text_encoder_int8:
+            quantise_linears_(encoder.model, device)
+        if mode != "resident":
+            encoder.home = home_of_t5(encoder.model, device, mode=mode)
+        return encoder
+
+    what = (text_tokens, places.dtype_of("text_embedder"), device.type, places.text_encoder_int8)
+    mark = fingerprint(paths.text_encoder, paths.tokenizer, *what)
+    prompts = PromptCache(load, device=device, fingerprint=mark, folder=folder)
+    if folder is None:
+        _loaded = prompts.encoder
+    return prompts
+
+
+def _load_vae(paths: WeightPaths, places: Places, together: Ranks | None) -> VideoAutoencoder:
+    staged = places.mode("vae") != "resident"
+    settings = {**places.loading("vae"), "device": places.devices["vae"]}
+    return load_vae(paths.vae, memory_saving=places.memory_saving, peers=together, staged=staged, **settings)
+
+
+def _check_quantised(checkpoint: Checkpoint, precision: str, *, alone: bool) -> None:
+    if is_quantised(checkpoint) and (precision != "fast" or not alone):
+        raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
 
 
 def configure_(

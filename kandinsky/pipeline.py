@@ -19,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.latents_file import save_latents
 from kandinsky.model.dit import DiT
+from kandinsky.prompt_cache import PromptCache
 from kandinsky.ranks import Ranks
 from kandinsky.request import Job, check_request
 from kandinsky.sampler import Schedule, sample
@@ -93,12 +95,15 @@ class Kandinsky4T2VPipeline:
         ranks: all processes; the main one gives the request.
         team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
         progress: show progress bars on the main rank.
+
+    Attributes:
+        dit_home: entered around sampling, see `memory`.
     """
 
     def __init__(
         self,
         dit: DiT,
-        text_encoder: TextEncoder | None,
+        text_encoder: TextEncoder | PromptCache | None,
         vae: VideoAutoencoder | None,
         schedule: Schedule,
         *,
@@ -108,16 +113,22 @@ class Kandinsky4T2VPipeline:
         progress: bool = True,
     ):
         self.dit = dit
-        self.text_encoder = text_encoder
+        self.prompts = text_encoder
         self.vae = vae
         self.schedule = schedule
         self.model_set = model_set
         self.ranks = ranks or Ranks()
         self.team = team or self.ranks
         self.progress = progress and self.ranks.is_main
+        self.dit_home: Home = RESIDENT
         # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
         with torch.inference_mode():
             self.modulation = dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """It is loaded now if a prompt cache has put that off."""
+        return self.prompts.encoder if isinstance(self.prompts, PromptCache) else self.prompts
 
     @torch.inference_mode()
     def __call__(
@@ -167,7 +178,7 @@ class Kandinsky4T2VPipeline:
         return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
     def _run(self, job: Job, shape: VideoShape) -> GenerationResult | list[Image.Image] | None:
-        clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
+        clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.prompts) if part is not None))
         start = time.perf_counter()
         with clock.stage("text"):
             text = self._encode(job.prompt)
@@ -188,7 +199,7 @@ class Kandinsky4T2VPipeline:
 
     def _encode(self, prompt: str) -> Tensor:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
-        text = self.text_encoder(prompt) if self.text_encoder is not None else None
+        text = self.prompts(prompt) if self.prompts is not None else None
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
         return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
 
@@ -197,9 +208,11 @@ class Kandinsky4T2VPipeline:
         """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device."""
         dit, device = self.dit, self.dit.device
         context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        with tqdm(
-            total=len(self.schedule.timesteps), desc=f"sampling, seed {seed}", disable=not self.progress, leave=False
-        ) as bar:
+        title = f"sampling, seed {seed}"
+        with (
+            tqdm(total=len(self.schedule.timesteps), desc=title, disable=not self.progress, leave=False) as bar,
+            self.dit_home,
+        ):
 
             def on_step(_index: int, _latents: Tensor) -> None:
                 if self.progress and device.type == "cuda":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
 
 
@@ -35,10 +36,14 @@ class TextEncoder:
         model: transformers `T5EncoderModel`.
         tokenizer: transformers tokenizer with offsets (a "fast" one).
         text_tokens: length to which a prompt is padded or cut.
+
+    Attributes:
+        home: entered around every use of the model, see `memory`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, text_tokens: int):
         fuse_(model)
+        self.home: Home = RESIDENT
         self.model = model
         self.tokenizer = tokenizer
         self.text_tokens = text_tokens
@@ -47,7 +52,8 @@ class TextEncoder:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where it runs; its last norm is there even while the other weights are not."""
+        return self.model.encoder.final_layer_norm.weight.device
 
     def tokenize(self, text: str) -> Tensor:
         """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
@@ -67,8 +73,10 @@ class TextEncoder:
         ids = self.tokenize(text).to(self.device)
         self._calls += 1
         # The first call warms up; from the second on the hundreds of small launches are one graph.
-        if self.device.type != "cuda" or self._calls == 1:
-            return self.model(ids).last_hidden_state[0]
+        # A graph keeps addresses: none where weights come and go.
+        if self.device.type != "cuda" or self._calls == 1 or self.home is not RESIDENT:
+            with self.home:
+                return self.model(ids).last_hidden_state[0]
         if self._graph is None:
             self._graph = _EncoderGraph(self.model, ids)
         return self._graph(ids)

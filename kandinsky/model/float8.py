@@ -7,7 +7,7 @@ Lossy, and only by choice (`precision="fast"`). Method: row-wise scaling as in a
 import torch
 from torch import Tensor, nn
 
-from kandinsky.model.dit import DiT
+from kandinsky.model.dit import DiT, TransformerBlock
 from kandinsky.model.kernels import FLOAT8, FLOAT8_MAX, Quantised, quantise_rows
 
 
@@ -44,7 +44,12 @@ class Float8Linear(nn.Module):
 def quantise_blocks_(dit: DiT) -> None:
     """Replace the Linears of attention and feed-forward in every block, one at a time."""
     for block in dit.blocks:
-        for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
-            for name, child in list(part.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(part, name, Float8Linear(child))
+        quantise_block_(block)
+
+
+def quantise_block_(block: TransformerBlock) -> None:
+    """Replace the Linears of one block's attention and feed-forward; those that are float8 already stay."""
+    for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(part, name, Float8Linear(child))

@@ -15,6 +15,7 @@ from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import decode, to_host
 from kandinsky.vae.strips import Peers, Strip, collect
+from kandinsky.vae.weights import DecoderConfig
 
 
 class VideoAutoencoder:
@@ -25,17 +26,29 @@ class VideoAutoencoder:
         memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
             to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
         peers: processes that decode together, each a strip of the picture; see `strips`.
+        device: where it runs; None is where `autoencoder` is, which may be elsewhere: encoding moves it.
+        staged: the decoder is on the device only while it decodes.
     """
 
-    def __init__(self, autoencoder: Any, *, memory_saving: bool = False, peers: Peers | None = None):
+    def __init__(
+        self,
+        autoencoder: Any,
+        *,
+        memory_saving: bool = False,
+        peers: Peers | None = None,
+        device: torch.device | None = None,
+        staged: bool = False,
+    ):
         self.autoencoder = autoencoder
         self.memory_saving = memory_saving
         self.peers = peers
-        self.decoder = CausalDecoder.from_diffusers(autoencoder)
+        self.device = device or autoencoder.device
+        self.staged = staged
+        self._decoder = None if staged else self._build()
 
-    @property
-    def device(self) -> torch.device:
-        return self.decoder.device
+    def _build(self) -> CausalDecoder:
+        state = {name: value.to(self.device) for name, value in self.autoencoder.decoder.state_dict().items()}
+        return CausalDecoder(state, DecoderConfig.from_mapping(self.autoencoder.config))
 
     def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """Decode one clip.
@@ -49,16 +62,17 @@ class VideoAutoencoder:
             of them must call this with the same latents; the first one gets the frames, the others nothing.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
+        decoder = self._decoder or self._build()
         if self.peers is None:
-            yield from decode(self.decoder, latents, memory_saving=saving)
+            yield from decode(decoder, latents, memory_saving=saving)
         elif self.peers.size <= latents.shape[1]:
             strip = Strip.of(self.peers, latents.shape[1])
-            for part in decode(self.decoder, latents, memory_saving=saving, strip=strip):
+            for part in decode(decoder, latents, memory_saving=saving, strip=strip):
                 frames = collect(part, strip)
                 if frames is not None:
                     yield frames
         elif self.peers.rank == 0:  # fewer latent rows than peers
-            yield from decode(self.decoder, latents, memory_saving=saving)
+            yield from decode(decoder, latents, memory_saving=saving)
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """As `decode`, but on the host, copied meanwhile; each chunk is valid until the next is asked for."""
@@ -82,10 +96,12 @@ class VideoAutoencoder:
         if frames.dtype != torch.uint8 or channels != 3 or (count - 1) % 4 or height % 8 or width % 8:
             found = f"{frames.dtype} {list(frames.shape)}"
             raise ValueError(f"frames are {found}; allowed: uint8 [4 n + 1, multiple of 8, multiple of 8, 3]")
-        vae = self.autoencoder
+        vae = self.autoencoder.to(self.device)
         pixels = frames.to(vae.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
         posterior = vae.encode(pixels).latent_dist
         latents = posterior.mode() if generator is None else posterior.sample(generator)
+        if self.staged:
+            vae.to("cpu")
         return latents[0].permute(1, 2, 3, 0) * vae.config.scaling_factor
 
 
@@ -96,9 +112,10 @@ def load_vae(
     dtype: torch.dtype,
     memory_saving: bool = False,
     peers: Peers | None = None,
+    staged: bool = False,
     progress: bool = False,
 ) -> VideoAutoencoder:
-    """The VAE straight to `device` in `dtype`.
+    """The VAE that decodes on `device` in `dtype`; diffusers' module, which encodes, waits on the host.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -111,5 +128,5 @@ def load_vae(
     with torch.device("meta"):
         vae = AutoencoderKLCogVideoX.from_config(config)
     assert isinstance(vae, AutoencoderKLCogVideoX)
-    load_weights(vae, checkpoint, device=device, dtype=dtype, progress=progress)
-    return VideoAutoencoder(vae, memory_saving=memory_saving, peers=peers)
+    load_weights(vae, checkpoint, device=torch.device("cpu"), dtype=dtype, progress=progress)
+    return VideoAutoencoder(vae, memory_saving=memory_saving, peers=peers, device=device, staged=staged)
