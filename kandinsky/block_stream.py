@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def pin_(buffer: Tensor) -> None:
 
     Pinned memory from PyTorch's own allocator is rounded up to a power of two: up to twice the weights.
     """
-    runtime = torch.cuda.cudart()
+    runtime: Any = torch.cuda.cudart()
     status = int(runtime.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
     if status != 0:
         warnings.warn(f"host memory could not be pinned (CUDA error {status}): copies will be slow", stacklevel=2)
@@ -106,8 +107,8 @@ class BlockStream:
         self.packed = packed
         self.slots = min(slots or len(blocks), len(blocks))
         if device.type == "cuda":
-            for packed in self.packed:
-                pin_(packed.host)
+            for part in packed:
+                pin_(part.host)
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[Tensor] = []
         self._ready: dict[int, torch.cuda.Event] = {}
@@ -157,7 +158,8 @@ class BlockStream:
         with torch.cuda.stream(self._side), torch.inference_mode(False):
             self._buffers[index % self.slots][: packed.nbytes].copy_(packed.host, non_blocking=True)
         if self._side is not None:
-            self._ready[index] = self._side.record_event()
+            self._ready[index] = torch.cuda.Event()
+            self._ready[index].record(self._side)
 
     def _before(self, index: int, *_hook: object) -> None:
         assert self._open, "a block ran outside of its block stream"

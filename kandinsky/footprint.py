@@ -178,7 +178,7 @@ def t5_component(
         parts.pop("encoder.embed_tokens.weight", None)  # the same tensor
     kept = sum(nbytes for part, nbytes in parts.items() if "final_layer_norm" in part)
     blocks = tuple(nbytes for part, nbytes in parts.items() if "final_layer_norm" not in part)
-    # The position bias lives through all blocks; beside it logits and their softmax, or the feed-forward's hidden layer.
+    # The position bias lives throughout; beside it logits and their softmax, or the feed-forward's hidden layer.
     working = 3 * heads * text_tokens**2 * dtype.itemsize + 4 * text_tokens * feed_forward * dtype.itemsize
     return Component(blocks, kept, working + largest + LIBRARY_BYTES)
 

@@ -60,7 +60,7 @@ class Places:
             NothingFits: no mode fits.
             ValueError: a mode was asked for that several processes cannot have.
         """
-        modes = dict.fromkeys(MODULES, "resident")
+        modes: dict[str, str] = dict.fromkeys(MODULES, "resident")
         if not alone:
             if self.modes not in (None, modes):
                 raise ValueError(f"memory={dict(self.modes or {})}: several processes allow only 'resident' or 'auto'")

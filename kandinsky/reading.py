@@ -41,7 +41,7 @@ class FileSource:
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        left, position = memoryview(chunk.numpy()), self.offset + start
+        left, position = chunk.numpy().data, self.offset + start
         with self.path.open("rb", buffering=0) as file:
             while left:
                 count = os.preadv(file.fileno(), [left], position)
@@ -89,21 +89,21 @@ def _copy_pieces(pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torc
     if stream is not None:  # what the targets' memory was used for before must be over
         stream.wait_stream(torch.cuda.default_stream(device))
     chunks = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
-    copied: list[torch.cuda.Event | None] = [None, None]
+    copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
     turn = 0
     while True:
         try:
             source, start, target = pieces.get_nowait()
         except Empty:
             break
-        event = copied[turn]
-        if event is not None:
-            event.synchronize()
+        if stream is not None:
+            copied[turn].synchronize()  # returns at once if nothing was recorded
         chunk = chunks[turn][: len(target)]
         source.read(start, chunk)
         with torch.cuda.stream(stream):
             target.copy_(chunk, non_blocking=True)
-        copied[turn] = stream.record_event() if stream is not None else None
+        if stream is not None:
+            copied[turn].record(stream)
         turn = 1 - turn
     if stream is not None:
         stream.synchronize()

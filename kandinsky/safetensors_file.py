@@ -95,7 +95,7 @@ def write(
             file.write(text)
             for name, tensor in tensors:
                 assert (tensor.dtype, tuple(tensor.shape)) == layout[name], name
-                file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+                file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
                 on_tensor(name)
             file.flush()
             os.fsync(file.fileno())
