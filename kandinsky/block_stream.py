@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 SLOTS = 3
 """Blocks on the device at once in "blocks" mode: one that runs, one ready, one on its way."""
+PAGE = 4096
 ALIGNMENT = 256
 """Bytes; cuBLAS looks at alignment up to this much, so its choice is the one for tensors allocated alone."""
 THREADS = 8
@@ -45,7 +46,7 @@ class Packed:
         for tensor in tensors:
             self.offsets.append(end)
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        self.host = torch.empty(end, dtype=torch.uint8)
+        self.host = _whole_pages(end)
         for tensor, view in zip(self.tensors, self.views(self.host), strict=True):
             view.copy_(tensor)
         self.alias_(self.host)
@@ -65,8 +66,16 @@ class Packed:
             tensor.data = view
 
 
+def _whole_pages(nbytes: int) -> Tensor:
+    """A host buffer that shares no page with another: each page can be locked once only."""
+    nbytes = -(-nbytes // PAGE) * PAGE
+    room = torch.empty(nbytes + PAGE, dtype=torch.uint8)
+    start = -room.data_ptr() % PAGE
+    return room[start : start + nbytes]
+
+
 def pin_(buffer: Tensor) -> None:
-    """Page-lock a host tensor where it is, until it is freed, so that copies from it run beside computation.
+    """Page-lock a host buffer where it is, until it is freed, so that copies from it run beside computation.
 
     Pinned memory from PyTorch's own allocator is rounded up to a power of two: up to twice the weights.
     """
@@ -74,6 +83,8 @@ def pin_(buffer: Tensor) -> None:
     status = int(runtime.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
     if status != 0:
         warnings.warn(f"host memory could not be pinned (CUDA error {status}): copies will be slow", stacklevel=2)
+        with suppress(RuntimeError):  # the next launch reports the error again, and with that clears it
+            torch.zeros(1, device="cuda")
         return
     release = weakref.finalize(buffer.untyped_storage(), runtime.cudaHostUnregister, buffer.data_ptr())
     release.atexit = False  # the driver does it then, and may be gone before us
