@@ -104,8 +104,8 @@ def measure_row(folder: Path, device: str, row: Row) -> dict:
     """In a process of its own."""
     cuda = device != "cpu"
     if row.limit is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(row.limit * 1e9 / total, device)
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(row.limit * 1e9 / total, 0)
     pipe, report = load(folder, device, row)
     report["idle_gb"] = torch.cuda.memory_allocated() / 1e9 if cuda else 0.0
     latents = []
