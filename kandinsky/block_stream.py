@@ -118,8 +118,8 @@ class BlockStream:
         self.packed = packed
         self.slots = min(slots or len(blocks), len(blocks))
         if device.type == "cuda":
-            for part in packed:
-                pin_(part.host)
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(pin_, (part.host for part in packed)))
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[Tensor] = []
         self._ready: dict[int, torch.cuda.Event] = {}

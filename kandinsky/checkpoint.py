@@ -310,9 +310,9 @@ def load_dit(
     """
     with torch.device("meta"):
         dit = build(dit_config(checkpoint))
-        if is_quantised(checkpoint):
-            from kandinsky.model.float8 import quantise_blocks_
+    if is_quantised(checkpoint):
+        from kandinsky.model.float8 import quantise_blocks_
 
-            quantise_blocks_(dit)
+        quantise_blocks_(dit)
     load_weights(dit, checkpoint, device=device, dtype=dtype, shard=shard, progress=progress)
     return dit

@@ -15,7 +15,7 @@ from kandinsky.video_shape import VideoShape
 
 STAGES = {"text": "text_embedder", "sample": "dit", "decode": "vae"}
 """The component that works in each stage."""
-MARGIN = 0.06
+MARGIN = 0.1
 """Of the GPU's free memory, for what the allocator holds in pieces too small to be used."""
 HOST_RESERVE = 2 * 10**9
 """Bytes of host memory that loading and the program itself take."""

@@ -1,8 +1,8 @@
 """Weights from the disk (or its cache) to the GPU as fast as the bus takes them.
 
 Several threads each read pieces into two page-locked chunks in turn and copy these to the GPU on a stream of their own:
-reading, the copies of the other chunk and the other threads overlap. 256 MB of host memory, whatever the size of the
-model. One thread through memory-mapped pages manages 2 to 3 GB/s, the bus 50.
+reading, the copies of the other chunk and the other threads overlap. 256 MB of host memory for each model that is
+read at a time, whatever its size.
 Not here: direct reads past the page cache.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,8 @@ class MappedSource:
         return self.tensor.dtype
 
     def read(self, start: int, chunk: Tensor) -> None:
-        chunk.copy_(self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)])
+        # numpy's copy stays in this thread, torch's would start a team of threads in each.
+        np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
 
 
 def read_all(jobs: Sequence[tuple[Source, Tensor]]) -> None:

@@ -96,12 +96,13 @@ class VideoAutoencoder:
         if frames.dtype != torch.uint8 or channels != 3 or (count - 1) % 4 or height % 8 or width % 8:
             found = f"{frames.dtype} {list(frames.shape)}"
             raise ValueError(f"frames are {found}; allowed: uint8 [4 n + 1, multiple of 8, multiple of 8, 3]")
-        vae = self.autoencoder.to(self.device)
+        vae = self.autoencoder
+        torch.nn.Module.to(vae, self.device)  # diffusers' own `to` warns about modules that this model does not have
         pixels = frames.to(vae.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
         posterior = vae.encode(pixels).latent_dist
         latents = posterior.mode() if generator is None else posterior.sample(generator)
         if self.staged:
-            vae.to("cpu")
+            torch.nn.Module.to(vae, "cpu")
         return latents[0].permute(1, 2, 3, 0) * vae.config.scaling_factor
 
 
