@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.block_stream import RESIDENT
 from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, load_dit, open_checkpoint
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
@@ -134,11 +133,9 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         text_encoder = text.result() if text is not None else None
     together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
     vae = _load_vae(paths, places, together) if team.is_main or together is not None else None
-    home = RESIDENT
+    quantise = precision == "fast" and not is_quantised(checkpoint)
     with modulation_on(dit, devices["dit"]):
-        if places.mode("dit") != "resident":
-            quantise = precision == "fast" and not is_quantised(checkpoint)
-            home = home_of_dit(dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
+        home = home_of_dit(dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
         pipe = Kandinsky4T2VPipeline(
             dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=places.progress
         )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kandinsky.block_stream import SLOTS, BlockStream, Home, Packed, pack
+from kandinsky.block_stream import RESIDENT, SLOTS, BlockStream, Home, Packed, pack
 from kandinsky.devices import MODULES
 from kandinsky.model.dit import DiT, TransformerBlock
 from kandinsky.model.layers import ModulationLayer
@@ -68,9 +68,13 @@ def offload_modulation_(dit: DiT) -> None:
 def home_of_dit(dit: DiT, device: torch.device, *, mode: str, quantise: bool) -> Home:
     """Prepare a DiT that was loaded to the host: its small layers go to `device`, its blocks into a stream.
 
+    Nothing is to be done for one that is resident.
+
     Args:
         quantise: make the blocks' Linears float8, one block at a time on `device`.
     """
+    if mode == "resident":
+        return RESIDENT
     for name, child in dit.named_children():
         if name != "transformer_blocks":
             child.to(device)

@@ -1,5 +1,7 @@
 """Blocks that come and go, with the bookkeeping of the GPU and plain copies."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -88,3 +90,82 @@ def test_an_error_in_a_block_leaves_the_weights_at_home():
         run(blocks, torch.zeros(1, 9))
     with stream:
         run(blocks, torch.zeros(1, 8))
+
+
+class LateStream:
+    """A copy stream that does its work at the last moment: when an event behind it is waited for."""
+
+    def __init__(self, log):
+        self.log, self.pending = log, []
+
+    def wait_stream(self, _other):
+        self.log.append("copies wait for everything")
+
+    def wait_event(self, event):
+        self.log.append(("copies wait for", event))
+
+    def catch_up(self, count):
+        for copy in self.pending[:count]:
+            copy()
+        del self.pending[:count]
+
+
+class LateEvent:
+    """Of the copy stream."""
+
+    def record(self, stream):
+        self.stream, self.last = stream, stream.pending[-1]
+
+    def reach(self):
+        if self.last in self.stream.pending:
+            self.stream.catch_up(self.stream.pending.index(self.last) + 1)
+
+
+class ComputeStream:
+    def __init__(self, log, ran):
+        self.log, self.ran = log, ran
+
+    def wait_event(self, event):
+        event.reach()
+
+    def wait_stream(self, stream):
+        stream.catch_up(len(stream.pending))
+
+    def record_event(self):
+        return tuple(self.ran)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+def test_streams_wait_for_each_other(slots, monkeypatch):
+    """Copies that come as late as they may are in time, and none begins before its slot's last block has run."""
+    blocks, log, ran = layers(5), [], []
+    weights = [block.weight.clone() for block in blocks]
+    stream = streamed(blocks, slots)
+    side = LateStream(log)
+    stream._side = side
+    compute = ComputeStream(log, ran)
+
+    @contextmanager
+    def on_side(_stream):
+        yield
+
+    def load(index):
+        packed, target = stream.packed[index], stream._buffers[index % slots]
+        done = log[-1][1] if isinstance(log[-1], tuple) else None
+        users = [user for user in ran if user % slots == index % slots]
+        assert not users or done[-1] == users[-1] == ran[-1]
+        side.pending.append(lambda: target[: packed.nbytes].copy_(packed.host))
+        stream._ready[index] = LateEvent()
+        stream._ready[index].record(side)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: compute)
+    monkeypatch.setattr(torch.cuda, "stream", on_side)
+    monkeypatch.setattr(stream, "_load", load)
+    with stream:
+        for _ in range(3):
+            for index, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
+                stream._before(index)
+                assert torch.equal(block.weight, weight)
+                ran.append(index)
+                stream._after(index)
+    assert not side.pending
