@@ -113,7 +113,7 @@ class Kandinsky4T2VPipeline:
         progress: bool = True,
     ):
         self.dit = dit
-        self.prompts = text_encoder
+        self.text_encoder = text_encoder
         self.vae = vae
         self.schedule = schedule
         self.model_set = model_set
@@ -124,11 +124,6 @@ class Kandinsky4T2VPipeline:
         # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
         with torch.inference_mode():
             self.modulation = dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
-
-    @property
-    def text_encoder(self) -> TextEncoder | None:
-        """It is loaded now if a prompt cache has put that off."""
-        return self.prompts.encoder if isinstance(self.prompts, PromptCache) else self.prompts
 
     @torch.inference_mode()
     def __call__(
@@ -178,7 +173,7 @@ class Kandinsky4T2VPipeline:
         return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
     def _run(self, job: Job, shape: VideoShape) -> GenerationResult | list[Image.Image] | None:
-        clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.prompts) if part is not None))
+        clock = _Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
         start = time.perf_counter()
         with clock.stage("text"):
             text = self._encode(job.prompt)
@@ -199,7 +194,7 @@ class Kandinsky4T2VPipeline:
 
     def _encode(self, prompt: str) -> Tensor:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
-        text = self.prompts(prompt) if self.prompts is not None else None
+        text = self.text_encoder(prompt) if self.text_encoder is not None else None
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
         return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
 

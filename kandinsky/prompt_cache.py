@@ -11,6 +11,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -50,6 +51,20 @@ class PromptCache:
         if self._encoder is None:
             self._encoder = self._load()
         return self._encoder
+
+    @property
+    def model(self) -> Any:
+        """Of the encoder."""
+        return self.encoder.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the encoder."""
+        return self.encoder.tokenizer
+
+    def tokenize(self, text: str) -> Tensor:
+        """As the encoder does."""
+        return self.encoder.tokenize(text)
 
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` on the device. A prompt that is too long is warned of only when it is encoded."""

@@ -25,4 +25,4 @@ def test_text_encoder_in_8_bits(pipe):
     expected, found = pipe.text_encoder("a cat"), other.text_encoder("a cat")
     assert 0 < relative_error(found, expected) < 0.03
     assert not any(isinstance(module, nn.Linear) for module in other.text_encoder.model.modules())
-    assert other.prompts.fingerprint != pipe.prompts.fingerprint
+    assert other.text_encoder.fingerprint != pipe.text_encoder.fingerprint

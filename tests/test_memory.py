@@ -96,7 +96,7 @@ def gpu_outputs(memory, precision="exact", folder=TINY):
     shape = VideoShape.from_request(1, 384, 672)
     found = []
     for prompt in ("a cat", "a dog"):
-        text = pipe.prompts(prompt)
+        text = pipe.text_encoder(prompt)
         latents = pipe.sample_latents(text, shape, seed=1)
         frames = torch.cat([chunk.clone() for chunk in pipe.vae.frames(latents)])
         found += [text.cpu(), latents.cpu(), frames.cpu()]

@@ -27,7 +27,7 @@ def weights(tmp_path):
 @pytest.fixture
 def filled(weights, tmp_path):
     """A cache in which "a cat" is, and its embedding."""
-    embedding = pipeline(weights, tmp_path / "cache").prompts("a cat")
+    embedding = pipeline(weights, tmp_path / "cache").text_encoder("a cat")
     return tmp_path / "cache", embedding
 
 
@@ -35,9 +35,9 @@ def test_cached_prompt_never_loads_t5(weights, filled, monkeypatch):
     cache, embedding = filled
     monkeypatch.setattr(factory, "load_text_encoder", never)
     pipe = pipeline(weights, cache)
-    assert torch.equal(pipe.prompts("a cat"), embedding)
+    assert torch.equal(pipe.text_encoder("a cat"), embedding)
     with pytest.raises(AssertionError, match="T5 was loaded"):
-        pipe.prompts("a dog")
+        pipe.text_encoder("a dog")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_other_weights_or_tokenizer_are_a_miss(weights, filled, monkeypatch, cha
     (weights / changed).write_bytes(content)
     monkeypatch.setattr(factory, "load_text_encoder", never)
     with pytest.raises(AssertionError, match="T5 was loaded"):
-        pipeline(weights, filled[0]).prompts("a cat")
+        pipeline(weights, filled[0]).text_encoder("a cat")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of tensors", None])
@@ -61,14 +61,14 @@ def test_damaged_file_is_a_miss_with_a_warning(weights, filled, content):
     else:
         path.write_bytes(content)
     with pytest.warns(UserWarning, match="is damaged"):
-        assert torch.equal(pipeline(weights, cache).prompts("a cat"), embedding)
+        assert torch.equal(pipeline(weights, cache).text_encoder("a cat"), embedding)
     assert torch.equal(load_file(path)["embedding"], embedding)
 
 
 def test_folder_that_cannot_be_written_is_only_warned_of(weights, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.warns(UserWarning, match="not written"):
-        assert pipeline(weights, tmp_path / "file").prompts("a cat").shape == (224, 64)
+        assert pipeline(weights, tmp_path / "file").text_encoder("a cat").shape == (224, 64)
 
 
 def test_memory_is_bounded():
