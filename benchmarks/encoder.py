@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kandinsky.video_io import CRF, SPEED, ffmpeg
+from kandinsky.video_io import CODECS, ffmpeg
 
 FRAMES, HEIGHT, WIDTH = 97, 384, 672
 SETTINGS = {
@@ -27,7 +27,7 @@ SETTINGS = {
     "superfast": ("-preset", "superfast"),
     "superfast, zerolatency": ("-preset", "superfast", "-tune", "zerolatency"),
     "ultrafast": ("-preset", "ultrafast"),
-    "in use": SPEED,
+    "in use": CODECS["h264"].settings,
 }
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
@@ -55,7 +55,7 @@ def noise_clip() -> np.ndarray:
 def encode(clip: np.ndarray, options: tuple[str, ...], path: Path, interval: float) -> float:
     """Seconds from the last chunk to the finished file."""
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "8", "-i", "-"]
-    target = ["-c:v", "libx264", *options, "-crf", str(CRF), "-pix_fmt", "yuv420p", str(path)]
+    target = ["-c:v", "libx264", *options, "-crf", str(CODECS["h264"].crf), "-pix_fmt", "yuv420p", str(path)]
     process = subprocess.Popen([ffmpeg(), "-y", "-v", "error", *source, "-an", *target], stdin=subprocess.PIPE)
     assert process.stdin is not None
     for start in (0, *range(9, FRAMES, 8)):

@@ -1,6 +1,6 @@
 """Several GPUs against one: DiT step, VAE decode, whole request and memory, for tensor and sequence parallelism.
 
-    python benchmarks/parallel.py [--gpus 1 2 4 8] [--seconds 12] [--json docs/parallel.json]
+    python benchmarks/parallel.py [--gpus 1 2 4 8] [--json docs/parallel.json]
     python benchmarks/parallel.py --plot docs/parallel.json docs/parallel.png
 
 Random weights of the published sizes, the same on every GPU, are made on the spot. For each number of GPUs (by default
@@ -17,17 +17,23 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from kandinsky import parallel
 from kandinsky.checkpoint import Checkpoint, load_dit
 from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
 from kandinsky.factory import configure_
+from kandinsky.messages import Box, Messenger, Sum
+from kandinsky.model.attention import BACKENDS
+from kandinsky.model.dit import DiT
 from kandinsky.model.operations import fused
 from kandinsky.parallel import builder, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -58,17 +64,28 @@ class InMemory(Checkpoint):
         return whole if regions is None else torch.cat([whole[region] for region in regions])
 
 
-class Silent(Ranks):
-    """Ranks that send nothing: what is left of a step is its arithmetic."""
+class Silence:
+    """In the place of a messenger: nothing is sent, so that a step is its arithmetic alone."""
 
-    def add_up(self, tensor):  # noqa: ARG002
+    def __init__(self, messenger: Messenger):
+        self.ranks, self.real = messenger.ranks, messenger
+
+    def box(self, name: str, size: int):
+        """The real box, without its messages."""
+        return SilentBox(self.real.box(name, size))
+
+
+class SilentBox:
+    def __init__(self, box: Box):
+        self.size, self.view = box.size, box.view
+
+    def exchange(self, sends, receives, *, channel=0):  # noqa: ARG002
         return lambda: None
 
-    def gather(self, tensor):
-        return tensor.expand(self.size, *tensor.shape)
 
-    def exchange(self, sends, receives):  # noqa: ARG002
-        return lambda: None
+class SilentSum(Sum):
+    def begin(self, start, stop):
+        pass
 
 
 def synchronise(device: torch.device) -> None:
@@ -76,7 +93,7 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(run: Callable[[], object], ranks: Ranks, device: torch.device, *, repeats: int = 5) -> float:
+def seconds(run: Callable[[], object], ranks: Ranks, device: torch.device, *, repeats: int = 3) -> float:
     """Median seconds of the slowest rank; all begin together."""
     times = []
     for _ in range(repeats + 1):
@@ -91,9 +108,25 @@ def seconds(run: Callable[[], object], ranks: Ranks, device: torch.device, *, re
     return statistics.median(everyone.max(0).values.tolist())
 
 
+def silenced(run: Callable[[], object], dit: DiT) -> Callable[[], None]:
+    """`run` with all messages of the blocks left out."""
+    holders = [module for module in dit.modules() if hasattr(module, "messenger")]
+
+    def quiet() -> None:
+        real = holders[0].messenger
+        for module in holders:
+            module.messenger = Silence(real)
+        with mock.patch.object(parallel, "Sum", SilentSum):
+            run()
+        for module in holders:
+            module.messenger = real
+
+    return quiet
+
+
 def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandinsky4T2VPipeline:
     """A pipeline of random weights, as the factory makes one from files."""
-    sizes, (text_encoder, vae) = SIZES[SIZE], parts
+    sizes, (text_encoder, vae, messenger) = SIZES[SIZE], parts
     whole = random_dit(sizes.dit, torch.Generator(device).manual_seed(0))
     checkpoint = InMemory(whole.state_dict())
     place = {"device": device, "dtype": default_dtype(device)}
@@ -101,7 +134,9 @@ def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandin
     schedule = Schedule.from_config(SCHEDULER)
     pipe = Kandinsky4T2VPipeline(dit, text_encoder, vae, schedule, model_set=MODEL_SET, ranks=ranks, progress=False)
     operations = fused() if device.type == "cuda" else dit.operations
-    configure_(dit, operations, attention="auto", precision="exact", team=ranks, parallelism=mode)
+    configure_(dit, operations, attention="auto", ranks=ranks)
+    if messenger is not None:
+        parallel.parallelise_(dit, mode, messenger)
     return pipe
 
 
@@ -113,24 +148,21 @@ def measure(pipe: Kandinsky4T2VPipeline, shape: VideoShape, folder: Path, name: 
     latents = torch.randn(*shape.latent_grid, 16, device=device, dtype=dit.dtype)
     figures = {"step": seconds(lambda: dit.step(latents, context, 1), ranks, device)}
     if ranks.size > 1:
-        holders = [module for module in dit.modules() if hasattr(module, "ranks")]
-        for module in holders:
-            module.ranks = Silent(ranks.rank, ranks.size)
-        figures["step_silent"] = seconds(lambda: dit.step(latents, context, 1), ranks, device, repeats=3)
-        for module in holders:
-            module.ranks = ranks
+        figures["step_silent"] = seconds(silenced(lambda: dit.step(latents, context, 1), dit), ranks, device)
     final = pipe.sample_latents(text, shape, seed=1)
     assert pipe.vae is not None
-    figures["decode"] = seconds(lambda: list(pipe.vae.decode(final)), ranks, device, repeats=3)
+    figures["decode"] = seconds(lambda: list(pipe.vae.decode(final)), ranks, device)
     figures["difference"] = compare(final, folder / f"{name}.pt") if ranks.is_main else 0.0
+    if ranks.size == 1:
+        figures["attentions"] = differences_of_attentions(pipe, text, shape)
     call = {"time_length": shape.seconds, "width": shape.width, "height": shape.height, "seed": 1}
-    results = [pipe(PROMPT, folder / "v.mp4", **call) for _ in range(3)]
+    results = [pipe(PROMPT, folder / "v.mp4", **call) for _ in range(2)]
     if ranks.is_main:
         best = min(results, key=lambda result: result.timings["total"])
         figures |= {"request": best.timings["total"], "timings": best.timings}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        pipe(PROMPT, folder / "v.mp4", **call)
+        list(pipe.vae.decode(pipe.sample_latents(text, shape, seed=1)))
         peaks = ranks.gather(torch.tensor(torch.cuda.max_memory_allocated(device) / 2**30, device=device))
         figures["peak_gib"] = [round(peak, 2) for peak in peaks.tolist()]
     return figures
@@ -144,27 +176,40 @@ def compare(latents: Tensor, path: Path) -> float:
     return ((latents.cpu() - expected).norm() / expected.norm()).item()
 
 
+def differences_of_attentions(pipe: Kandinsky4T2VPipeline, text: Tensor, shape: VideoShape) -> dict[str, float]:
+    """Relative difference of the final latents between each two attention backends, on the same GPU."""
+    dit, made = pipe.dit, {}
+    chosen = dit.attention
+    for name in ("torch", "cudnn", "bounded") if dit.device.type == "cuda" else ("torch",):
+        dit.attention = BACKENDS[name]
+        made[name] = pipe.sample_latents(text, shape, seed=1)
+    dit.attention = chosen
+    pairs = combinations(made, 2)
+    return {f"{one}, {other}": ((made[one] - made[other]).norm() / made[other].norm()).item() for one, other in pairs}
+
+
 @torch.inference_mode()
-def work(folder: Path, length: int) -> None:
+def work(folder: Path, arguments: argparse.Namespace) -> None:
     """What each process does; the main one adds its figures to the log."""
     from transformers import T5Tokenizer
 
     device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ranks = open_group(device)
+    messenger = Messenger(ranks, device) if ranks.size > 1 else None
     generator, dtype = torch.Generator(device).manual_seed(1), default_dtype(device)
-    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), peers=ranks if ranks.size > 1 else None)
+    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
     text_encoder = None
     if ranks.is_main:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
         t5 = random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype)
         text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
     height, width = (384, 672) if SIZE == "full" else (64, 96)
-    shape = VideoShape.from_request(length, height, width, model_set=MODEL_SET)
-    for mode in ("tensor", "sequence") if ranks.size > 1 else ("none",):
-        pipe = build(mode, ranks, device, (text_encoder, vae))
+    shape = VideoShape.from_request(arguments.seconds, height, width, model_set=MODEL_SET)
+    for mode in arguments.modes if ranks.size > 1 else ("none",):
+        pipe = build(mode, ranks, device, (text_encoder, vae, messenger))
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        for precision in ("exact", "fast") if device.type == "cuda" else ("exact",):
+        for precision in arguments.precisions if device.type == "cuda" else ("exact",):
             if precision == "fast":
                 from kandinsky.model.float8 import quantise_blocks_
 
@@ -179,10 +224,10 @@ def work(folder: Path, length: int) -> None:
         del pipe
 
 
-def launch(gpus: int, folder: Path, length: int) -> None:
+def launch(gpus: int, folder: Path) -> None:
     """One group of processes."""
     config = LaunchConfig(1, 1, gpus, run_id=f"gpus{gpus}", rdzv_backend="c10d", rdzv_endpoint="localhost:0")
-    elastic_launch(config, sys.executable)(__file__, "--work", str(folder), "--seconds", str(length))
+    elastic_launch(config, sys.executable)(__file__, *sys.argv[1:], "--work", str(folder))
 
 
 def table(rows: list[dict]) -> str:
@@ -202,6 +247,8 @@ def table(rows: list[dict]) -> str:
             f"| {row['gpus']} | {row['mode']} | {row['precision']} | {cell('step')} | {exposed} | {cell('decode')} "
             f"| {cell('request')} | {row['difference']:.4f} | {peaks} |"
         )
+    for precision, row in alone.items():
+        lines.append(f"\nOne GPU, {precision}, latents of two attention backends differ by: {row['attentions']}")
     return "\n".join(lines)
 
 
@@ -227,6 +274,8 @@ def plot(source: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="*", help="numbers of GPUs (default: 1, 2, 4, 8)")
+    parser.add_argument("--modes", nargs="*", default=["tensor", "sequence"], help="default: both")
+    parser.add_argument("--precisions", nargs="*", default=["exact", "fast"], help="default: both")
     parser.add_argument("--seconds", type=int, default=12, help="of video")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, nargs=2, metavar=("JSON", "PNG"), help="draw figures measured before")
@@ -236,13 +285,13 @@ def main() -> None:
         plot(*arguments.plot)
         return
     if arguments.work:
-        work(arguments.work, arguments.seconds)
+        work(arguments.work, arguments)
         return
     there = torch.cuda.device_count() or 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for gpus in arguments.gpus or [n for n in (1, 2, 4, 8) if n <= there]:
-            launch(gpus, folder, arguments.seconds)
+            launch(gpus, folder)
         rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     print(table(rows))
     result = {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "rows": rows}

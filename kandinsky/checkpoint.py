@@ -90,11 +90,14 @@ class _SafetensorsFiles(Checkpoint):
 
     def __init__(self, path: Path, files: list[Path]):
         self.path = path
+        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors.
+        self._handles: dict[tuple[Path, str], safe_open] = {}
         self._file_of: dict[str, Path] = {}
         self._entries: dict[str, safetensors_file.Entry] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
-            with _opened(file, "cpu") as handle:
+            with _reading(file):
+                handle = self._handle(file, "cpu")
                 for name in handle.keys():  # noqa: SIM118  # not a mapping: safe_open has keys() only
                     self._file_of[name] = file
                     shapes[name] = tuple(handle.get_slice(name).get_shape())
@@ -102,7 +105,9 @@ class _SafetensorsFiles(Checkpoint):
         self.shapes = shapes
 
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
-        with _opened(self._file_of[name], str(device)) as handle:
+        file = self._file_of[name]
+        with _reading(file):
+            handle = self._handle(file, str(device))
             if regions is None:
                 return handle.get_tensor(name)
             whole = handle.get_slice(name)
@@ -112,12 +117,16 @@ class _SafetensorsFiles(Checkpoint):
         entry = self._entries[name]
         return FileSource(self._file_of[name], entry.start, entry.dtype)
 
+    def _handle(self, file: Path, device: str) -> safe_open:
+        if (file, device) not in self._handles:
+            self._handles[file, device] = safe_open(file, framework="pt", device=device)
+        return self._handles[file, device]
+
 
 @contextmanager
-def _opened(file: Path, device: str) -> Iterator[safe_open]:
+def _reading(file: Path) -> Iterator[None]:
     try:
-        with safe_open(file, framework="pt", device=device) as handle:
-            yield handle
+        yield
     except SafetensorError as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
 

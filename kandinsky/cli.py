@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kandinsky.cli_memory import MEMORY_COMMANDS, add_memory_commands
+from kandinsky.cli_records import add_commands, add_output_arguments
 
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
@@ -36,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     random_weights.add_argument("--seed", type=int, default=0)
     random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
     add_memory_commands(commands)
+    records = add_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)
     parsed = parser.parse_args(given)
+    if parsed.command in records:
+        return run(records[parsed.command], parsed)
     if parsed.command == "random-weights":
         return run(_random_weights, parsed)
     if parsed.command in MEMORY_COMMANDS:
@@ -58,6 +62,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("--text", default=DEMO_PROMPT, help="the prompt")
     parser.add_argument("--save-path", help="file to write; default ./test.mp4, or ./test.png for an image")
+    add_output_arguments(parser)
     parser.add_argument("--seed", type=int, default=42, help="same seed, same video")
     parser.add_argument("--time-length", type=int, default=12, help="seconds; 0 makes an image")
     parser.add_argument("--width", type=int, default=672, help="pixels")
@@ -98,35 +103,37 @@ def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespac
         return _failed(error, 1)
     except ValueError as error:
         return _failed(error, 2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return _failed(error, 130)
     return 0
 
 
-def _failed(error: Exception, code: int) -> int:
+def _failed(error: BaseException, code: int) -> int:
+    """Say it to the user and to the other processes: one that ends without a word would be waited for."""
     from kandinsky.watchdog import report_failure
 
-    print(f"error: {error}", file=sys.stderr)
+    message = f"error: {error}" if code != 130 else "\n".join(["interrupted", *getattr(error, "__notes__", [])])
+    print(message, file=sys.stderr)
     report_failure(error)
     return code
 
 
 def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
-    from PIL.Image import Image
-
     from kandinsky.factory import get_T2V_pipeline
     from kandinsky.launch import check_launch, launch
+    from kandinsky.output import OutputOptions
     from kandinsky.pipeline import GenerationResult
     from kandinsky.ranks import launched
     from kandinsky.request import check_request
-    from kandinsky.video_io import write_image
     from kandinsky.video_shape import VideoShape
 
     shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width)
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
-    (job,) = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed).jobs
+    settings = {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
+    options = OutputOptions(type="file", **settings)
+    request = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed, options=options)
+    (job,) = request.jobs
     check_launch(parsed.num_gpus, parsed.device)
     if parsed.num_gpus > 1 and not launched():
         launch(arguments, parsed.num_gpus)
@@ -139,17 +146,16 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
         parallelism=parsed.parallelism,
         progress=not parsed.no_progress,
     )
-    result = pipe(job.prompt, save_path, 1, shape.seconds, shape.width, shape.height, job.seed)
+    size = shape.seconds, shape.width, shape.height
+    result = pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings)
     if result is None:
         return
-    if shape.is_image:
-        assert isinstance(result, list) and isinstance(result[0], Image) and job.path is not None
-        write_image(result[0], job.path)
-        print(f"{job.path}: {shape.width}x{shape.height} image, seed {job.seed}")
-        return
     assert isinstance(result, GenerationResult)
-    size = f"{shape.width}x{shape.height}"
-    print(f"{result.path}: {result.num_frames} frames of {size} at {result.fps} fps, seed {result.seed}")
+    pixels = f"{shape.width}x{shape.height}"
+    if shape.is_image:
+        print(f"{result.path}: {pixels} image, seed {result.seed}")
+        return
+    print(f"{result.path}: {result.num_frames} frames of {pixels} at {result.fps} fps, seed {result.seed}")
     for stage, seconds in result.timings.items():
         memory = result.peak_memory.get(stage)
         print(f"{stage:>8} {seconds:8.3f} s" + (f", peak {memory / 2**30:.2f} GiB" if memory else ""))

@@ -7,29 +7,29 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, load_dit, open_checkpoint
+from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, open_checkpoint
+from kandinsky.components import load_components
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
-from kandinsky.devices import check_device_map, check_dtype, check_precision
-from kandinsky.hub import WeightPaths, locate
-from kandinsky.int8 import quantise_linears_
-from kandinsky.memory import Memory, check_memory, home_of_dit, home_of_t5, modulation_on, offload_modulation_
+from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
+from kandinsky.finish import Finisher
+from kandinsky.hub import COMPONENTS, WeightPaths, locate
+from kandinsky.latents_file import VaeSource
+from kandinsky.memory import Memory, check_memory, home_of_dit, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
 from kandinsky.model.dit import DiT
-from kandinsky.model.operations import Operations, choose_operations
-from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
+from kandinsky.model.operations import PLAIN, Operations, choose_operations
+from kandinsky.parallel import check_mode, parallelise_
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.places import Places
-from kandinsky.prompt_cache import PromptCache, fingerprint
 from kandinsky.ranks import Ranks, launched, open_group
+from kandinsky.record import Origin, fingerprint
 from kandinsky.sampler import Schedule
-from kandinsky.text_encoder import TextEncoder, load_text_encoder
-from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
+from kandinsky.vae.autoencoder import load_vae
 
 
 def get_T2V_pipeline(  # noqa: N802  # the published name
@@ -98,18 +98,12 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     modes = check_memory(memory, devices)
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
-    explicit = {
-        "dit": dit_path,
-        "text_encoder": text_encoder_path,
-        "tokenizer": tokenizer_path,
-        "vae": vae_path,
-        "scheduler": scheduler_path,
-    }
     alone = not launched() and Ranks.current().size == 1
+    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         Path(cache_dir),
         model_set=model_set,
-        given={**conf.paths, **{name: Path(path) for name, path in explicit.items() if path is not None}},
+        given={**conf.paths, **{name: Path(path) for name, path in explicit if path is not None}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
         precision=precision if alone else "exact",  # a rank quantises its part of the weights itself
@@ -125,50 +119,28 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     ranks = open_group(devices["dit"])
     team = ranks if parallelism != "none" else Ranks()
     places = dataclasses.replace(places, progress=progress and ranks.is_main)
-    build, shard = builder(parallelism, team), shard_for(parallelism, team)
     folder = None if prompt_cache is None else Path(prompt_cache)
-    with ThreadPoolExecutor(1) as pool:  # T5's packages are imported and its weights read beside the DiT's
-        text = pool.submit(_prompts, paths, places, model_set.text_tokens, folder) if team.is_main else None
-        dit = load_dit(checkpoint, build=build, shard=shard, **places.loading("dit"))
-        text_encoder = text.result() if text is not None else None
-    together = team if team.size > 1 and devices["vae"] == devices["dit"] else None
-    vae = _load_vae(paths, places, together) if team.is_main or together is not None else None
+    parts = load_components(
+        paths, checkpoint, places, team=team, parallelism=parallelism, model_set=model_set, prompt_folder=folder
+    )
     quantise = precision == "fast" and not is_quantised(checkpoint)
-    with modulation_on(dit, devices["dit"]):
-        home = home_of_dit(dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
+    with modulation_on(parts.dit, devices["dit"]):
+        home = home_of_dit(parts.dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
         pipe = Kandinsky4T2VPipeline(
-            dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=places.progress
-        )
+            parts.dit, parts.prompts, parts.vae, schedule,
+            model_set=model_set, ranks=ranks, team=team, progress=places.progress,
+        )  # fmt: skip
     pipe.dit_home = home
-    configure_(dit, operations, attention=attention, precision=precision, team=team, parallelism=parallelism)
+    configure_(parts.dit, operations, attention=attention, ranks=team)
+    if parts.messenger is not None:
+        parallelise_(parts.dit, parallelism, parts.messenger)
+    if quantise:
+        from kandinsky.model.float8 import quantise_blocks_
+
+        quantise_blocks_(parts.dit)
+    if team.is_main:
+        _describe_(pipe, paths, places, precision=precision, parallelism=parallelism)
     return pipe
-
-
-def _prompts(paths: WeightPaths, places: Places, text_tokens: int, folder: Path | None) -> PromptCache:
-    """The text encoder with its memory of prompts; loaded now, or with a folder when it is first needed."""
-    device, mode = places.devices["text_embedder"], places.mode("text_embedder")
-
-    def load() -> TextEncoder:
-        settings = places.loading("text_embedder")
-        encoder = load_text_encoder(paths.text_encoder, paths.tokenizer, text_tokens=text_tokens, **settings)
-        if places.text_encoder_int8:
-            quantise_linears_(encoder.model, device)
-        if mode != "resident":
-            encoder.home = home_of_t5(encoder.model, device, mode=mode)
-        return encoder
-
-    what = (text_tokens, places.dtype_of("text_embedder"), device.type, places.text_encoder_int8)
-    mark = fingerprint(paths.text_encoder, paths.tokenizer, *what)
-    prompts = PromptCache(load, device=device, fingerprint=mark, folder=folder)
-    if folder is None:
-        _loaded = prompts.encoder
-    return prompts
-
-
-def _load_vae(paths: WeightPaths, places: Places, together: Ranks | None) -> VideoAutoencoder:
-    staged = places.mode("vae") != "resident"
-    settings = {**places.loading("vae"), "device": places.devices["vae"]}
-    return load_vae(paths.vae, memory_saving=places.memory_saving, peers=together, staged=staged, **settings)
 
 
 def _check_quantised(checkpoint: Checkpoint, precision: str, *, alone: bool) -> None:
@@ -176,21 +148,72 @@ def _check_quantised(checkpoint: Checkpoint, precision: str, *, alone: bool) -> 
         raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
 
 
-def configure_(
-    dit: DiT, operations: Operations, *, attention: str, precision: str, team: Ranks, parallelism: str
+def _describe_(
+    pipe: Kandinsky4T2VPipeline, paths: WeightPaths, places: Places, *, precision: str, parallelism: str
 ) -> None:
+    """Give the pipeline what records and latents of unfinished videos say of it."""
+    device, dtype, saving = places.devices["vae"], _name(places.dtype_of("vae")), places.memory_saving
+    pipe.vae_source = VaeSource(str(paths.vae.absolute()), str(device), dtype, saving)
+    pipe.origin = Origin(
+        devices={name: device.type for name, device in places.devices.items()},
+        dtype=None if places.dtype is None else _name(places.dtype),
+        precision=precision,
+        attention=pipe.dit.attention.name,
+        kernels="torch" if pipe.dit.operations is PLAIN else "triton",
+        parallelism=parallelism if pipe.team.size > 1 else "none",
+        processes=pipe.team.size,
+        vae_memory_saving=saving,
+        text_encoder_int8=places.text_encoder_int8,
+        weights=_fingerprints(paths),
+    )
+
+
+def _fingerprints(paths: WeightPaths) -> dict[str, str]:
+    """What a record tells weights apart by."""
+    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
+
+
+def load_finisher(
+    source: VaeSource | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Finisher:
+    """Load the VAE alone, to finish what was sampled.
+
+    Args:
+        source: the VAE that the sampling process would have used; None if that is not known.
+        weights: folder of weights whose `vae` is taken instead; needed if there is no source.
+        device: instead of the source's, or CUDA; its dtype then is that device's own.
+
+    Raises:
+        ValueError: there is no such device.
+        FileNotFoundError: the VAE is not there.
+        CheckpointError: its weights are damaged.
+    """
+    place = check_device_map(device or (source.device if source else "cuda"))["vae"]
+    assert source is not None or weights is not None
+    path = Path(weights) / "vae" if weights is not None else Path(source.path)  # type: ignore[union-attr]
+    if not path.is_dir():
+        raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
+    dtype = getattr(torch, source.dtype) if source is not None and device is None else default_dtype(place)
+    saving = source is not None and source.memory_saving
+    vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    return Finisher(vae, progress=progress)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
     """How the DiT of a pipeline, whose modulation table is made, is to run."""
     head_dim, bound = dit.config.head_dim, dit.logit_bound()
     dit.operations = operations
     chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[team.share(chosen.name)]  # measured on each rank: all take what the first one found
+    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
     offload_modulation_(dit)
-    if team.size > 1:
-        parallelise_(dit, parallelism, team)
-    if precision == "fast":
-        from kandinsky.model.float8 import quantise_blocks_
-
-        quantise_blocks_(dit)
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:

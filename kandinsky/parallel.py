@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kandinsky.checkpoint import Region, Shard
 from kandinsky.config import DiTConfig
+from kandinsky.messages import Letter, Messenger, Sum
 from kandinsky.model.context import Context, ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import SelfAttention
@@ -103,18 +104,18 @@ def builder(mode: str, ranks: Ranks) -> Callable[[DiTConfig], DiT]:
     return build
 
 
-def parallelise_(dit: DiT, mode: str, ranks: Ranks) -> None:
+def parallelise_(dit: DiT, mode: str, messenger: Messenger) -> None:
     """Replace modules of a DiT that `builder` made and whose weights `shard_for` chose."""
     for block in dit.blocks:
         if mode == "sequence":
-            setattr(block, "self_attention", UlyssesAttention(block.self_attention, ranks))  # noqa: B010
+            setattr(block, "self_attention", UlyssesAttention(block.self_attention, messenger))  # noqa: B010
             continue
         for name, split in TENSOR_PLAN.items():
             if split.axis == 1:
                 owner, _, leaf = name.rpartition(".")
                 linear = block.get_submodule(name)
                 assert isinstance(linear, nn.Linear)
-                setattr(block.get_submodule(owner), leaf, SummedLinear(linear, ranks))
+                setattr(block.get_submodule(owner), leaf, SummedLinear(linear, messenger))
 
 
 def linear_into(linear: nn.Module, x: "Tensor | Quantised", out: Tensor) -> None:
@@ -130,44 +131,46 @@ def linear_into(linear: nn.Module, x: "Tensor | Quantised", out: Tensor) -> None
 class SummedLinear(nn.Module):
     """A Linear of which every rank has some inputs, and its sum over the ranks.
 
-    The all-reduce of one piece of rows runs while the next is multiplied.
+    One piece of rows is summed while the next is multiplied. The result is valid until the next such sum, and a block
+    reads it before that.
     """
 
-    def __init__(self, linear: nn.Linear, ranks: Ranks):
+    def __init__(self, linear: nn.Linear, messenger: Messenger):
         super().__init__()
-        if not ranks.is_main:
+        if not messenger.ranks.is_main:
             linear.register_parameter("bias", None)  # it is added once
         self.linear: nn.Module = linear
-        self.ranks = ranks
+        self.messenger = messenger
         self.out_features, self.dtype = linear.out_features, linear.weight.dtype
 
     def forward(self, x: "Tensor | Quantised") -> Tensor:
         """`[rows, this rank's inputs]` to `[rows, out]`, the same on every rank."""
         rows = len(x)
-        out = torch.empty(rows, self.out_features, dtype=self.dtype, device=self.linear.weight.device)  # type: ignore[arg-type]
+        total = Sum(self.messenger, (rows, self.out_features), self.dtype)
         pieces = max(rows // PIECE_ROWS, 1)
-        edges = [index * rows // pieces for index in range(pieces + 1)]
-        waits = []
-        for start, stop in pairwise(edges):
-            linear_into(self.linear, x[start:stop], out[start:stop])
-            waits.append(self.ranks.add_up(out[start:stop]))
-        for wait in waits:
-            wait()
-        return out
+        for start, stop in pairwise(index * rows // pieces for index in range(pieces + 1)):
+            linear_into(self.linear, x[start:stop], total.out[start:stop])
+            total.begin(start, stop)
+        return total.finish()
 
 
 class UlyssesAttention(nn.Module):
-    """`SelfAttention` of a rank that has some of the tokens: attention itself is over all tokens and some heads."""
+    """`SelfAttention` of a rank that has some of the tokens: attention itself is over all tokens and some heads.
 
-    def __init__(self, attention: SelfAttention, ranks: Ranks):
+    Its two boxes may be reused by the next block: a rank sends its next queries only when it has everyone's outputs, so
+    when everyone has attended; and its next outputs only when it has everyone's next queries, so when all outputs were
+    read.
+    """
+
+    def __init__(self, attention: SelfAttention, messenger: Messenger):
         super().__init__()
-        self.ranks = ranks
+        self.messenger, self.ranks = messenger, messenger.ranks
         self.head_dim = attention.head_dim
-        self.heads = attention.output_layer.in_features // self.head_dim // ranks.size
+        self.heads = attention.output_layer.in_features // self.head_dim // self.ranks.size
         self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
         self.output_layer = attention.output_layer
         # A projection for the heads of each rank: what is sent to it is then one piece of memory.
-        parts = [_heads_of(attention.to_query_key_value, rank, ranks.size) for rank in range(ranks.size)]
+        parts = [_heads_of(attention.to_query_key_value, rank, self.ranks.size) for rank in range(self.ranks.size)]
         self.to_query_key_value = nn.ModuleList(parts)
 
     def forward(
@@ -180,21 +183,23 @@ class UlyssesAttention(nn.Module):
         dilated: bool,
     ) -> Tensor:
         """As `SelfAttention.forward`, with the local tokens."""
-        mine, rope = context.rows(self.ranks.rank), context.rope
-        dtype = self.query_norm.weight.dtype
-        qkv = torch.empty(context.bounds[-1], 3, self.heads, self.head_dim, dtype=dtype, device=rope.device)
+        rank, size, dtype = self.ranks.rank, self.ranks.size, self.query_norm.weight.dtype
+        shape = (context.bounds[-1], 3, self.heads, self.head_dim)
+        token = 3 * self.heads * self.head_dim * dtype.itemsize
+        box = self.messenger.box("qkv", shape[0] * token)
+        qkv, mine = box.view(0, shape, dtype), context.rows(rank)
 
         def project(owner: int, out: Tensor) -> Tensor:
             linear_into(self.to_query_key_value[owner], normed, out.flatten(1))
-            return norm_rope(out, self.query_norm, self.key_norm, rope, query_scale)
+            return norm_rope(out, self.query_norm, self.key_norm, context.rope, query_scale)
 
         waits = []
-        for distances in _stages(self.ranks.size):  # each stage travels while the next is projected
-            targets = [(self.ranks.rank + distance) % self.ranks.size for distance in distances]
-            sources = [(self.ranks.rank - distance) % self.ranks.size for distance in distances]
-            sends = [(project(target, torch.empty_like(qkv[mine])), target) for target in targets]
-            waits.append(self.ranks.exchange(sends, [(qkv[context.rows(source)], source) for source in sources]))
-        own = project(self.ranks.rank, qkv[mine])
+        for distances in _stages(size):  # each stage travels while the next is projected
+            targets = [(rank + distance) % size for distance in distances]
+            sources = [(rank - distance) % size for distance in distances]
+            sends = [Letter(project(to, torch.empty_like(qkv[mine])), to, mine.start * token) for to in targets]
+            waits.append(box.exchange(sends, [(qkv[context.rows(source)], source) for source in sources]))
+        own = project(rank, qkv[mine])
         if own.data_ptr() != qkv[mine].data_ptr():  # plain operations do not work in place
             qkv[mine] = own
         for wait in waits:
@@ -204,13 +209,15 @@ class UlyssesAttention(nn.Module):
 
     def _give_back(self, attended: Tensor, context: "LocalContext") -> Tensor:
         """All tokens of this rank's heads to the local tokens of all heads, `[tokens, heads, head_dim]`."""
-        ranks = self.ranks
-        parts = [attended[context.rows(rank)] for rank in range(ranks.size)]
-        received = [
-            part if rank == ranks.rank else torch.empty_like(parts[ranks.rank]) for rank, part in enumerate(parts)
-        ]
-        others = [rank for rank in range(ranks.size) if rank != ranks.rank]
-        ranks.exchange([(parts[rank], rank) for rank in others], [(received[rank], rank) for rank in others])()
+        rank, size = self.ranks.rank, self.ranks.size
+        parts = [attended[context.rows(other)] for other in range(size)]
+        slot = max(part.numel() for part in parts) * attended.element_size()
+        box = self.messenger.box("attended", size * slot)
+        received = [box.view(other * slot, parts[rank].shape, attended.dtype) for other in range(size)]
+        others = [other for other in range(size) if other != rank]
+        letters = [Letter(parts[other], other, rank * slot) for other in others]
+        box.exchange(letters, [(received[other], other) for other in others])()
+        received[rank] = parts[rank]
         return torch.cat(received, dim=1)
 
 

@@ -1,4 +1,6 @@
-"""Processes that work together, one for each device: who they are, and what they send each other.
+"""Processes that work together, one for each device: who they are, and what they share between steps.
+
+`messages` has what they send each other within a step.
 
 Without a process group there is one rank, the main one, and every method is the identity. Under torchrun (or
 `torch.distributed.launch`) `open_group` makes the group; one that the caller made is used as it is and never closed.
@@ -7,7 +9,6 @@ The backend is NCCL for CUDA devices and gloo for the CPU.
 
 import atexit
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -67,12 +68,6 @@ class Ranks:
             dist.broadcast(tensor, src=0)
         return tensor
 
-    def add_up(self, tensor: Tensor) -> Callable[[], object]:
-        """Begin to sum `tensor` over the ranks in place; call what is returned before the sum is read."""
-        work = dist.all_reduce(tensor, async_op=True)
-        assert work is not None
-        return work.wait
-
     def gather(self, tensor: Tensor) -> Tensor:
         """`tensor` of every rank, all of one shape, stacked: `[size, ...]`."""
         if self.size == 1:
@@ -80,25 +75,6 @@ class Ranks:
         whole = tensor.new_empty(self.size, *tensor.shape)
         dist.all_gather(list(whole.unbind()), tensor.contiguous())
         return whole
-
-    def exchange(
-        self, sends: Sequence[tuple[Tensor, int]], receives: Sequence[tuple[Tensor, int]]
-    ) -> Callable[[], None]:
-        """Begin to send and receive contiguous tensors; call what is returned before they are read or overwritten.
-
-        Args:
-            sends: tensors and the ranks that they go to.
-            receives: tensors to fill and the ranks that they come from. Between two ranks the order is that of `sends`.
-        """
-        operations = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in sends]
-        operations += [dist.P2POp(dist.irecv, tensor, rank) for tensor, rank in receives]
-        works = dist.batch_isend_irecv(operations) if operations else []
-
-        def wait() -> None:
-            for work in works:
-                work.wait()
-
-        return wait
 
 
 def launched() -> bool:

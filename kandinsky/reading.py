@@ -47,7 +47,7 @@ class FileSource:
             while left:
                 count = os.preadv(file.fileno(), [left], position)
                 if count == 0:
-                    raise EOFError(f"{self.path} ends at byte {position}, within a tensor")
+                    raise EOFError(f"{self.path} ends at byte {os.fstat(file.fileno()).st_size}, within a tensor")
                 left, position = left[count:], position + count
 
 

@@ -7,13 +7,14 @@ equals the one made alone.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kandinsky.video_io import IMAGE_ENDINGS, VIDEO_ENDINGS, check_target
+from kandinsky.output import VIDEO_ENDINGS, Output, OutputOptions, check_output, check_prompt_fits, check_target
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
+NO_OPTIONS = OutputOptions()
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """All jobs of one call; they share a shape."""
+    """All jobs of one call; they share a shape and a kind of output."""
 
     jobs: tuple[Job, ...]
     shape: VideoShape
+    output: Output
 
 
 def check_request(
@@ -40,14 +42,16 @@ def check_request(
     bs: int,
     shape: VideoShape,
     seed: int | None,
+    options: OutputOptions = NO_OPTIONS,
 ) -> Request:
     """Jobs of a call.
 
     Args:
         text: one prompt or several.
-        save_path: where to write; None where frames are returned.
+        save_path: where to write, if a file is wanted.
         bs: videos for each prompt.
         seed: of the first job, the next ones count up; drawn if None.
+        options: what is wanted back.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -58,13 +62,36 @@ def check_request(
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
     total = count * len(prompts)
     first = secrets.randbelow(MAX_SEED - total) if seed is None else _check_seed(seed, total)
-    endings = IMAGE_ENDINGS if shape.is_image else VIDEO_ENDINGS
-    path = None if save_path is None else check_target(save_path, endings)
-    jobs = (
+    output, path = check_output(save_path, options, is_image=shape.is_image, model_fps=shape.fps)
+    jobs = tuple(
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    return Request(tuple(jobs), shape)
+    for job in jobs:
+        _check_path(job, output)
+    return Request(jobs, shape, output)
+
+
+def options_of_call(options: OutputOptions, *, return_frames: object) -> OutputOptions:
+    """`options` with the published argument, which means `output_type="pil"`.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if not return_frames:
+        return options
+    if options.type not in (None, "pil"):
+        raise ValueError(f"output_type={options.type!r}: with return_frames=True allowed are None and 'pil'")
+    return replace(options, type="pil")
+
+
+def _check_path(job: Job, output: Output) -> None:
+    if job.path is None:
+        return
+    if not job.path.suffix:  # one of several folders: each must be new
+        check_target(f"{job.path}/", VIDEO_ENDINGS)
+    if output.metadata:
+        check_prompt_fits(job.path, job.prompt)
 
 
 def _check_prompts(text: object) -> list[str]:
@@ -73,6 +100,11 @@ def _check_prompts(text: object) -> list[str]:
     if not prompts or wrong:
         shown = wrong[0] if wrong else text
         raise ValueError(f"text={shown!r}: allowed is a string, or a list of one or more strings")
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text={prompt!r}: allowed is text that UTF-8 can hold ({error})") from None
     return prompts
 
 

@@ -19,6 +19,7 @@ class VideoShape:
         height, width: pixels.
         latent_frames, latent_height, latent_width: latent grid, `[T, H, W]` of the DiT's input.
         num_frames: pixel frames written.
+        fps: pixel frames in a second of the model's time.
     """
 
     seconds: int
@@ -28,6 +29,7 @@ class VideoShape:
     latent_height: int
     latent_width: int
     num_frames: int
+    fps: int
 
     @classmethod
     def from_request(cls, seconds: int, height: int, width: int, *, model_set: ModelSet = FLASH_512) -> "VideoShape":
@@ -48,6 +50,7 @@ class VideoShape:
             latent_height=height // model_set.spatial_compression,
             latent_width=width // model_set.spatial_compression,
             num_frames=compression * (latent_frames - 1) + 1,
+            fps=model_set.fps,
         )
 
     @property

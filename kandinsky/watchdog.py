@@ -1,6 +1,6 @@
 """Nobody waits for a rank that is gone: a thread in each process that notices failures of the others.
 
-Every process writes a sign of life into the process group's store each second. One that fails writes its error; one
+Every process writes a sign of life into the process group's store twice a second. One that fails writes its error; one
 that is killed falls silent. The others then end with that error, whatever collective they are waiting in, and whatever
 launcher (or none) stands behind them.
 """
@@ -26,7 +26,7 @@ class Watchdog:
 
     active: "Watchdog | None" = None
 
-    def __init__(self, store: dist.Store, rank: int, size: int):
+    def __init__(self, store: "dist.Store", rank: int, size: int):
         self.store = store
         self.rank = rank
         self.others = [other for other in range(size) if other != rank]
@@ -103,10 +103,12 @@ class Watchdog:
 
     def _end(self, failure: str) -> None:
         """End this process: its main thread may wait for ever in a collective, where no exception reaches it."""
-        for rescue in reversed(self.rescues):
-            rescue()
-        print(f"error: {failure}", file=sys.stderr, flush=True)
-        os._exit(1)
+        try:
+            for rescue in reversed(self.rescues):
+                rescue()
+        finally:  # whatever a rescue does, nobody may be left waiting
+            print(f"error: {failure}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def _key(rank: int) -> str:

@@ -75,6 +75,14 @@ def test_modules_are_where_the_map_says():
         assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
 
 
+def test_layout_does_not_change_bits():
+    other = get_T2V_pipeline(DEVICES, cache_dir=TINY, progress=False)
+    call = {"time_length": 0, "width": 512, "height": 512, "seed": 3, "output_type": "latent"}
+    pipes = (other, get_T2V_pipeline("cpu", cache_dir=TINY, progress=False))
+    first, second = (one("a cat", **call) for one in pipes)
+    assert torch.equal(first, second)
+
+
 def test_float32_on_a_cpu_by_default(pipe):
     assert pipe.dit.dtype == pipe.vae.autoencoder.dtype == pipe.text_encoder.model.dtype == torch.float32
 
@@ -90,8 +98,8 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
     def spy(name, load):
         return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
 
-    monkeypatch.setattr("kandinsky.factory.load_vae", spy("vae", load_vae))
-    monkeypatch.setattr("kandinsky.factory.load_dit", spy("dit", load_dit))
+    monkeypatch.setattr("kandinsky.components.load_vae", spy("vae", load_vae))
+    monkeypatch.setattr("kandinsky.components.load_dit", spy("dit", load_dit))
     conf = write(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"

@@ -23,7 +23,14 @@ FORBIDDEN = {
     "kandinsky.config": {"kandinsky."},
     "kandinsky.video_shape": {"kandinsky.model", "kandinsky.sampler", "kandinsky.pipeline"},
     "kandinsky.sampler": {"kandinsky."},
-    "kandinsky.model": {"kandinsky.checkpoint", "kandinsky.parallel", "kandinsky.pipeline", "kandinsky.factory"},
+    "kandinsky.model": {
+        "kandinsky.checkpoint",
+        "kandinsky.messages",
+        "kandinsky.parallel",
+        "kandinsky.ranks",
+        "kandinsky.pipeline",
+        "kandinsky.factory",
+    },
     "kandinsky.pipeline": {"kandinsky.factory", "kandinsky.hub", "kandinsky.cli"},
     "kandinsky": {"kandinsky.training"},
 }

@@ -11,7 +11,9 @@ from conftest import ROOT, TINY
 from PIL import Image
 
 from kandinsky.cli import main
+from kandinsky.factory import get_T2V_pipeline
 from kandinsky.launch import check_launch
+from kandinsky.ranks import Ranks
 
 SCRIPT = str(ROOT / "run_inference_distil.py")
 ON_CPU = ["--weights", str(TINY), "--device", "cpu", "--width", "512", "--height", "512"]
@@ -78,30 +80,31 @@ def test_wrong_numbers_of_processes(capsys):
         check_launch(99, "cuda")
 
 
-def test_heads_that_cannot_be_shared(tmp_path):
-    process = start([SCRIPT, *ON_CPU, "--num-gpus", "3", "--save-path", str(tmp_path / "v.mp4")])
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1
-    assert "3 processes cannot share 2 heads; allowed: 1, 2" in errors
-    assert not list(tmp_path.iterdir())
+def test_heads_that_cannot_be_shared(monkeypatch):
+    """Before any weight is read."""
+    monkeypatch.setattr("kandinsky.factory.open_group", lambda _device: Ranks(0, 3))
+    monkeypatch.setattr("kandinsky.factory.Messenger", lambda *_: None)
+    monkeypatch.setattr("kandinsky.checkpoint.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
+    with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
+        get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
 
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [("kill", "rank 1 stopped answering"), ("raise", "rank 1 failed: ArithmeticError: this rank cannot count")],
-)
-def test_all_end_when_one_fails(tmp_path, how, message):
-    """Without an agent that would kill the others: each process is on its own."""
-    port = free_port()
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"}
-    script = str(ROOT / "tests" / "failing_rank.py")
-    first, last = (start([script, how, str(tmp_path)], RANK=str(rank), **group) for rank in range(2))
-    last.communicate(timeout=120)
-    failed = time.monotonic()
-    output, errors = first.communicate(timeout=60)
-    assert time.monotonic() - failed < 30
-    assert last.returncode != 0
-    assert first.returncode == 1
-    assert f"error: {message}" in errors
-    assert "finished" not in output
+FAILURES = {"kill": "rank 1 stopped answering", "raise": "rank 1 failed: ArithmeticError: this rank cannot count"}
+
+
+def test_all_end_when_one_fails(tmp_path):
+    """Killed or by an exception, without an agent that would end the others: each process is on its own."""
+    script, groups = str(ROOT / "tests" / "failing_rank.py"), {}
+    for how in FAILURES:
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_RANK": "0"}
+        groups[how] = [start([script, how, str(tmp_path)], RANK=str(rank), **group) for rank in range(2)]
+    for how, (first, last) in groups.items():
+        last.communicate(timeout=150)
+        failed = time.monotonic()
+        output, errors = first.communicate(timeout=60)
+        assert time.monotonic() - failed < 30
+        assert last.returncode != 0
+        assert first.returncode == 1
+        assert f"error: {FAILURES[how]}" in errors
+        assert "finished" not in output
     assert not list(tmp_path.iterdir())

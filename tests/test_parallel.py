@@ -1,5 +1,6 @@
 """Several processes on the CPU (gloo): the same video as one makes, and how much is sent for it."""
 
+import multiprocessing
 from collections import Counter
 from dataclasses import replace
 
@@ -98,7 +99,9 @@ def alone(weights):
 def processes(request, tmp_path_factory, weights):
     """Results of each of 2 or 4 ranks."""
     target = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(request.param, weights, str(target)), nprocs=request.param)
+    multiprocessing.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    arguments = (request.param, weights, str(target))
+    mp.start_processes(run_rank, args=arguments, nprocs=request.param, start_method="forkserver")
     return target, [torch.load(target / f"{rank}.pt") for rank in range(request.param)]
 
 

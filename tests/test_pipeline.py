@@ -130,15 +130,15 @@ def test_no_encoder(pipe, monkeypatch):
         pipe("a cat", time_length=1, width=64, height=64)
 
 
-def test_failed_decode_leaves_no_file(pipe, tmp_path, monkeypatch):
+def test_failed_decode_leaves_the_latents_only(pipe, tmp_path, monkeypatch):
     def fail(_latents, **_settings):
         yield torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
         raise RuntimeError("decode failed")
 
     monkeypatch.setattr(pipe.vae, "decode", fail)
-    with pytest.raises(RuntimeError, match="decode failed"):
+    with pytest.raises(DecodeError, match="decode failed"):
         pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
 
 
 def run_out_of_memory(pipe, monkeypatch, times):

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from kandinsky import factory
+from kandinsky import components, factory
 from kandinsky.prompt_cache import KEPT, PromptCache
 
 
@@ -33,7 +33,7 @@ def filled(weights, tmp_path):
 
 def test_cached_prompt_never_loads_t5(weights, filled, monkeypatch):
     cache, embedding = filled
-    monkeypatch.setattr(factory, "load_text_encoder", never)
+    monkeypatch.setattr(components, "load_text_encoder", never)
     pipe = pipeline(weights, cache)
     assert torch.equal(pipe.text_encoder("a cat"), embedding)
     with pytest.raises(AssertionError, match="T5 was loaded"):
@@ -47,7 +47,7 @@ def test_other_weights_or_tokenizer_are_a_miss(weights, filled, monkeypatch, cha
     content = bytearray((weights / changed).read_bytes())
     content[len(content) // 2] ^= 1
     (weights / changed).write_bytes(content)
-    monkeypatch.setattr(factory, "load_text_encoder", never)
+    monkeypatch.setattr(components, "load_text_encoder", never)
     with pytest.raises(AssertionError, match="T5 was loaded"):
         pipeline(weights, filled[0]).text_encoder("a cat")
 

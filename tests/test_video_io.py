@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe, read_frames
-from PIL import Image
 
-from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter, check_target, write_image
+from kandinsky.output import check_target
+from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter
 
 
 def gradient(frames, height=32, width=48):
@@ -116,9 +116,3 @@ def test_target_that_is_a_folder(tmp_path):
     (tmp_path / "v.mp4").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         check_target(tmp_path / "v.mp4")
-
-
-def test_image(tmp_path):
-    write_image(Image.fromarray(gradient(1)[0]), tmp_path / "i.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "i.png")), gradient(1)[0])
-    assert len(list(tmp_path.iterdir())) == 1

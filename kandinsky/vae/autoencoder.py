@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+from kandinsky.messages import Messenger
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import decode, to_host
-from kandinsky.vae.strips import Peers, Strip, collect
+from kandinsky.vae.strips import Strip
 from kandinsky.vae.weights import DecoderConfig
 
 
@@ -25,7 +26,7 @@ class VideoAutoencoder:
         autoencoder: diffusers' `AutoencoderKLCogVideoX`.
         memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
             to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
-        peers: processes that decode together, each a strip of the picture; see `strips`.
+        messenger: of ranks that decode together, each a strip of the picture; see `strips`.
         device: where it runs; None is where `autoencoder` is, which may be elsewhere: encoding moves it.
         staged: the decoder is on the device only while it decodes.
     """
@@ -35,13 +36,13 @@ class VideoAutoencoder:
         autoencoder: Any,
         *,
         memory_saving: bool = False,
-        peers: Peers | None = None,
+        messenger: Messenger | None = None,
         device: torch.device | None = None,
         staged: bool = False,
     ):
         self.autoencoder = autoencoder
         self.memory_saving = memory_saving
-        self.peers = peers
+        self.messenger = messenger
         self.device = device or autoencoder.device
         self.staged = staged
         self._decoder = None if staged else self._build()
@@ -58,20 +59,20 @@ class VideoAutoencoder:
             memory_saving: other than this VAE's own.
 
         Yields:
-            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With peers, all
-            of them must call this with the same latents; the first one gets the frames, the others nothing.
+            uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With several
+            ranks all must call this with the same latents; the first one gets the frames, the others nothing.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
         decoder = self._decoder or self._build()
-        if self.peers is None:
+        if self.messenger is None:
             yield from decode(decoder, latents, memory_saving=saving)
-        elif self.peers.size <= latents.shape[1]:
-            strip = Strip.of(self.peers, latents.shape[1])
+        elif self.messenger.ranks.size <= latents.shape[1]:
+            strip = Strip(self.messenger, latents.shape[1])
             for part in decode(decoder, latents, memory_saving=saving, strip=strip):
-                frames = collect(part, strip)
+                frames = strip.collect(part)
                 if frames is not None:
                     yield frames
-        elif self.peers.rank == 0:  # fewer latent rows than peers
+        elif self.messenger.ranks.is_main:  # fewer latent rows than ranks
             yield from decode(decoder, latents, memory_saving=saving)
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
@@ -112,7 +113,7 @@ def load_vae(
     device: torch.device,
     dtype: torch.dtype,
     memory_saving: bool = False,
-    peers: Peers | None = None,
+    messenger: Messenger | None = None,
     staged: bool = False,
     progress: bool = False,
 ) -> VideoAutoencoder:
@@ -130,4 +131,4 @@ def load_vae(
         vae = AutoencoderKLCogVideoX.from_config(config)
     assert isinstance(vae, AutoencoderKLCogVideoX)
     load_weights(vae, checkpoint, device=torch.device("cpu"), dtype=dtype, progress=progress)
-    return VideoAutoencoder(vae, memory_saving=memory_saving, peers=peers, device=device, staged=staged)
+    return VideoAutoencoder(vae, memory_saving=memory_saving, messenger=messenger, device=device, staged=staged)

@@ -1,0 +1,125 @@
+"""`kandinsky resume`, `show` and `replay`: finish what was interrupted, and read and repeat how a file was made."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kandinsky.record import Record
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def add_commands(commands: Any) -> Mapping[str, Command]:
+    """Add the subcommands to argparse's `commands`; what each of them runs."""
+    resume = commands.add_parser("resume", help="finish a video whose latents were saved")
+    resume.add_argument("file", help="a .latents.safetensors file")
+    resume.add_argument("--save-path", help="default: what the interrupted command was to write")
+    resume.add_argument("--weights", help="folder of the weights, default: those of the interrupted command")
+    resume.add_argument("--device", help="default: that of the interrupted command")
+    show = commands.add_parser("show", help="print how a file was made")
+    show.add_argument("file", help="a video, an image, a folder of png frames or a .latents.safetensors file")
+    replay = commands.add_parser("replay", help="make a file again from its record")
+    replay.add_argument("file", help="as for show")
+    replay.add_argument("--save-path", help="default: the file's name with -replay")
+    replay.add_argument("--weights", default="./weights/", help="folder of the weights (default: ./weights/)")
+    replay.add_argument("--device", help="default: the kind of device that made the file")
+    for command in (resume, replay):
+        command.add_argument("--no-progress", action="store_true", help="no progress bars")
+    return {"resume": _resume, "show": _show, "replay": _replay}
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """How `generate` writes its file."""
+    parser.add_argument("--fps", type=int, help="frames per second that the file plays at; default the model's 8")
+    parser.add_argument("--crf", type=int, help="quality of a video file, 0 is the best; the default is the codec's")
+    parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
+    parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
+
+
+def _resume(parsed: argparse.Namespace) -> None:
+    from kandinsky.factory import load_finisher
+    from kandinsky.latents_file import load_unfinished
+
+    unfinished, target = load_unfinished(parsed.file)
+    if unfinished.vae is None and parsed.weights is None:
+        raise ValueError(f"{parsed.file} does not name its weights; name their folder with --weights")
+    if target is None and parsed.save_path is None:
+        raise ValueError(f"{parsed.file} does not say where its result goes; name a file with --save-path")
+    progress = not parsed.no_progress
+    finisher = load_finisher(unfinished.vae, weights=parsed.weights, device=parsed.device, progress=progress)
+    result = finisher.decode_to(parsed.file, parsed.save_path)
+    print(f"{result.path}: {result.num_frames} frames, seed {result.seed}; {parsed.file} is not needed any more")
+
+
+def _show(parsed: argparse.Namespace) -> None:
+    import dataclasses
+
+    from kandinsky.read_record import read_record
+
+    fields = dataclasses.asdict(read_record(parsed.file))
+    origin = fields.pop("origin") or {}
+    for name, value in {**fields, **origin}.items():
+        shown = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
+        if value is not None:
+            print(f"{name}: {shown}")
+
+
+def _replay(parsed: argparse.Namespace) -> None:
+    from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.output import OutputOptions
+    from kandinsky.read_record import read_record
+    from kandinsky.record import differences
+    from kandinsky.request import check_request
+    from kandinsky.video_shape import VideoShape
+
+    record = read_record(parsed.file)
+    save_path = parsed.save_path or _replayed(parsed.file)
+    shape = VideoShape.from_request(record.time_length, record.height, record.width)
+    options = OutputOptions(type="file", **_encoding(record, parsed.file, save_path))
+    # Checked here too, because the pipeline's own check comes after its weights are loaded.
+    check_request(record.prompt, save_path=save_path, bs=1, shape=shape, seed=record.seed, options=options)
+    pipe = get_T2V_pipeline(
+        parsed.device or _devices(record), cache_dir=parsed.weights, progress=not parsed.no_progress, **_loading(record)
+    )
+    for line in differences(record, pipe.origin):
+        print(f"warning: the result may differ: {line}", file=sys.stderr)
+    make = partial(pipe, record.prompt, save_path, time_length=record.time_length, seed=record.seed, output_type="file")
+    make(width=record.width, height=record.height, fps=options.fps, crf=options.crf, codec=options.codec)
+    print(f"{save_path}: seed {record.seed}")
+
+
+def _replayed(file: str) -> str:
+    path = Path(file)
+    if file.endswith(".latents.safetensors"):
+        raise ValueError(f"{file} has latents; name a file for the video with --save-path")
+    return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
+
+
+def _encoding(record: "Record", file: str, save_path: str) -> dict[str, Any]:
+    """What the record says of the file, as far as a file with the new ending has it."""
+    if record.time_length == 0:
+        return {}
+    same = Path(file).suffix == Path(save_path).suffix
+    return {"fps": record.fps, **({"crf": record.crf, "codec": record.codec} if same else {})}
+
+
+def _devices(record: "Record") -> str | dict[str, str]:
+    devices = dict(record.origin.devices) if record.origin else {"dit": "cuda"}
+    kinds = set(devices.values())
+    return kinds.pop() if len(kinds) == 1 else devices
+
+
+def _loading(record: "Record") -> dict[str, Any]:
+    """Arguments of `get_T2V_pipeline` that decide about bits."""
+    import torch
+
+    origin = record.origin
+    if origin is None:
+        return {}
+    names = ("precision", "attention", "kernels", "vae_memory_saving", "text_encoder_int8")
+    dtype = None if origin.dtype is None else getattr(torch, origin.dtype)
+    return {"dtype": dtype, **{name: getattr(origin, name) for name in names}}

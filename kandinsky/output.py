@@ -1,0 +1,202 @@
+"""What a call gives back: which kind of file for which ending of the path, or frames; checked before a model runs."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from kandinsky.image_io import JPEG_PROMPT, animation_writer, folder_writer, image_writer
+from kandinsky.video_io import CODECS, Encoding, VideoWriter, check_encoder, ffmpeg
+from kandinsky.video_shape import as_int
+
+VIDEO_CODECS = {
+    ".mp4": ("h264", "hevc"),
+    ".mov": ("h264", "hevc"),
+    ".mkv": ("h264", "hevc", "vp9"),
+    ".webm": ("vp9",),
+}
+"""Codecs of a video file by its ending, the first one is the default."""
+ANIMATION_ENDINGS = (".gif", ".webp")
+VIDEO_ENDINGS = (*VIDEO_CODECS, *ANIMATION_ENDINGS)
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+OUTPUT_TYPES = ("file", "pil", "np", "pt", "latent")
+MAX_FPS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """As the caller gave them; None where nothing was said.
+
+    Args:
+        type: one of `OUTPUT_TYPES`; None is a file for a video and PIL for an image.
+        fps: frames per second that the file plays at; the frames stay the same.
+        crf: quality of a video file: 0 is the best, each 6 more halves the size.
+        codec: of a video file: h264, hevc or vp9.
+        metadata: whether the record goes into the file.
+    """
+
+    type: str | None = None
+    fps: int | None = None
+    crf: int | None = None
+    codec: str | None = None
+    metadata: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Checked options. `fps`, `crf` and `codec` are None where there is no file or it has no such thing."""
+
+    type: str
+    fps: int | None
+    crf: int | None
+    codec: str | None
+    metadata: bool
+
+
+class Writer(Protocol):
+    """A context manager: `write` frames, then `finish`; leaving without it leaves nothing behind."""
+
+    num_frames: int
+
+    def write(self, frames: np.ndarray) -> None: ...
+    def finish(self) -> None: ...
+    def __enter__(self) -> "Writer": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+def check_output(
+    save_path: str | os.PathLike[str] | None, options: OutputOptions, *, is_image: bool, model_fps: int
+) -> tuple[Output, Path | None]:
+    """Check what the caller wants back; the path is None where that is not a file.
+
+    Raises:
+        ValueError: an option, the path's ending, its folder, or what was combined is not allowed.
+    """
+    kind = options.type if options.type is not None else "pil" if is_image else "file"
+    if kind not in OUTPUT_TYPES:
+        raise ValueError(f"output_type={kind!r}: allowed are {', '.join(map(repr, OUTPUT_TYPES))}")
+    if not isinstance(options.metadata, bool):
+        raise ValueError(f"metadata={options.metadata!r}: allowed are True and False")
+    if kind != "file" or save_path is None:
+        _refuse(options, ("fps", "crf", "codec"), "nothing is written: it is for files")
+        return Output(type=kind, fps=None, crf=None, codec=None, metadata=options.metadata), None
+    if is_image:
+        _refuse(options, ("fps", "crf", "codec"), "time_length=0 makes an image: it is for videos")
+        path = check_target(save_path, IMAGE_ENDINGS)
+        return Output(type=kind, fps=None, crf=None, codec=None, metadata=options.metadata), path
+    path = check_target(save_path, VIDEO_ENDINGS)
+    fps = model_fps if options.fps is None else _check_range("fps", options.fps, 1, MAX_FPS)
+    codec, crf = _check_codec(path, options)
+    return Output(type=kind, fps=fps, crf=crf, codec=codec, metadata=options.metadata), path
+
+
+def _check_codec(path: Path, options: OutputOptions) -> tuple[str | None, int | None]:
+    ending = path.suffix.lower()
+    allowed = VIDEO_CODECS.get(ending)
+    if allowed is None:
+        _refuse(options, ("crf", "codec"), f"a {ending or 'folder of png frames'} has none; it is for video files")
+        return None, None
+    codec = allowed[0] if options.codec is None else options.codec
+    if codec not in allowed:
+        raise ValueError(f"codec={codec!r}: in a {ending} file allowed are {', '.join(map(repr, allowed))}")
+    check_encoder(codec)
+    settings = CODECS[codec]
+    crf = settings.crf if options.crf is None else _check_range("crf", options.crf, 0, settings.max_crf)
+    return codec, crf
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> int:
+    number = as_int(name, value, f"{low} to {high}")
+    if not low <= number <= high:
+        raise ValueError(f"{name}={value!r}: allowed is {low} to {high}")
+    return number
+
+
+def _refuse(options: OutputOptions, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            raise ValueError(f"{name}={value!r}: {reason}")
+
+
+def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = VIDEO_ENDINGS) -> Path:
+    """Check that a file with one of `endings` can be written to `save_path`, and return it as a path.
+
+    For videos a path that ends in a slash is a folder for png frames, to be made; its `suffix` is "".
+
+    Raises:
+        ValueError: wrong ending, a folder that is missing or cannot be written, or no encoder.
+    """
+    path, given = Path(save_path), str(save_path)
+    if endings is VIDEO_ENDINGS and given.endswith(("/", os.sep)):
+        return _check_frame_folder(path, given)
+    if path.suffix.lower() not in endings:
+        hint = ", or with / for a folder of png frames" if endings is VIDEO_ENDINGS else ""
+        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(endings)}{hint}")
+    if _is_dir(path, given):
+        raise ValueError(f"save_path={given!r} is a folder; a file name is needed")
+    _check_folder(path, given)
+    if path.suffix.lower() in VIDEO_CODECS:
+        ffmpeg()
+    return path
+
+
+def _check_frame_folder(path: Path, given: str) -> Path:
+    if path.suffix:
+        raise ValueError(f"save_path={given!r}: a folder of png frames must have a name without an ending")
+    if path.is_file() or (_is_dir(path, given) and any(path.iterdir())):
+        raise ValueError(f"save_path={given!r} is not empty; name a new folder for the frames")
+    _check_folder(path, given)
+    return path
+
+
+def _is_dir(path: Path, given: str) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise ValueError(f"save_path={given!r}: {error.strerror}; allowed are 255 bytes for each name") from error
+
+
+def _check_folder(path: Path, given: str) -> None:
+    if len(path.name.encode(errors="surrogateescape")) > 255:
+        raise ValueError(f"save_path={given!r}: the name is too long; allowed are 255 bytes")
+    if not path.parent.is_dir():
+        raise ValueError(f"save_path={given!r}: the folder {str(path.parent)!r} does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"save_path={given!r}: cannot write in {str(path.parent)!r}: {error.strerror}") from error
+
+
+def check_prompt_fits(path: Path, prompt: str) -> None:
+    """Refuse a prompt whose record the file has no room for.
+
+    Raises:
+        ValueError: says what to do instead.
+    """
+    size = len(json.dumps(prompt, ensure_ascii=False).encode())
+    if path.suffix.lower() in (".jpg", ".jpeg") and size > JPEG_PROMPT:
+        raise ValueError(
+            f"save_path={str(path)!r}: a jpg has no room for a record with this prompt of {size} bytes, allowed are "
+            f"{JPEG_PROMPT}; save as .png, or with metadata=False"
+        )
+
+
+def open_writer(path: Path, output: Output, *, height: int, width: int, comment: str | None) -> Writer:
+    """A writer for a path and output of `check_output`."""
+    if output.fps is None:
+        return image_writer(path, comment)
+    if output.codec is not None and output.crf is not None:
+        encoding = Encoding(output.codec, output.crf)
+        return VideoWriter(path, width=width, height=height, fps=output.fps, encoding=encoding, comment=comment)
+    if not path.suffix:
+        return folder_writer(path, comment)
+    return animation_writer(path, comment, fps=output.fps)
