@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from kandinsky import safetensors_file
 from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, open_checkpoint
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.hub import converted_file
+from kandinsky.model.rows import FLOAT8, quantise_weight
 
 QUANTISED = ("to_query_key_value", "output_layer", "in_layer", "out_layer")
 """Names of the Linears in a block's attention and feed-forward, all of which are float8 in "fast"."""
@@ -63,7 +64,7 @@ def _layout(checkpoint: Checkpoint, *, quantise: bool) -> Mapping[str, tuple[tor
     layout = {}
     for name, shape in checkpoint.shapes.items():
         if quantise and is_block_linear(name):
-            layout[name] = (torch.float8_e4m3fn, shape)
+            layout[name] = (FLOAT8, shape)
             layout[_scale(name)] = (torch.float32, (1, shape[0]))
         else:
             layout[name] = (checkpoint.dtype(name), shape)
@@ -76,14 +77,9 @@ def _tensors(checkpoint: Checkpoint, device: torch.device, *, quantise: bool) ->
         if not (quantise and is_block_linear(name)):
             yield name, checkpoint.tensor(name, cpu)
             continue
-        from kandinsky.model.float8 import Float8Linear
-
-        weight = checkpoint.tensor(name, device).to(torch.bfloat16)
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        linear.weight = nn.Parameter(weight, requires_grad=False)
-        float8 = Float8Linear(linear)
-        yield name, float8.get_buffer("weight")
-        yield _scale(name), float8.get_buffer("scale")
+        weight, scale = quantise_weight(checkpoint.tensor(name, device).to(torch.bfloat16))
+        yield name, weight
+        yield _scale(name), scale
 
 
 def _scale(name: str) -> str:

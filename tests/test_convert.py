@@ -14,6 +14,7 @@ from kandinsky.cli import main
 from kandinsky.config import FLASH_512
 from kandinsky.convert import convert, is_block_linear
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.model.rows import quantise_weight
 
 CPU = torch.device("cpu")
 NAME = "kandinsky4_distil_512"
@@ -85,7 +86,6 @@ def test_which_linears_are_float8(pipe):
 
 
 def test_float8_copy(weights):
-    pytest.importorskip("triton")
     path = convert(weights, precision="fast", device=CPU, progress=False)
     assert located(weights, "fast") == path.name == f"{NAME}_fast.safetensors"
     assert located(weights) == f"{NAME}.pt"
@@ -97,6 +97,19 @@ def test_float8_copy(weights):
     scale = checkpoint.tensor(name.replace("weight", "scale"), CPU)
     assert (values.dtype, scale.dtype, scale.shape) == (torch.float8_e4m3fn, torch.float32, (1, 512))
     assert (values.float() * scale.T - original).norm() < 0.04 * original.norm()
+
+
+def test_float8_is_rounded_by_the_book():
+    """Scale and weights as exact arithmetic with one rounding each gives them: no device can do otherwise."""
+    weight = torch.randn(50, 301, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight[0] = 0
+    values, scale = quantise_weight(weight)
+    largest = weight.double().abs().amax(1).clamp(min=1e-12).float().double()
+    assert torch.equal(scale[0], (largest * torch.tensor(1 / 448.0).float().double()).float())
+    quotient = (weight.double() / scale.T.double()).float().double()
+    exponent = torch.frexp(quotient)[1].clamp(min=-5) - 4  # of a step between neighbours: 2^-9 for the smallest
+    steps = 2.0 ** exponent.double()
+    assert torch.equal(values.double(), (quotient / steps).round() * steps)  # halves to even
 
 
 def test_float8_weights_are_refused_where_they_do_not_belong(tmp_path):

@@ -11,6 +11,7 @@ from conftest import SMALL, TINY
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.memory import check_memory, home_of_dit, home_of_t5, modulation_on
 from kandinsky.model.layers import ModulationLayer
+from kandinsky.model.rows import quantise_weight
 from kandinsky.sampler import Schedule
 from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
@@ -114,6 +115,13 @@ def resident_outputs(precision):
 def test_every_mode_is_equal_to_the_bit_on_a_gpu(memory, precision):
     found = gpu_outputs(memory, precision)
     assert all(torch.equal(a, b) for a, b in zip(found, resident_outputs(precision), strict=True))
+
+
+@pytest.mark.gpu
+def test_float8_weights_are_those_of_a_cpu():
+    weight = torch.randn(3000, 1001, generator=torch.Generator().manual_seed(0)).bfloat16()
+    here, there = quantise_weight(weight), quantise_weight(weight.cuda())
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(here, there, strict=True))
 
 
 @pytest.mark.gpu

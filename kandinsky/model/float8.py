@@ -8,21 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.model.dit import DiT, TransformerBlock
-from kandinsky.model.kernels import FLOAT8, FLOAT8_MAX, Quantised, quantise_rows
+from kandinsky.model.kernels import Quantised, quantise_rows
+from kandinsky.model.rows import quantise_weight
 
 
 class Float8Linear(nn.Module):
     """A Linear whose weight is float8, quantised here once; the bias stays as it is.
 
     Args:
-        linear: bfloat16, on a CUDA device.
+        linear: bfloat16.
     """
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        scale = linear.weight.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
-        self.register_buffer("weight", (linear.weight.float() / scale).to(FLOAT8))  # [out, in]
-        self.register_buffer("scale", scale.T.contiguous())  # [1, out]
+        weight, scale = quantise_weight(linear.weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
         self.bias = linear.bias
 
     def forward(self, x: Tensor | Quantised, *, out: Tensor | None = None) -> Tensor:
