@@ -40,6 +40,7 @@ from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.ranks import Ranks, local_rank, open_group
 from kandinsky.sampler import Schedule
+from kandinsky.t5 import T5Encoder
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
@@ -201,7 +202,7 @@ def work(folder: Path, arguments: argparse.Namespace) -> None:
     text_encoder = None
     if ranks.is_main:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
-        t5 = random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype)
+        t5 = T5Encoder.from_transformers(random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype))
         text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
     height, width = (384, 672) if SIZE == "full" else (64, 96)
     shape = VideoShape.from_request(arguments.seconds, height, width, model_set=MODEL_SET)

@@ -11,7 +11,6 @@ quantisation of `precision="fast"` included.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from kandinsky.block_stream import RESIDENT, SLOTS, BlockStream, Home, Packed, p
 from kandinsky.devices import MODULES
 from kandinsky.model.dit import DiT, TransformerBlock
 from kandinsky.model.layers import ModulationLayer
+from kandinsky.t5 import T5Encoder
 
 MODES = ("resident", "staged", "blocks")
 Memory = str | Mapping[str, str]
@@ -128,13 +128,12 @@ class _Swap:
             self.linear.weight.data, self.linear.bias.data = (tensor.to(self.device) for tensor in self.tensors)
 
 
-def home_of_t5(model: Any, device: torch.device, *, mode: str) -> Home:
-    """Prepare transformers' T5 encoder that was loaded to the host: embedding and blocks go into a stream.
+def home_of_t5(model: T5Encoder, device: torch.device, *, mode: str) -> Home:
+    """Prepare a T5 encoder that was loaded to the host: embedding and blocks go into a stream.
 
     Only the last norm (8 KB) stays on `device`.
     """
     stack = model.encoder
-    model.shared = stack.embed_tokens  # one module for the tied pair: it is moved once
     stack.final_layer_norm.to(device)
     blocks: Sequence[nn.Module] = [stack.embed_tokens, *stack.block]
     packed = pack([*block.parameters(), *block.buffers()] for block in blocks)
