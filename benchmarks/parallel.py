@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kandinsky import parallel
-from kandinsky.checkpoint import Checkpoint, load_dit
+from kandinsky.checkpoint import load_dit
 from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
 from kandinsky.factory import configure_
@@ -44,6 +44,7 @@ from kandinsky.t5 import T5Encoder
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
+from kandinsky.weight_files import Checkpoint
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
 TOKENIZER = Path(__file__).parents[1] / "weights" / "tiny" / "tokenizer"

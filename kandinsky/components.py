@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kandinsky.checkpoint import Checkpoint, load_dit
+from kandinsky.checkpoint import load_dit
 from kandinsky.config import ModelSet
 from kandinsky.hub import WeightPaths
 from kandinsky.int8 import quantise_linears_
@@ -17,6 +17,7 @@ from kandinsky.prompt_cache import PromptCache, fingerprint
 from kandinsky.ranks import Ranks
 from kandinsky.text_encoder import TextEncoder, load_text_encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
+from kandinsky.weight_files import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kandinsky import safetensors_file
-from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, open_checkpoint
+from kandinsky.checkpoint import CheckpointError, dit_config, is_quantised, open_checkpoint
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.hub import converted_file
 from kandinsky.model.rows import FLOAT8, quantise_weight
+from kandinsky.weight_files import Checkpoint
 
 QUANTISED = ("to_query_key_value", "output_layer", "in_layer", "out_layer")
 """Names of the Linears in a block's attention and feed-forward, all of which are float8 in "fast"."""

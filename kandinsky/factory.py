@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint import Checkpoint, CheckpointError, dit_config, is_quantised, open_checkpoint
+from kandinsky.checkpoint import CheckpointError, dit_config, is_quantised, open_checkpoint
 from kandinsky.components import load_components
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
@@ -30,6 +30,7 @@ from kandinsky.ranks import Ranks, launched, open_group
 from kandinsky.record import Origin, fingerprint
 from kandinsky.sampler import Schedule
 from kandinsky.vae.autoencoder import load_vae
+from kandinsky.weight_files import Checkpoint
 
 
 def get_T2V_pipeline(  # noqa: N802  # the published name

@@ -163,21 +163,21 @@ def dit_component(
 def t5_component(
     shapes: Mapping[str, tuple[int, ...]], *, text_tokens: int, dtype: torch.dtype, int8: bool = False
 ) -> Component:
-    """T5's embedding and blocks, from the shapes in its checkpoint."""
+    """T5's blocks, from the shapes in its checkpoint; its embedding stays on the host."""
     parts: dict[str, int] = defaultdict(int)
-    heads = feed_forward = largest = 0
+    kept = heads = feed_forward = largest = 0
     for name, shape in shapes.items():
-        part = ".".join(name.split(".")[:3]) if ".block." in name else name
-        linear = len(shape) == 2 and ".block." in name and "relative_attention_bias" not in name
         numel = torch.Size(shape).numel()
-        parts[part] += numel + 4 * shape[0] if linear and int8 else numel * dtype.itemsize
+        if "final_layer_norm" in name:
+            kept += numel * dtype.itemsize
+        if ".block." not in name:
+            continue
+        linear = len(shape) == 2 and "relative_attention_bias" not in name
+        parts[".".join(name.split(".")[:3])] += numel + 4 * shape[0] if linear and int8 else numel * dtype.itemsize
         heads = shape[1] if "relative_attention_bias" in name else heads
         feed_forward = max(feed_forward, shape[0]) if linear else feed_forward
         largest = max(largest, numel * dtype.itemsize) if linear and int8 else largest  # as it is multiplied with
-    if "shared.weight" in parts:
-        parts.pop("encoder.embed_tokens.weight", None)  # the same tensor
-    kept = sum(nbytes for part, nbytes in parts.items() if "final_layer_norm" in part)
-    blocks = tuple(nbytes for part, nbytes in parts.items() if "final_layer_norm" not in part)
+    blocks = tuple(parts.values())
     # The position bias lives throughout; beside it logits and their softmax, or the feed-forward's hidden layer.
     working = 3 * heads * text_tokens**2 * dtype.itemsize + 4 * text_tokens * feed_forward * dtype.itemsize
     return Component(blocks, kept, working + largest + LIBRARY_BYTES)

@@ -9,7 +9,7 @@ The mode changes nothing in the result: what is computed on the device is the sa
 quantisation of `precision="fast"` included.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -129,12 +129,11 @@ class _Swap:
 
 
 def home_of_t5(model: T5Encoder, device: torch.device, *, mode: str) -> Home:
-    """Prepare a T5 encoder that was loaded to the host: embedding and blocks go into a stream.
+    """Prepare a T5 encoder that was loaded to the host: its blocks go into a stream.
 
     Only the last norm (8 KB) stays on `device`.
     """
     stack = model.encoder
     stack.final_layer_norm.to(device)
-    blocks: Sequence[nn.Module] = [stack.embed_tokens, *stack.block]
-    packed = pack([*block.parameters(), *block.buffers()] for block in blocks)
-    return BlockStream(blocks, packed, device, slots=slots_of(mode))
+    packed = pack([*block.parameters(), *block.buffers()] for block in stack.block)
+    return BlockStream([*stack.block], packed, device, slots=slots_of(mode))

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from kandinsky.checkpoint import Checkpoint, dit_config, open_checkpoint, read_config
+from kandinsky.checkpoint import dit_config, open_checkpoint, read_config
 from kandinsky.footprint import Component, dit_component, t5_component, vae_component
 from kandinsky.hub import WeightPaths
 from kandinsky.planner import Needs
 from kandinsky.video_shape import VideoShape
+from kandinsky.weight_files import Checkpoint
 
 
 def needs_from(

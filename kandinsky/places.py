@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from kandinsky.checkpoint import Checkpoint
 from kandinsky.devices import MODULES, default_dtype
 from kandinsky.hub import WeightPaths
 from kandinsky.model_needs import needs_from
 from kandinsky.planner import available_host, plan_or_nearest
 from kandinsky.video_shape import VideoShape
+from kandinsky.weight_files import Checkpoint
 
 PLANNED = (12, 384, 672)
 """Seconds, height and width for which "auto" makes room; longer videos may need a smaller mode by name."""

@@ -7,7 +7,7 @@ Not here: direct reads past the page cache.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,12 @@ class MappedSource:
         np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
 
 
-def read_all(jobs: Sequence[tuple[Source, Tensor]]) -> None:
+def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
     """Fill contiguous tensors of one device, each from its source; returns when they are filled.
+
+    Args:
+        jobs: sources and targets.
+        on_bytes: called with the size of each piece that was read, by the threads that read.
 
     Raises:
         EOFError, OSError: of the first source that could not be read.
@@ -81,11 +85,13 @@ def read_all(jobs: Sequence[tuple[Source, Tensor]]) -> None:
         return
     device = jobs[0][1].device
     with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, device) for _ in range(THREADS)]:
+        for future in [pool.submit(_copy_pieces, pieces, device, on_bytes) for _ in range(THREADS)]:
             future.result()
 
 
-def _copy_pieces(pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torch.device) -> None:
+def _copy_pieces(
+    pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torch.device, on_bytes: Callable[[int], object]
+) -> None:
     cuda = device.type == "cuda"
     stream = torch.cuda.Stream(device) if cuda else None
     if stream is not None:  # what the targets' memory was used for before must be over
@@ -106,6 +112,7 @@ def _copy_pieces(pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torc
             target.copy_(chunk, non_blocking=True)
         if stream is not None:
             copied[turn].record(stream)
+        on_bytes(len(chunk))
         turn = 1 - turn
     if stream is not None:
         stream.synchronize()

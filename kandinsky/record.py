@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kandinsky import __version__
-from kandinsky.checkpoint import Checkpoint
+from kandinsky.weight_files import Checkpoint
 
 
 class RecordError(ValueError):

@@ -143,7 +143,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Embedding, blocks, norm."""
+    """Blocks and norm; the embedding is here because files name it so."""
 
     def __init__(self, config: T5Config, embedding: nn.Embedding):
         super().__init__()
@@ -151,15 +151,15 @@ class Stack(nn.Module):
         self.block = nn.ModuleList(Block(config, has_bias=index == 0) for index in range(config.num_layers))
         self.final_layer_norm = nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        x, bias = self.embed_tokens(ids), None
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None
         for block in self.block:
             x, bias = block(x, bias)
         return self.final_layer_norm(x)
 
 
 class T5Encoder(nn.Module):
-    """transformers' `T5EncoderModel`; the embedding has two names there, and is one module here."""
+    """transformers' `T5EncoderModel`. The embedding has two names there, is one module here, and may be on the host."""
 
     def __init__(self, config: T5Config):
         super().__init__()
@@ -183,6 +183,10 @@ class T5Encoder(nn.Module):
         """Where it runs; its last norm is there even while the other weights are not."""
         return self.encoder.final_layer_norm.weight.device
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """int64 `[tokens]` to `[tokens, d_model]` on the encoder's device."""
+        return self.shared(ids.to(self.shared.weight.device)).to(self.device)
+
     def forward(self, ids: Tensor) -> Tensor:
         """int64 `[tokens]` to `[tokens, d_model]`."""
-        return self.encoder(ids)
+        return self.encoder(self.embed(ids))

@@ -15,6 +15,8 @@ from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.checkpoint import CheckpointError, load_weights, open_checkpoint, read_config
 from kandinsky.t5 import T5Config, T5Encoder
 
+EMBEDDING = ("encoder.embed_tokens.weight", "shared.weight")
+
 
 class TextEncoder:
     """A T5 encoder and its tokenizer.
@@ -55,32 +57,66 @@ class TextEncoder:
     @torch.inference_mode()
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` in the model's dtype, on its device."""
-        ids = self.tokenize(text)[0].to(self.device)
+        x = self.model.embed(self.tokenize(text)[0])
         self._calls += 1
         # The first call warms up; from the second on the hundreds of small launches are one graph.
         # A graph keeps addresses: none where weights come and go.
         if self.device.type != "cuda" or self._calls == 1 or self.home is not RESIDENT:
             with self.home:
-                return self.model(ids)
+                return self.model.encoder(x)
         if self._graph is None:
-            self._graph = _EncoderGraph(self.model, ids)
-        return self._graph(ids)
+            self._graph = _EncoderGraph(self.model, x)
+        return self._graph(x)
 
 
 class _EncoderGraph:
     """T5 as a CUDA graph: launched one by one, its many small kernels cost the host more time than the GPU."""
 
-    def __init__(self, model: T5Encoder, ids: Tensor):
-        self.ids = ids.clone()
+    def __init__(self, model: T5Encoder, x: Tensor):
+        self.x = x.clone()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(ids.device), torch.cuda.graph(self.graph):
-            self.output: Tensor = model(self.ids)
+        with torch.cuda.device(x.device), torch.cuda.graph(self.graph):
+            self.output: Tensor = model.encoder(self.x)
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        with torch.cuda.device_of(ids):
-            self.ids.copy_(ids)
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.cuda.device_of(x):
+            self.x.copy_(x)
             self.graph.replay()
             return self.output.clone()
+
+
+def load_t5(folder: Path, *, device: torch.device, dtype: torch.dtype, progress: bool = False) -> T5Encoder:
+    """T5 straight to `device` in `dtype`; its embedding, of which a prompt needs 224 rows, stays on the host.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: the weights are damaged or do not fit `config.json`.
+    """
+    config = read_config(folder, "model_type", "t5")
+    checkpoint = open_checkpoint(folder)
+    try:
+        with torch.device("meta"):
+            model = T5Encoder(T5Config.from_mapping(config))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    # Input and shared embedding are one tensor; files hold it under either name.
+    tied, source = EMBEDDING if EMBEDDING[1] in checkpoint.shapes else reversed(EMBEDDING)
+    settings = {"device": device, "dtype": dtype, "on_host": EMBEDDING, "progress": progress}
+    load_weights(model, checkpoint, aliases={tied: source}, **settings)
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer, whose package takes a second to import.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not (folder / "spiece.model").is_file():
+        raise FileNotFoundError(f"tokenizer not found: {folder / 'spiece.model'}")
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_text_encoder(
@@ -92,29 +128,6 @@ def load_text_encoder(
     text_tokens: int,
     progress: bool = False,
 ) -> TextEncoder:
-    """T5 straight to `device` in `dtype`, and its tokenizer.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        CheckpointError: the weights are damaged or do not fit `config.json`.
-    """
-    from transformers import T5Tokenizer
-
-    if not (tokenizer_folder / "spiece.model").is_file():
-        raise FileNotFoundError(f"tokenizer not found: {tokenizer_folder / 'spiece.model'}")
-    checkpoint = open_checkpoint(folder)
-    with torch.device("meta"):
-        model = T5Encoder(_sizes(folder))
-    # Input and shared embedding are one tensor; files hold it under either name.
-    names = ("shared.weight", "encoder.embed_tokens.weight")
-    tied, source = names if names[0] not in checkpoint.shapes else reversed(names)
-    load_weights(model, checkpoint, device=device, dtype=dtype, aliases={tied: source}, progress=progress)
-    tokenizer = T5Tokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-    return TextEncoder(model, tokenizer, text_tokens=text_tokens)
-
-
-def _sizes(folder: Path) -> T5Config:
-    try:
-        return T5Config.from_mapping(read_config(folder, "model_type", "t5"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    """T5 and its tokenizer; see `load_t5`, `load_tokenizer`."""
+    model = load_t5(folder, device=device, dtype=dtype, progress=progress)
+    return TextEncoder(model, load_tokenizer(tokenizer_folder), text_tokens=text_tokens)

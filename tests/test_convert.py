@@ -63,7 +63,7 @@ def test_stale_or_cut_copy_is_not_taken(weights):
 
 
 def test_a_failure_leaves_nothing(weights, monkeypatch):
-    monkeypatch.setattr("kandinsky.checkpoint._TorchFile.tensor", lambda *_arguments: 1 / 0)
+    monkeypatch.setattr("kandinsky.weight_files.TorchFile.tensor", lambda *_arguments: 1 / 0)
     before = sorted(weights.iterdir())
     with pytest.raises(ZeroDivisionError):
         convert(weights, device=CPU, progress=False)

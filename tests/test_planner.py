@@ -122,8 +122,8 @@ def test_a_card_too_small_is_told_before_weights_are_read(monkeypatch):
         "kandinsky.factory.check_device_map", lambda _map: dict.fromkeys(NAMES, torch.device("cuda", 0))
     )
     monkeypatch.setattr("kandinsky.factory.choose_operations", lambda *_arguments, **_settings: None)
-    monkeypatch.setattr("kandinsky.checkpoint._SafetensorsFiles.tensor", never)
-    monkeypatch.setattr("kandinsky.checkpoint._TorchFile.tensor", never)
+    monkeypatch.setattr("kandinsky.weight_files.SafetensorsFiles.tensor", never)
+    monkeypatch.setattr("kandinsky.weight_files.TorchFile.tensor", never)
     with pytest.raises(NothingFits, match=r"nothing fits in 0\.0 GB.* Not even an image fits"):
         get_T2V_pipeline("cuda", cache_dir=TINY)
 
