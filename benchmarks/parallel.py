@@ -199,7 +199,7 @@ def work(folder: Path, arguments: argparse.Namespace) -> None:
     ranks = open_group(device)
     messenger = Messenger(ranks, device) if ranks.size > 1 else None
     generator, dtype = torch.Generator(device).manual_seed(1), default_dtype(device)
-    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
+    vae = VideoAutoencoder.from_diffusers(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
     text_encoder = None
     if ranks.is_main:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)

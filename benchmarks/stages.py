@@ -48,7 +48,7 @@ def build(seed: int) -> Kandinsky4T2VPipeline:
     dit = random_dit(sizes.dit, generator)
     dit.operations = fused()
     dit.attention = choose_attention("auto", device=CUDA, dtype=dit.dtype, head_dim=64, bound=dit.logit_bound())
-    vae = VideoAutoencoder(random_vae(sizes.vae, generator))
+    vae = VideoAutoencoder.from_diffusers(random_vae(sizes.vae, generator))
     pipe = Kandinsky4T2VPipeline(dit, encoder, vae, Schedule.from_config(SCHEDULER), progress=False)
     offload_modulation_(dit)
     return pipe

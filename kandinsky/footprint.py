@@ -235,7 +235,7 @@ def _decoder_bytes(
         nonlocal halos
         latents = torch.empty(*grid, config.latent_channels, dtype=torch.float32, device=META)
         clip = decoder.open_clip(latents.to(dtype), memory_saving=memory_saving)
-        halos = sum(buffer.nbytes for buffer in clip.halos.buffers) if memory_saving else 0  # these are on the host
+        halos = clip.halos.nbytes if memory_saving else 0  # these are on the host
         del clip
         for _ in islice(decode(decoder, latents, memory_saving=memory_saving), 2):
             pass

@@ -43,7 +43,7 @@ def test_text_encoder_is_equal_to_the_bit(pipe, mode):
 
 
 def test_staged_vae_decodes_and_encodes_the_same(pipe):
-    staged = VideoAutoencoder(copy.deepcopy(pipe.vae.autoencoder), staged=True)
+    staged = VideoAutoencoder.from_diffusers(copy.deepcopy(pipe.vae.autoencoder), staged=True)
     latents = torch.randn(3, 8, 8, 16)
     frames = torch.cat(list(pipe.vae.decode(latents)))
     assert torch.equal(torch.cat(list(staged.decode(latents))), frames)

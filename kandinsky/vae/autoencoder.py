@@ -1,55 +1,77 @@
 """The VAE as the pipeline sees it: latents to a stream of frames, frames to latents.
 
-diffusers' `AutoencoderKLCogVideoX` (CogVideoX, arXiv 2408.06072) loads and describes the weights and encodes; decoding
-is our own runtime over the same weights (see `decoder`).
+Decoding is our own runtime (see `decoder`) over the weights of diffusers' `AutoencoderKLCogVideoX` (CogVideoX, arXiv
+2408.06072). Encoding is diffusers' own, which is imported and loaded when it is first asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+from kandinsky.checkpoint import check_fit, load_weights, open_checkpoint, read_config, read_tensors
 from kandinsky.messages import Messenger
 from kandinsky.vae.decoder import CausalDecoder
+from kandinsky.vae.shapes import decoder_shapes
 from kandinsky.vae.stream import decode, to_host
 from kandinsky.vae.strips import Strip
 from kandinsky.vae.weights import DecoderConfig
+from kandinsky.weight_files import Checkpoint, CheckpointError
+
+PREFIX = "decoder."
 
 
 class VideoAutoencoder:
     """Weights of one VAE.
 
     Args:
-        autoencoder: diffusers' `AutoencoderKLCogVideoX`.
-        memory_saving: keep decoding's buffers between chunks on the host and its windows small: the same function (up
-            to rounding, where cuDNN takes other kernels for small windows) in half the GPU memory, half as fast.
+        config: of the decoder.
+        state: the decoder's tensors, as diffusers names them; for a staged one on the host.
+        open_autoencoder: gives diffusers' `AutoencoderKLCogVideoX`, on any device.
+        device: where it runs.
+        memory_saving: keep decoding's buffers between chunks on the host: the same result in half the GPU memory, half
+            as fast.
         messenger: of ranks that decode together, each a strip of the picture; see `strips`.
-        device: where it runs; None is where `autoencoder` is, which may be elsewhere: encoding moves it.
         staged: the decoder is on the device only while it decodes.
     """
 
     def __init__(
         self,
-        autoencoder: Any,
+        config: DecoderConfig,
+        state: Mapping[str, Tensor],
+        open_autoencoder: Callable[[], Any],
         *,
+        device: torch.device,
         memory_saving: bool = False,
         messenger: Messenger | None = None,
-        device: torch.device | None = None,
         staged: bool = False,
     ):
-        self.autoencoder = autoencoder
+        self.config = config
+        self.device = device
         self.memory_saving = memory_saving
         self.messenger = messenger
-        self.device = device or autoencoder.device
         self.staged = staged
-        self._decoder = None if staged else self._build()
+        self._open_autoencoder = open_autoencoder
+        self._state = state if staged else {}
+        self._decoder = None if staged else CausalDecoder(state, config)
 
-    def _build(self) -> CausalDecoder:
-        state = {name: value.to(self.device) for name, value in self.autoencoder.decoder.state_dict().items()}
-        return CausalDecoder(state, DecoderConfig.from_mapping(self.autoencoder.config))
+    @classmethod
+    def from_diffusers(cls, autoencoder: Any, **settings: Any) -> "VideoAutoencoder":
+        """Of an `AutoencoderKLCogVideoX`; `settings` as the constructor takes them, the device is the VAE's own."""
+        config = DecoderConfig.from_mapping(autoencoder.config)
+        state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
+        return cls(config, state, lambda: autoencoder, **{"device": autoencoder.device, **settings})
+
+    @cached_property
+    def autoencoder(self) -> Any:
+        """diffusers' `AutoencoderKLCogVideoX`, which encodes."""
+        return self._open_autoencoder()
+
+    def _staged(self) -> CausalDecoder:
+        return CausalDecoder({name: value.to(self.device) for name, value in self._state.items()}, self.config)
 
     def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """Decode one clip.
@@ -63,7 +85,7 @@ class VideoAutoencoder:
             ranks all must call this with the same latents; the first one gets the frames, the others nothing.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
-        decoder = self._decoder or self._build()
+        decoder = self._decoder or self._staged()
         if self.messenger is None:
             yield from decode(decoder, latents, memory_saving=saving)
         elif self.messenger.ranks.size <= latents.shape[1]:
@@ -104,7 +126,7 @@ class VideoAutoencoder:
         latents = posterior.mode() if generator is None else posterior.sample(generator)
         if self.staged:
             torch.nn.Module.to(vae, "cpu")
-        return latents[0].permute(1, 2, 3, 0) * vae.config.scaling_factor
+        return latents[0].permute(1, 2, 3, 0) * self.config.scaling_factor
 
 
 def load_vae(
@@ -117,18 +139,43 @@ def load_vae(
     staged: bool = False,
     progress: bool = False,
 ) -> VideoAutoencoder:
-    """The VAE that decodes on `device` in `dtype`; diffusers' module, which encodes, waits on the host.
+    """The VAE that decodes on `device` in `dtype`.
 
     Raises:
         FileNotFoundError: a file is missing.
         CheckpointError: the weights are damaged or do not fit `config.json`.
     """
+    mapping = read_config(folder, "_class_name", "AutoencoderKLCogVideoX")
+    checkpoint = open_checkpoint(folder)
+    config = _decoder_config(folder, mapping)
+    shapes = {PREFIX + name: shape for name, shape in decoder_shapes(config).items()}
+    check_fit(checkpoint, shapes, prefix=PREFIX)
+    place = torch.device("cpu") if staged else device
+    tensors = read_tensors(checkpoint, shapes, device=place, dtype=dtype, progress=progress)
+    return VideoAutoencoder(
+        config,
+        {name.removeprefix(PREFIX): value for name, value in tensors.items()},
+        partial(_open_autoencoder, mapping, checkpoint, dtype),
+        device=device,
+        memory_saving=memory_saving,
+        messenger=messenger,
+        staged=staged,
+    )
+
+
+def _decoder_config(folder: Path, mapping: Mapping[str, Any]) -> DecoderConfig:
+    try:
+        return DecoderConfig.from_mapping(mapping)
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
+
+
+def _open_autoencoder(config: Mapping[str, Any], checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """diffusers' module on the host."""
     from diffusers import AutoencoderKLCogVideoX
 
-    config = read_config(folder, "_class_name", "AutoencoderKLCogVideoX")
-    checkpoint = open_checkpoint(folder)
     with torch.device("meta"):
-        vae = AutoencoderKLCogVideoX.from_config(config)
+        vae = AutoencoderKLCogVideoX.from_config(dict(config))
     assert isinstance(vae, AutoencoderKLCogVideoX)
-    load_weights(vae, checkpoint, device=torch.device("cpu"), dtype=dtype, progress=progress)
-    return VideoAutoencoder(vae, memory_saving=memory_saving, messenger=messenger, device=device, staged=staged)
+    load_weights(vae, checkpoint, device=torch.device("cpu"), dtype=dtype)
+    return vae

@@ -24,31 +24,49 @@ Fill = Callable[[int, int, Tensor], None]
 class Halos:
     """The last input frames of each causal convolution, kept from one chunk of a clip to the next.
 
-    One buffer for all of them, made once and written in place: made bit by bit it would split the allocator's blocks.
-    `on_host` keeps it in pinned memory of the host: at 672x384 that is 1.9 GB less on the device, for two copies of it
-    over the bus per chunk.
+    Those of one shape are one buffer, made when the first chunk comes to it, which is the longest, and written in
+    place: made one by one they would split the allocator's blocks. `on_host` keeps all of them in pinned memory of the
+    host: at 672x384 that is 2 GB less on the device, for two copies of it over the bus per chunk.
     """
 
     def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, on_host: bool):
         """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
-        height, width = like.shape[1:3]
-        shapes = [(c.halo, height * c.scale + 2 * border, width * c.scale, c.in_channels) for c in convs]
-        sizes = [math.prod(shape) for shape in shapes]
-        pinned = on_host and like.is_cuda
-        flat = torch.empty(sum(sizes), dtype=like.dtype, device="cpu" if pinned else like.device, pin_memory=pinned)
-        self.buffers = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        self.filled = [False] * len(shapes)
+        self._convs, self._like, self._border, self._on_host = convs, like, border, on_host
+        self._buffers: dict[int, Tensor] = {}  # by slot
+        self._filled: set[int] = set()
+
+    def _shape(self, conv: CausalConv) -> tuple[int, ...]:
+        height, width = self._like.shape[1:3]
+        return conv.halo, height * conv.scale + 2 * self._border, width * conv.scale, conv.in_channels
+
+    def buffer(self, conv: CausalConv) -> Tensor:
+        """Of one convolution, [halo, H, W, C]."""
+        if conv.slot not in self._buffers:
+            kind = (conv.scale, conv.in_channels)
+            group = [other for other in self._convs if self._on_host or (other.scale, other.in_channels) == kind]
+            sizes = [math.prod(self._shape(other)) for other in group]
+            pinned = self._on_host and self._like.is_cuda
+            device = torch.device("cpu") if pinned else self._like.device
+            flat = torch.empty(sum(sizes), dtype=self._like.dtype, device=device, pin_memory=pinned)
+            for other, part in zip(group, flat.split(sizes), strict=True):
+                self._buffers[other.slot] = part.view(self._shape(other))
+        return self._buffers[conv.slot]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them, made or not."""
+        return sum(math.prod(self._shape(conv)) for conv in self._convs) * self._like.dtype.itemsize
 
     def load(self, conv: CausalConv, window: Tensor) -> None:
         """Fill the window's halo. The first chunk continues its first frame into the past."""
-        if self.filled[conv.slot]:
-            window[: conv.halo].copy_(self.buffers[conv.slot], non_blocking=True)
+        if conv.slot in self._filled:
+            window[: conv.halo].copy_(self.buffer(conv), non_blocking=True)
         else:
             window[: conv.halo] = window[conv.halo]
 
     def store(self, conv: CausalConv, window: Tensor) -> None:
-        self.buffers[conv.slot].copy_(window[-conv.halo :], non_blocking=True)
-        self.filled[conv.slot] = True
+        self.buffer(conv).copy_(window[-conv.halo :], non_blocking=True)
+        self._filled.add(conv.slot)
 
 
 def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
@@ -72,7 +90,14 @@ def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
 
 
 def causal_convolution(
-    conv: CausalConv, halos: Halos, fill: Fill, *, like: Activation, strip: Whole | Strip, max_bytes: int
+    conv: CausalConv,
+    halos: Halos,
+    fill: Fill,
+    *,
+    like: Activation,
+    strip: Whole | Strip,
+    max_bytes: int,
+    in_place: bool = False,
 ) -> Activation:
     """Fill windows and convolve them.
 
@@ -80,6 +105,8 @@ def causal_convolution(
         fill: writes frames of this strip's rows, without the border.
         like: frames, size and channels of the input, after `fill`; paired frames are given once.
         max_bytes: most that a window may take, where the halo leaves a choice.
+        in_place: `fill` reads only the frames that it writes, from `like`, whose memory the result may take where it
+            has the same shape and order: a frame is written when it was read.
     """
     frames, (height, width), channels = like.stored_frames, like.size, like.channels
     block = frames_per_window(
@@ -88,7 +115,9 @@ def causal_convolution(
     border = strip.border
     window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels)
     total = frames if len(conv.kernels) == 1 else like.frames
-    out = like.data.new_empty(total, height // conv.stride, width // conv.stride, conv.out_channels)
+    shape = (total, height // conv.stride, width // conv.stride, conv.out_channels)
+    reuse = in_place and like.time is Time.NATURAL and like.data.shape == shape
+    out = like.data if reuse else like.data.new_empty(shape)
     for start in range(0, frames, block):
         stop = min(start + block, frames)
         if start > 0:
