@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kandinsky import parallel
+from kandinsky.assembly import configure_
 from kandinsky.checkpoint import load_dit
 from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
-from kandinsky.factory import configure_
 from kandinsky.messages import Box, Messenger, Sum
 from kandinsky.model.attention import BACKENDS
 from kandinsky.model.dit import DiT

@@ -143,6 +143,7 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
         cache_dir=parsed.weights,
         precision=parsed.precision,
         memory=parsed.memory,
+        prompt=job.prompt,
         parallelism=parsed.parallelism,
         progress=not parsed.no_progress,
     )

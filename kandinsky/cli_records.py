@@ -83,7 +83,11 @@ def _replay(parsed: argparse.Namespace) -> None:
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
     check_request(record.prompt, save_path=save_path, bs=1, shape=shape, seed=record.seed, options=options)
     pipe = get_T2V_pipeline(
-        parsed.device or _devices(record), cache_dir=parsed.weights, progress=not parsed.no_progress, **_loading(record)
+        parsed.device or _devices(record),
+        cache_dir=parsed.weights,
+        prompt=record.prompt,
+        progress=not parsed.no_progress,
+        **_loading(record),
     )
     for line in differences(record, pipe.origin):
         print(f"warning: the result may differ: {line}", file=sys.stderr)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kandinsky.checkpoint import load_dit
-from kandinsky.config import ModelSet
 from kandinsky.hub import WeightPaths
 from kandinsky.int8 import quantise_linears_
 from kandinsky.memory import home_of_t5
@@ -15,9 +14,25 @@ from kandinsky.parallel import builder, shard_for
 from kandinsky.places import Places
 from kandinsky.prompt_cache import PromptCache, fingerprint
 from kandinsky.ranks import Ranks
-from kandinsky.text_encoder import TextEncoder, load_text_encoder
+from kandinsky.t5 import T5Encoder
+from kandinsky.text_encoder import TextEncoder, load_t5, load_tokenizer
 from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
 from kandinsky.weight_files import Checkpoint
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What the text encoder is for.
+
+    Args:
+        tokens: in a prompt.
+        folder: for embeddings that outlast the process.
+        prompt: to be encoded while other weights are read.
+    """
+
+    tokens: int
+    folder: Path | None
+    prompt: str | None
 
 
 @dataclass(frozen=True)
@@ -43,44 +58,47 @@ def load_components(
     *,
     team: Ranks,
     parallelism: str,
-    model_set: ModelSet,
-    prompt_folder: Path | None,
+    text: TextSettings,
 ) -> Components:
     """Load what this rank needs.
 
+    T5's weights come first: while the others are read, the tokenizer is imported and the first prompt encoded.
+
     Args:
         checkpoint: the DiT's.
-        prompt_folder: for embeddings that outlast the process.
     """
     messenger = Messenger(team, places.devices["dit"]) if team.size > 1 else None
-    build, shard = builder(parallelism, team), shard_for(parallelism, team)
-    with ThreadPoolExecutor(1) as pool:  # T5's packages are imported and its weights read beside the DiT's
-        text = pool.submit(_prompts, paths, places, model_set.text_tokens, prompt_folder) if team.is_main else None
-        dit = load_dit(checkpoint, build=build, shard=shard, **places.loading("dit"))
-        prompts = text.result() if text is not None else None
     decoding = messenger if places.devices["vae"] == places.devices["dit"] else None
-    vae = _load_vae(paths, places, decoding) if team.is_main or decoding is not None else None
-    return Components(dit, prompts, vae, messenger)
+    build, shard = builder(parallelism, team), shard_for(parallelism, team)
+    with ThreadPoolExecutor(1) as pool:
+        prompts = None
+        if team.is_main:
+            model = load_t5(paths.text_encoder, **places.loading("text_embedder")) if text.folder is None else None
+            prompts = pool.submit(_prompts, paths, places, text, model)
+        dit = load_dit(checkpoint, build=build, shard=shard, **places.loading("dit"))
+        vae = _load_vae(paths, places, decoding) if team.is_main or decoding is not None else None
+        return Components(dit, prompts.result() if prompts is not None else None, vae, messenger)
 
 
-def _prompts(paths: WeightPaths, places: Places, text_tokens: int, folder: Path | None) -> PromptCache:
-    """The text encoder with its memory of prompts; loaded now, or with a folder when it is first needed."""
-    device, mode = places.devices["text_embedder"], places.mode("text_embedder")
+def _prompts(paths: WeightPaths, places: Places, text: TextSettings, model: T5Encoder | None) -> PromptCache:
+    """The text encoder with its memory of prompts; without `model` it is loaded when it is first needed."""
+    device, dtype = places.devices["text_embedder"], places.dtype_of("text_embedder")
 
     def load() -> TextEncoder:
-        settings = places.loading("text_embedder")
-        encoder = load_text_encoder(paths.text_encoder, paths.tokenizer, text_tokens=text_tokens, **settings)
+        t5 = model or load_t5(paths.text_encoder, **places.loading("text_embedder"))
+        encoder = TextEncoder(t5, load_tokenizer(paths.tokenizer), text_tokens=text.tokens)
         if places.text_encoder_int8:
-            quantise_linears_(encoder.model, device)
-        if mode != "resident":
-            encoder.home = home_of_t5(encoder.model, device, mode=mode)
+            quantise_linears_(t5, device)
+        if places.mode("text_embedder") != "resident":
+            encoder.home = home_of_t5(t5, device, mode=places.mode("text_embedder"))
         return encoder
 
-    what = (text_tokens, places.dtype_of("text_embedder"), device.type, places.text_encoder_int8)
-    mark = fingerprint(paths.text_encoder, paths.tokenizer, *what)
-    prompts = PromptCache(load, device=device, fingerprint=mark, folder=folder)
-    if folder is None:
+    mark = fingerprint(paths.text_encoder, paths.tokenizer, text.tokens, dtype, device.type, places.text_encoder_int8)
+    prompts = PromptCache(load, device=device, fingerprint=mark, folder=text.folder)
+    if model is not None:
         _loaded = prompts.encoder
+    if text.prompt is not None:
+        prompts(text.prompt)
     return prompts
 
 

@@ -11,23 +11,22 @@ from pathlib import Path
 
 import torch
 
+from kandinsky.assembly import Options, assemble
 from kandinsky.checkpoint import CheckpointError, dit_config, is_quantised, open_checkpoint
-from kandinsky.components import load_components
+from kandinsky.components import TextSettings
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.finish import Finisher
-from kandinsky.hub import COMPONENTS, WeightPaths, locate
+from kandinsky.hub import COMPONENTS, locate
 from kandinsky.latents_file import VaeSource
-from kandinsky.memory import Memory, check_memory, home_of_dit, modulation_on, offload_modulation_
-from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
-from kandinsky.model.dit import DiT
-from kandinsky.model.operations import PLAIN, Operations, choose_operations
-from kandinsky.parallel import check_mode, parallelise_
+from kandinsky.memory import Memory, check_memory
+from kandinsky.model.attention import check_attention
+from kandinsky.model.operations import choose_operations
+from kandinsky.parallel import check_mode
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.places import Places
-from kandinsky.ranks import Ranks, launched, open_group
-from kandinsky.record import Origin, fingerprint
+from kandinsky.ranks import Ranks, launched
 from kandinsky.sampler import Schedule
 from kandinsky.vae.autoencoder import load_vae
 from kandinsky.weight_files import Checkpoint
@@ -51,6 +50,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     vae_memory_saving: bool = False,
     text_encoder_int8: bool = False,
     prompt_cache: str | os.PathLike[str] | None = None,
+    prompt: str | None = None,
     dtype: torch.dtype | None = None,
     parallelism: str = "tensor",
     local_files_only: bool = False,
@@ -75,9 +75,10 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
             which measures them once and takes the fastest that is right.
         kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
-        vae_memory_saving: decode in half the GPU memory and half as fast; the same function.
+        vae_memory_saving: decode in half the GPU memory and half as fast; the result is the same.
         text_encoder_int8: T5's weights in 8 bits, which changes the video slightly and halves its memory.
         prompt_cache: a folder for prompts' embeddings; T5 is then loaded at the first prompt that is not in it.
+        prompt: one that will be asked for: it is encoded while other weights are still being read.
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
         parallelism: what several processes (torchrun, or a process group of the caller's) do together: "tensor" and
             "sequence" make each video together, "none" shares out the jobs of a call. Not used by one process.
@@ -97,6 +98,8 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     check_mode(parallelism)
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
     modes = check_memory(memory, devices)
+    if prompt is not None and not isinstance(prompt, str):
+        raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
     conf = read_conf(conf_path)
     model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
     alone = not launched() and Ranks.current().size == 1
@@ -117,61 +120,22 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         devices, dtype, progress, modes=modes, memory_saving=vae_memory_saving, text_encoder_int8=text_encoder_int8
     )
     places = places.chosen(paths, checkpoint, precision, text_tokens=model_set.text_tokens, alone=alone)
-    ranks = open_group(devices["dit"])
-    team = ranks if parallelism != "none" else Ranks()
-    places = dataclasses.replace(places, progress=progress and ranks.is_main)
     folder = None if prompt_cache is None else Path(prompt_cache)
-    parts = load_components(
-        paths, checkpoint, places, team=team, parallelism=parallelism, model_set=model_set, prompt_folder=folder
+    options = Options(
+        model_set=model_set,
+        schedule=schedule,
+        precision=precision,
+        attention=attention,
+        operations=operations,
+        parallelism=parallelism,
+        text=TextSettings(model_set.text_tokens, folder, prompt),
     )
-    quantise = precision == "fast" and not is_quantised(checkpoint)
-    with modulation_on(parts.dit, devices["dit"]):
-        home = home_of_dit(parts.dit, devices["dit"], mode=places.mode("dit"), quantise=quantise)
-        pipe = Kandinsky4T2VPipeline(
-            parts.dit, parts.prompts, parts.vae, schedule,
-            model_set=model_set, ranks=ranks, team=team, progress=places.progress,
-        )  # fmt: skip
-    pipe.dit_home = home
-    configure_(parts.dit, operations, attention=attention, ranks=team)
-    if parts.messenger is not None:
-        parallelise_(parts.dit, parallelism, parts.messenger)
-    if quantise:
-        from kandinsky.model.float8 import quantise_blocks_
-
-        quantise_blocks_(parts.dit)
-    if team.is_main:
-        _describe_(pipe, paths, places, precision=precision, parallelism=parallelism)
-    return pipe
+    return assemble(paths, checkpoint, places, options)
 
 
 def _check_quantised(checkpoint: Checkpoint, precision: str, *, alone: bool) -> None:
     if is_quantised(checkpoint) and (precision != "fast" or not alone):
         raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
-
-
-def _describe_(
-    pipe: Kandinsky4T2VPipeline, paths: WeightPaths, places: Places, *, precision: str, parallelism: str
-) -> None:
-    """Give the pipeline what records and latents of unfinished videos say of it."""
-    device, dtype, saving = places.devices["vae"], _name(places.dtype_of("vae")), places.memory_saving
-    pipe.vae_source = VaeSource(str(paths.vae.absolute()), str(device), dtype, saving)
-    pipe.origin = Origin(
-        devices={name: device.type for name, device in places.devices.items()},
-        dtype=None if places.dtype is None else _name(places.dtype),
-        precision=precision,
-        attention=pipe.dit.attention.name,
-        kernels="torch" if pipe.dit.operations is PLAIN else "triton",
-        parallelism=parallelism if pipe.team.size > 1 else "none",
-        processes=pipe.team.size,
-        vae_memory_saving=saving,
-        text_encoder_int8=places.text_encoder_int8,
-        weights=_fingerprints(paths),
-    )
-
-
-def _fingerprints(paths: WeightPaths) -> dict[str, str]:
-    """What a record tells weights apart by."""
-    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
 
 
 def load_finisher(
@@ -202,19 +166,6 @@ def load_finisher(
     saving = source is not None and source.memory_saving
     vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
     return Finisher(vae, progress=progress)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
-    """How the DiT of a pipeline, whose modulation table is made, is to run."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
-    offload_modulation_(dit)
 
 
 def _model_set(resolution: int, conf: ConfFile) -> ModelSet:

@@ -36,6 +36,7 @@ WRONG = {
     "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
     "kernels": ({"kernels": "cuda"}, r"kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
     "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton' needs Triton and a CUDA device, this is cpu"),
+    "prompt": ({"prompt": ["a", "b"]}, r"prompt=\['a', 'b'\]: allowed are None and one text"),
     "revision": ({"revision": {"some/repo": "main"}}, r"revision names 'some/repo'; the repositories are ai-forever"),
 }
 

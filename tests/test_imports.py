@@ -59,6 +59,17 @@ def test_import_is_light():
     assert output.strip() == "[]"
 
 
+def test_loading_imports_no_model_of_others():
+    """transformers' and diffusers' models take longer to import than our weights to read."""
+    heavy = ["transformers.modeling_utils", "diffusers"]
+    code = (
+        "import sys, kandinsky; pipe = kandinsky.get_T2V_pipeline('cpu', cache_dir='weights/tiny', progress=False); "
+        f"pipe.text_encoder('a cat'); print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert run.stdout.strip() == "[]"
+
+
 def test_public_names():
     for name in kandinsky.__all__:
         assert getattr(kandinsky, name) is not None

@@ -33,7 +33,7 @@ def filled(weights, tmp_path):
 
 def test_cached_prompt_never_loads_t5(weights, filled, monkeypatch):
     cache, embedding = filled
-    monkeypatch.setattr(components, "load_text_encoder", never)
+    monkeypatch.setattr(components, "load_t5", never)
     pipe = pipeline(weights, cache)
     assert torch.equal(pipe.text_encoder("a cat"), embedding)
     with pytest.raises(AssertionError, match="T5 was loaded"):
@@ -47,7 +47,7 @@ def test_other_weights_or_tokenizer_are_a_miss(weights, filled, monkeypatch, cha
     content = bytearray((weights / changed).read_bytes())
     content[len(content) // 2] ^= 1
     (weights / changed).write_bytes(content)
-    monkeypatch.setattr(components, "load_text_encoder", never)
+    monkeypatch.setattr(components, "load_t5", never)
     with pytest.raises(AssertionError, match="T5 was loaded"):
         pipeline(weights, filled[0]).text_encoder("a cat")
 
@@ -69,6 +69,15 @@ def test_folder_that_cannot_be_written_is_only_warned_of(weights, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.warns(UserWarning, match="not written"):
         assert pipeline(weights, tmp_path / "file").text_encoder("a cat").shape == (224, 64)
+
+
+def test_prompt_that_will_be_asked_for_is_encoded_at_load(weights, filled, monkeypatch):
+    pipe = factory.get_T2V_pipeline("cpu", cache_dir=weights, prompt="a cat", progress=False)
+    monkeypatch.setattr(pipe.text_encoder.model, "forward", never)
+    monkeypatch.setattr(pipe.text_encoder.model.encoder, "forward", never)
+    assert torch.equal(pipe.text_encoder("a cat"), filled[1])
+    with pytest.raises(AssertionError, match="T5 was loaded"):
+        pipe.text_encoder("a dog")
 
 
 def test_memory_is_bounded():
