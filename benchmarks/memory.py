@@ -2,12 +2,13 @@
 
     kandinsky random-weights full FOLDER --device cuda
     kandinsky convert --weights FOLDER --device cuda; kandinsky convert --weights FOLDER --device cuda --precision fast
-    python benchmarks/memory.py FOLDER [--only NAME ...] [--device cpu]
+    python benchmarks/memory.py FOLDER [--only NAME ...] [--sizes N] [--json FILE] [--device cpu]
 
 One process a row. A row's limit is `torch.cuda.set_per_process_memory_fraction`: what the allocator reserves, so
 fragments count, the CUDA context does not. Each row makes one video cold, one warm (another prompt: no cached
 embedding) and one of each other size; latents are compared by hash with those of the unlimited resident row. GB are
-10^9 bytes. The last line is JSON. `--device cpu` tries the script out with tiny weights.
+10^9 bytes. The last line is JSON; with `--json` the figures are in that file after each row, and rows that are in it
+already are not run again. `--device cpu` tries the script out with tiny weights.
 """
 
 import argparse
@@ -17,14 +18,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from loading import load, load_published, read_alone, status, without_copies
 
 PROMPTS = ("Several giant wooly mammoths approach.", "A lighthouse in a storm at night.")
 SIZES = ((12, 384, 672), (5, 512, 512), (1, 352, 736))
@@ -35,78 +33,34 @@ MODES_T5 = {"dit": "resident", "vae": "resident", "text_embedder": "blocks"}
 
 @dataclass(frozen=True)
 class Row:
-    """What one process does; `limit` in GB."""
+    """What one process does; `limit` in GB, `saving` is `vae_memory_saving`."""
 
     name: str
     memory: str | dict[str, str]
     precision: str
     limit: float | None
+    saving: bool = False
 
 
 ROWS = (
     Row("resident, no limit", "resident", "exact", None),
     Row("resident, fast, no limit", "resident", "fast", None),
-    Row("resident, limit 23", "resident", "exact", 23),
+    Row("resident, saving, limit 23", "resident", "exact", 23, saving=True),
     Row("T5 in blocks, limit 23", MODES_T5, "exact", 23),
     Row("staged, limit 14", "staged", "exact", 14),
     Row("blocks, limit 8", "blocks", "exact", 8),
     Row("blocks, fast, limit 6", "blocks", "fast", 6),
 )
-LOADS = ("ours, .safetensors", "ours, .pt", "torch.load + from_pretrained")
+LOADS = ("reading alone", "ours, .safetensors", "ours, .pt", "ours, fast", "torch.load + from_pretrained")
 
 
-@contextmanager
-def host_peak() -> Iterator[dict[str, float]]:
-    """GB of host memory at most: `all` as the kernel counts it (file pages too), `own` without those of files."""
-    peak: dict[str, float] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while True:
-            fields = status()
-            own = fields.get("RssAnon", 0.0) + fields.get("RssShmem", 0.0)
-            peak["own"] = max(peak.get("own", 0.0), own)
-            peak["all"] = max(peak.get("all", 0.0), fields.get("VmRSS", 0.0))
-            if done.wait(0.02):
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def status() -> dict[str, float]:
-    """This process's memory, GB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 / 1e9 for line in lines if line.endswith(" kB")}
-
-
-def load(folder: Path, device: str, row: Row):
-    """The pipeline of a row, the seconds that took and the host memory."""
-    from kandinsky import get_T2V_pipeline
-
-    with host_peak() as host:
-        start = time.perf_counter()
-        pipe = get_T2V_pipeline(
-            device, cache_dir=folder, precision=row.precision, memory=row.memory, local_files_only=True, progress=False
-        )
-        if device != "cpu":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    return pipe, {"load_s": seconds, "load_host_gb": host}
-
-
-def measure_row(folder: Path, device: str, row: Row) -> dict:
+def measure_row(folder: Path, device: str, row: Row, sizes: int) -> dict:
     """In a process of its own."""
     cuda = device != "cpu"
     if row.limit is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(row.limit * 1e9 / total, 0)
-    pipe, report = load(folder, device, row)
+    pipe, report = load(folder, device, precision=row.precision, memory=row.memory, vae_memory_saving=row.saving)
     report["idle_gb"] = torch.cuda.memory_allocated() / 1e9 if cuda else 0.0
     latents = []
     sample = pipe.sample_latents
@@ -118,7 +72,7 @@ def measure_row(folder: Path, device: str, row: Row) -> dict:
     pipe.sample_latents = sampled
     report["sizes"] = {}
     with tempfile.TemporaryDirectory() as target:
-        for index, (seconds, height, width) in enumerate(SIZES if cuda else TRY_OUT):
+        for index, (seconds, height, width) in enumerate(SIZES[:sizes] if cuda else TRY_OUT):
             runs = []
             for prompt in PROMPTS if index == 0 else PROMPTS[:1]:
                 if cuda:
@@ -136,42 +90,20 @@ def measure_row(folder: Path, device: str, row: Row) -> dict:
                 "latents": hashlib.sha256(content).hexdigest()[:16],
             }
     report["reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9 if cuda else 0.0
-    report["host_gb"] = status().get("VmHWM", 0.0)
+    report["host_high_water_gb"] = status().get("VmHWM", 0.0)
     return report
 
 
 def measure_load(folder: Path, device: str, name: str) -> dict:
-    """Packages are imported before, so that the time is that of the weights."""
-    from diffusers import AutoencoderKLCogVideoX
-    from transformers import T5EncoderModel
-
-    if device != "cpu":
-        torch.zeros(1, device=device)
-    if name != LOADS[2]:
-        if name == LOADS[1]:
-            folder = without_copies(folder)
-        _pipe, report = load(folder, device, Row(name, "resident", "exact", None))
-        return report
-    with host_peak() as host:
-        start = time.perf_counter()
-        dit = torch.load(folder / "kandinsky4_distil_512.pt", map_location=device, weights_only=True)
-        t5 = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.bfloat16).to(device)
-        vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=torch.bfloat16).to(device)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    assert dit
-    assert t5.device == vae.device
-    return {"load_s": seconds, "load_host_gb": host}
-
-
-def without_copies(folder: Path) -> Path:
-    """A folder of links in which only the published DiT stands."""
-    links = Path(tempfile.mkdtemp())
-    for path in folder.iterdir():
-        if path.suffix != ".safetensors":
-            (links / path.name).symlink_to(path.resolve())
-    return links
+    """In a process of its own."""
+    if name == "reading alone":
+        return read_alone(folder, device)
+    if name == "torch.load + from_pretrained":
+        return load_published(folder, device)
+    if name == "ours, .pt":
+        folder = without_copies(folder)
+    precision = "fast" if name == "ours, fast" else "exact"
+    return load(folder, device, precision=precision, memory="resident" if device != "cpu" else "auto")[1]
 
 
 def predictions(folder: Path, rows: dict[str, dict]) -> dict[str, float]:
@@ -195,7 +127,7 @@ def predictions(folder: Path, rows: dict[str, dict]) -> dict[str, float]:
             if measured is None:
                 continue
             needs = needs_of(VideoShape.from_request(seconds, height, width), row.precision)
-            found = outcome(needs, modes, memory_saving=False)
+            found = outcome(needs, modes, memory_saving=row.saving)
             pairs = {stage: (peak / 1e9, measured["peak_gb"][stage]) for stage, peak in found.peaks.items()}
             cells = " ".join(f"{f'{a:.2f} / {b:.2f}':>15s}" for a, b in pairs.values())
             print(f"{row.name:28s} {size:16s} {cells}")
@@ -222,7 +154,7 @@ def run_task(folder: Path, device: str, task: dict) -> None:
     if "load" in task:
         print(json.dumps(measure_load(folder, device, task["load"])))
     else:
-        print(json.dumps(measure_row(folder, device, Row(**task))))
+        print(json.dumps(measure_row(folder, device, Row(**task["row"]), task["sizes"])))
 
 
 def row_line(row: Row, report: dict, rows: dict[str, dict]) -> str:
@@ -240,7 +172,7 @@ def row_line(row: Row, report: dict, rows: dict[str, dict]) -> str:
     return (
         f"{row.name:28s} {first}: {timings['total']:.2f} s ({parts}); peak {max(peaks.values(), default=0):.2f} GB, "
         f"reserved {report['reserved_gb']:.2f}; latents equal: {same}; load {report['load_s']:.1f} s, "
-        f"host {report['load_host_gb']['own']:.1f} GB own, {report['load_host_gb']['all']:.1f} with file pages"
+        f"host {report['host_gb']['own']:.1f} GB own, {report['host_gb']['all']:.1f} with file pages"
     )
 
 
@@ -248,6 +180,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=[], help="rows or loads by name")
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many sizes each row makes")
+    parser.add_argument("--json", type=Path, help="file of figures")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -255,20 +189,32 @@ def main() -> None:
         run_task(arguments.folder, arguments.device, json.loads(arguments.task))
         return
     figures: dict = {"torch": torch.__version__, "rows": {}, "loads": {}}
-    only = set(arguments.only)
-    for name in LOADS:
-        if not only or name in only:
-            report = in_own_process(arguments.folder, arguments.device, {"load": name}, seconds=120)
-            figures["loads"][name] = report
-            print(f"load, {name:30s} {report}", flush=True)
-    for row in ROWS if arguments.device != "cpu" else ROWS[:1]:
-        if not only or row.name in only:
-            report = in_own_process(arguments.folder, arguments.device, asdict(row), seconds=120)
-            figures["rows"][row.name] = report
-            print(row_line(row, report, figures["rows"]), flush=True)
+    if arguments.json is not None and arguments.json.is_file():
+        figures = json.loads(arguments.json.read_text())
+    rows = ROWS if arguments.device != "cpu" else ROWS[:1]
+    tasks = [("loads", name, {"load": name}) for name in LOADS]
+    tasks += [("rows", row.name, {"row": asdict(row), "sizes": arguments.sizes}) for row in rows]
+    for kind, name, task in tasks:
+        if (arguments.only and name not in arguments.only) or "failed" not in figures[kind].get(name, {"failed": ""}):
+            continue
+        report = in_own_process(arguments.folder, arguments.device, task, seconds=100)
+        figures[kind][name] = report
+        row = Row(**task["row"]) if kind == "rows" else None
+        print(row_line(row, report, figures["rows"]) if row else load_line(name, report), flush=True)
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(figures, indent=1))
     if arguments.device != "cpu":
         figures["prediction_error"] = predictions(arguments.folder, figures["rows"])
     print(json.dumps(figures))
+
+
+def load_line(name: str, report: dict) -> str:
+    """One line of the loading times."""
+    if "load_s" not in report:
+        return f"load, {name:30s} {report}"
+    own, everything = report["host_gb"]["own"], report["host_gb"]["all"]
+    seconds = f"{report['load_s']:.2f} s, imports before {report['import_s']:.1f} s"
+    return f"load, {name:30s} {seconds}; host {own:.1f} GB own, {everything:.1f} with file pages"
 
 
 if __name__ == "__main__":
