@@ -17,6 +17,7 @@ import torch
 
 PHASES = (
     ("paths", "kandinsky.factory", "locate"),
+    ("plan (auto)", "kandinsky.places", "plan_or_nearest"),
     ("header of the DiT", "kandinsky.factory", "open_checkpoint"),
     ("T5", "kandinsky.components", "load_t5"),
     ("tokenizer (thread)", "kandinsky.components", "load_tokenizer"),

@@ -51,7 +51,14 @@ ROWS = (
     Row("blocks, limit 8", "blocks", "exact", 8),
     Row("blocks, fast, limit 6", "blocks", "fast", 6),
 )
-LOADS = ("reading alone", "ours, .safetensors", "ours, .pt", "ours, fast", "torch.load + from_pretrained")
+LOADS = (
+    "reading alone",
+    "ours, .safetensors",
+    "ours, auto",
+    "ours, .pt",
+    "ours, fast",
+    "torch.load + from_pretrained",
+)
 
 
 def measure_row(folder: Path, device: str, row: Row, sizes: int) -> dict:
@@ -103,7 +110,7 @@ def measure_load(folder: Path, device: str, name: str) -> dict:
     if name == "ours, .pt":
         folder = without_copies(folder)
     precision = "fast" if name == "ours, fast" else "exact"
-    return load(folder, device, precision=precision, memory="resident" if device != "cpu" else "auto")[1]
+    return load(folder, device, precision=precision, memory="auto" if name == "ours, auto" else "resident")[1]
 
 
 def predictions(folder: Path, rows: dict[str, dict]) -> dict[str, float]:

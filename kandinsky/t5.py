@@ -58,7 +58,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(config.d_model, inner, bias=False)
         self.o = nn.Linear(inner, config.d_model, bias=False)
         if has_bias:
-            self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+            self.relative_attention_bias = _embedding(config.relative_attention_num_buckets, config.num_heads)
 
     def bias(self, tokens: int) -> Tensor:
         """What the first layer's table says of each distance; all layers add it."""
@@ -88,6 +88,11 @@ def _buckets(config: T5Config, tokens: int, device: torch.device) -> Tensor:
     ratio = torch.log(distance.float() / exact) / math.log(config.relative_attention_max_distance / exact)
     wide = (exact + (ratio * (buckets - exact)).long()).clamp(max=buckets - 1)
     return behind + torch.where(distance < exact, distance, wide)
+
+
+def _embedding(rows: int, columns: int) -> nn.Embedding:
+    """Without weights: to draw normal ones on the meta device, PyTorch first imports sympy, for two seconds."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, columns))
 
 
 class GatedFeedForward(nn.Module):
@@ -163,7 +168,7 @@ class T5Encoder(nn.Module):
 
     def __init__(self, config: T5Config):
         super().__init__()
-        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared = _embedding(config.vocab_size, config.d_model)
         self.encoder = Stack(config, self.shared)
 
     @classmethod
