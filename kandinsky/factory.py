@@ -75,7 +75,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
             which measures them once and takes the fastest that is right.
         kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
-        vae_memory_saving: decode in half the GPU memory and half as fast; the result is the same.
+        vae_memory_saving: decode with 1.3 GB less of the GPU's memory, slower; the result is the same.
         text_encoder_int8: T5's weights in 8 bits, which changes the video slightly and halves its memory.
         prompt_cache: a folder for prompts' embeddings; T5 is then loaded at the first prompt that is not in it.
         prompt: one that will be asked for: it is encoded while other weights are still being read.

@@ -24,6 +24,7 @@ from kandinsky.model.dit import DiT
 from kandinsky.model.operations import Operations
 from kandinsky.sampler import Schedule, sample
 from kandinsky.vae.decoder import CausalDecoder
+from kandinsky.vae.host_halos import HostHalos
 from kandinsky.vae.layout import Activation
 from kandinsky.vae.stream import decode
 from kandinsky.vae.strips import WHOLE, Strip, Whole
@@ -235,7 +236,7 @@ def _decoder_bytes(
         nonlocal halos
         latents = torch.empty(*grid, config.latent_channels, dtype=torch.float32, device=META)
         clip = decoder.open_clip(latents.to(dtype), memory_saving=memory_saving)
-        halos = clip.halos.nbytes if memory_saving else 0  # these are on the host
+        halos = clip.halos.nbytes if isinstance(clip.halos, HostHalos) else 0  # these are on the host
         del clip
         for _ in islice(decode(decoder, latents, memory_saving=memory_saving), 2):
             pass

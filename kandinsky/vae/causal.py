@@ -6,67 +6,20 @@ window that would be too large is filled and convolved a few frames at a time: c
 Doesn't pad in space: the convolution's own zero padding measured as fast, and needs no border.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kandinsky.vae.halos import Halos
+from kandinsky.vae.host_halos import HostHalos
 from kandinsky.vae.layout import Activation, Time
 from kandinsky.vae.strips import Strip, Whole
 from kandinsky.vae.weights import CausalConv
 
 Fill = Callable[[int, int, Tensor], None]
 """fill(start, stop, out): write input frames start..stop to out [stop - start, H, W, C]."""
-
-
-class Halos:
-    """The last input frames of each causal convolution, kept from one chunk of a clip to the next.
-
-    Those of one shape are one buffer, made when the first chunk comes to it, which is the longest, and written in
-    place: made one by one they would split the allocator's blocks. `on_host` keeps all of them in pinned memory of the
-    host: at 672x384 that is 2 GB less on the device, for two copies of it over the bus per chunk.
-    """
-
-    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, on_host: bool):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
-        self._convs, self._like, self._border, self._on_host = convs, like, border, on_host
-        self._buffers: dict[int, Tensor] = {}  # by slot
-        self._filled: set[int] = set()
-
-    def _shape(self, conv: CausalConv) -> tuple[int, ...]:
-        height, width = self._like.shape[1:3]
-        return conv.halo, height * conv.scale + 2 * self._border, width * conv.scale, conv.in_channels
-
-    def buffer(self, conv: CausalConv) -> Tensor:
-        """Of one convolution, [halo, H, W, C]."""
-        if conv.slot not in self._buffers:
-            kind = (conv.scale, conv.in_channels)
-            group = [other for other in self._convs if self._on_host or (other.scale, other.in_channels) == kind]
-            sizes = [math.prod(self._shape(other)) for other in group]
-            pinned = self._on_host and self._like.is_cuda
-            device = torch.device("cpu") if pinned else self._like.device
-            flat = torch.empty(sum(sizes), dtype=self._like.dtype, device=device, pin_memory=pinned)
-            for other, part in zip(group, flat.split(sizes), strict=True):
-                self._buffers[other.slot] = part.view(self._shape(other))
-        return self._buffers[conv.slot]
-
-    @property
-    def nbytes(self) -> int:
-        """Of all of them, made or not."""
-        return sum(math.prod(self._shape(conv)) for conv in self._convs) * self._like.dtype.itemsize
-
-    def load(self, conv: CausalConv, window: Tensor) -> None:
-        """Fill the window's halo. The first chunk continues its first frame into the past."""
-        if conv.slot in self._filled:
-            window[: conv.halo].copy_(self.buffer(conv), non_blocking=True)
-        else:
-            window[: conv.halo] = window[conv.halo]
-
-    def store(self, conv: CausalConv, window: Tensor) -> None:
-        self.buffer(conv).copy_(window[-conv.halo :], non_blocking=True)
-        self._filled.add(conv.slot)
 
 
 def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
@@ -91,7 +44,7 @@ def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
 
 def causal_convolution(
     conv: CausalConv,
-    halos: Halos,
+    halos: Halos | HostHalos,
     fill: Fill,
     *,
     like: Activation,

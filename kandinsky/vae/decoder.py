@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kandinsky.vae.causal import Fill, Halos, causal_convolution, convolve
+from kandinsky.vae.causal import Fill, causal_convolution, convolve
+from kandinsky.vae.halos import Halos
+from kandinsky.vae.host_halos import HostHalos
 from kandinsky.vae.layout import Activation, Time
 from kandinsky.vae.norm import Ops, PlainOps, latent_terms
 from kandinsky.vae.strips import WHOLE, Strip, Whole
@@ -55,7 +57,8 @@ class Clip:
         self.weights, self.strip = decoder.weights, strip
         self.ops = replace(decoder.ops, strip=strip)
         self.max_bytes = WINDOW_BYTES
-        self.halos = Halos(decoder.weights.causal_convs, latents, border=strip.border, on_host=memory_saving)
+        kind = HostHalos if memory_saving else Halos
+        self.halos = kind(decoder.weights.causal_convs, latents, border=strip.border)
 
     @torch.inference_mode()
     def decode_chunk(self, z: Tensor) -> Tensor:
