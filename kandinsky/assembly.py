@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kandinsky.checkpoint import is_quantised, open_checkpoint
+from kandinsky.checkpoint import dit_config, is_quantised, open_checkpoint
 from kandinsky.components import TextSettings, load_components
 from kandinsky.config import ModelSet
 from kandinsky.hub import WeightPaths
@@ -15,7 +15,7 @@ from kandinsky.memory import home_of_dit, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, choose_attention, prepare
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import PLAIN, Operations
-from kandinsky.parallel import parallelise_
+from kandinsky.parallel import check_size, parallelise_
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.places import Places
 from kandinsky.ranks import Ranks, open_group
@@ -42,6 +42,7 @@ def assemble(paths: WeightPaths, checkpoint: Checkpoint, places: Places, options
     device, mode = places.devices["dit"], options.parallelism
     ranks = open_group(device)
     team = ranks if mode != "none" else Ranks()
+    check_size(team.size, dit_config(checkpoint))
     places = replace(places, progress=places.progress and ranks.is_main)
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
         pool.submit(prepare, options.attention, device=device, dtype=places.dtype_of("dit"))

@@ -99,7 +99,7 @@ def alone(weights):
 def processes(request, tmp_path_factory, weights):
     """Results of each of 2 or 4 ranks."""
     target = tmp_path_factory.mktemp("ranks")
-    multiprocessing.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    multiprocessing.set_forkserver_preload(["kandinsky.factory", "transformers"])
     arguments = (request.param, weights, str(target))
     mp.start_processes(run_rank, args=arguments, nprocs=request.param, start_method="forkserver")
     return target, [torch.load(target / f"{rank}.pt") for rank in range(request.param)]
