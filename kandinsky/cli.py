@@ -1,72 +1,87 @@
 """The `kandinsky` command: arguments to factory to pipeline.
 
-Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted. Heavy imports wait until the arguments are parsed, so
-that `--help` answers at once.
+How it ends and what it prints is in `cli_run`. Heavy imports wait until the arguments are parsed, so that `--help`
+answers at once.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from kandinsky.cli_memory import MEMORY_COMMANDS, add_memory_commands
-from kandinsky.cli_records import add_commands, add_output_arguments
+from kandinsky.cli_batch import generate_batch
+from kandinsky.cli_memory import add_memory_commands
+from kandinsky.cli_records import add_record_commands
+from kandinsky.cli_run import (
+    Defaults,
+    Outcome,
+    Parser,
+    add_output_arguments,
+    add_print_arguments,
+    check_and_launch,
+    load_pipeline,
+    made,
+    output_settings,
+    parse_and_run,
+)
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.model_set_file import read_model_set
+from kandinsky.web import add_web_arguments, serve
 
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
 )
 """The published demonstration's prompt."""
+DEMO_SIZE = {"width": 672, "height": 384}
+OWN_SIZES = "or what the weights' own model_set.json allows"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="kandinsky", description="Kandinsky 4.0 T2V Flash: text to video.")
+    parser = Parser(prog="kandinsky", description="Kandinsky 4.0 T2V Flash: text to video.")
     commands = parser.add_subparsers(dest="command", required=True)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     generate = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
     add_generate_arguments(generate)
-    random_weights = commands.add_parser(
-        "random-weights",
-        help="write a model set of random weights",
-        description="Write a complete model set of random weights in the published layout.",
-    )
-    random_weights.add_argument(
-        "size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests"
-    )
-    random_weights.add_argument("folder")
-    random_weights.add_argument("--seed", type=int, default=0)
-    random_weights.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
+    generate.set_defaults(run=partial(_generate, arguments=given[1:]))
+    web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
+    add_web_arguments(web)
+    web.set_defaults(run=serve)
+    add_record_commands(commands)
     add_memory_commands(commands)
-    records = add_commands(commands)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = parser.parse_args(given)
-    if parsed.command in records:
-        return run(records[parsed.command], parsed)
-    if parsed.command == "random-weights":
-        return run(_random_weights, parsed)
-    if parsed.command in MEMORY_COMMANDS:
-        return run(MEMORY_COMMANDS[parsed.command], parsed)
-    return run(partial(_generate, arguments=given[1:]), parsed)
+    _add_random_weights(commands)
+    return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
 
 
 def generate_main(arguments: Sequence[str] | None = None) -> int:
     """`run_inference_distil.py`: the same as `kandinsky generate`."""
-    parser = argparse.ArgumentParser(description="Make a video from a prompt; without arguments, the published demo.")
+    parser = Parser(description="Make a video from a prompt; without arguments, the published demo.")
     add_generate_arguments(parser)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return run(partial(_generate, arguments=given), parser.parse_args(given))
+    return parse_and_run(parser, given, partial(_generate, arguments=given))
 
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `generate`; their defaults are the published demonstration."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    parser.add_argument("--text", default=DEMO_PROMPT, help="the prompt")
-    parser.add_argument("--save-path", help="file to write; default ./test.mp4, or ./test.png for an image")
+    parser.formatter_class = Defaults
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--text", help=f"the prompt; default: {DEMO_PROMPT}")
+    asked.add_argument(
+        "--prompts", metavar="FILE", help="many prompts: a .txt with one a line, or a .jsonl with an object a line"
+    )
+    parser.add_argument(
+        "--save-path", help="file to write; default ./test.mp4, or ./test.png for an image. With --prompts, a folder"
+    )
     add_output_arguments(parser)
-    parser.add_argument("--seed", type=int, default=42, help="same seed, same video")
-    parser.add_argument("--time-length", type=int, default=12, help="seconds; 0 makes an image")
-    parser.add_argument("--width", type=int, default=672, help="pixels")
-    parser.add_argument("--height", type=int, default=384, help="pixels")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
+    )
+    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; default: 12, {OWN_SIZES}")
+    parser.add_argument("--width", type=int, help=f"pixels; default: {DEMO_SIZE['width']}, {OWN_SIZES}")
+    parser.add_argument("--height", type=int, help=f"pixels; default: {DEMO_SIZE['height']}, {OWN_SIZES}")
     parser.add_argument(
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
     )
@@ -86,83 +101,58 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="where weights are while they are not used; auto: the fastest that fits",
     )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add_print_arguments(parser)
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def run(command: Callable[[argparse.Namespace], None], parsed: argparse.Namespace) -> int:
-    """Run `command`, turning errors that a user can mend into one message and an exit code."""
-    from kandinsky.checkpoint import CheckpointError
-    from kandinsky.launch import LaunchError
-    from kandinsky.pipeline import DecodeError
-    from kandinsky.video_io import VideoError
-
-    try:
-        command(parsed)
-    except (CheckpointError, DecodeError, FileNotFoundError, LaunchError, VideoError) as error:
-        return _failed(error, 1)
-    except ValueError as error:
-        return _failed(error, 2)
-    except KeyboardInterrupt as error:
-        return _failed(error, 130)
-    return 0
+def _add_random_weights(commands: Any) -> None:
+    parser = commands.add_parser(
+        "random-weights",
+        help="write a model set of random weights",
+        description="Write a complete model set of random weights in the published layout.",
+    )
+    parser.add_argument("size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests")
+    parser.add_argument("folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
+    add_print_arguments(parser)
+    parser.set_defaults(run=_random_weights)
 
 
-def _failed(error: BaseException, code: int) -> int:
-    """Say it to the user and to the other processes: one that ends without a word would be waited for."""
-    from kandinsky.watchdog import report_failure
-
-    message = f"error: {error}" if code != 130 else "\n".join(["interrupted", *getattr(error, "__notes__", [])])
-    print(message, file=sys.stderr)
-    report_failure(error)
-    return code
-
-
-def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> None:
-    from kandinsky.factory import get_T2V_pipeline
-    from kandinsky.launch import check_launch, launch
+def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
     from kandinsky.output import OutputOptions
-    from kandinsky.pipeline import GenerationResult
-    from kandinsky.ranks import launched
     from kandinsky.request import check_request
     from kandinsky.video_shape import VideoShape
 
-    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width)
+    model_set = _fill_in(parsed)
+    if parsed.prompts is not None:
+        return generate_batch(parsed, model_set, arguments=arguments)
+    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width, model_set=model_set)
     save_path = parsed.save_path or ("./test.png" if shape.is_image else "./test.mp4")
+    text = DEMO_PROMPT if parsed.text is None else parsed.text
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
-    settings = {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
+    settings = output_settings(parsed)
     options = OutputOptions(type="file", **settings)
-    request = check_request(parsed.text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed, options=options)
-    (job,) = request.jobs
-    check_launch(parsed.num_gpus, parsed.device)
-    if parsed.num_gpus > 1 and not launched():
-        launch(arguments, parsed.num_gpus)
-        return
-    pipe = get_T2V_pipeline(
-        parsed.device,
-        cache_dir=parsed.weights,
-        precision=parsed.precision,
-        memory=parsed.memory,
-        prompt=job.prompt,
-        parallelism=parsed.parallelism,
-        progress=not parsed.no_progress,
-    )
+    (job,) = check_request(text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed, options=options).jobs
+    if check_and_launch(parsed, arguments):
+        return None
+    pipe = load_pipeline(parsed, prompt=job.prompt)
     size = shape.seconds, shape.width, shape.height
-    result = pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings)
-    if result is None:
-        return
-    assert isinstance(result, GenerationResult)
-    pixels = f"{shape.width}x{shape.height}"
-    if shape.is_image:
-        print(f"{result.path}: {pixels} image, seed {result.seed}")
-        return
-    print(f"{result.path}: {result.num_frames} frames of {pixels} at {result.fps} fps, seed {result.seed}")
-    for stage, seconds in result.timings.items():
-        memory = result.peak_memory.get(stage)
-        print(f"{stage:>8} {seconds:8.3f} s" + (f", peak {memory / 2**30:.2f} GiB" if memory else ""))
+    return made(pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings), shape)
 
 
-def _random_weights(parsed: argparse.Namespace) -> None:
+def _fill_in(parsed: argparse.Namespace) -> ModelSet:
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    own = read_model_set(Path(parsed.weights))
+    for name, value in DEMO_SIZE.items() if own is None else ():
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, value)
+    return own or FLASH_512
+
+
+def _random_weights(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.random_weights import make_random_weights
 
-    print(make_random_weights(parsed.folder, parsed.size, seed=parsed.seed, device=parsed.device))
+    folder = make_random_weights(parsed.folder, parsed.size, seed=parsed.seed, device=parsed.device)
+    return Outcome([str(folder)], {"folder": str(folder)})

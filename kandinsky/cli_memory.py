@@ -1,16 +1,16 @@
 """The commands about memory and loading: `kandinsky plan` and `kandinsky convert`."""
 
 import argparse
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from kandinsky.cli_run import Outcome, add_print_arguments
 
 if TYPE_CHECKING:
     from kandinsky.planner import Plan
 
 
-def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the commands of this module to the `kandinsky` command."""
+def add_memory_commands(commands: Any) -> None:
+    """Add the subcommands to argparse's `commands`."""
     about = "Say which memory mode fits, and what each needs; no weights are loaded."
     plan = commands.add_parser("plan", help="what fits into this GPU, or another", description=about)
     plan.add_argument("--gpu-memory", type=float, help="free GB (10^9 bytes) of the GPU; default: what is free here")
@@ -28,9 +28,12 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     )
     convert.add_argument("--device", default="cpu", help="where weights are made float8 (default: cpu)")
     convert.add_argument("--no-progress", action="store_true", help="no progress bar")
+    for command, run in ((plan, _plan), (convert, _convert)):
+        add_print_arguments(command)
+        command.set_defaults(run=run)
 
 
-def _plan(parsed: argparse.Namespace) -> None:
+def _plan(parsed: argparse.Namespace) -> Outcome:
     from pathlib import Path
 
     import torch
@@ -39,26 +42,31 @@ def _plan(parsed: argparse.Namespace) -> None:
     from kandinsky.devices import MODULES
     from kandinsky.hub import locate
     from kandinsky.model_needs import needs_from
+    from kandinsky.model_set_file import read_model_set
     from kandinsky.places import free_gpu
     from kandinsky.planner import LADDER, available_host, outcome, plan_or_nearest
     from kandinsky.video_shape import VideoShape
 
-    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width)
+    folder = Path(parsed.weights)
+    model_set = read_model_set(folder) or FLASH_512
+    shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width, model_set=model_set)
     if parsed.gpu_memory is None and not torch.cuda.is_available():
         raise ValueError("--gpu-memory is needed on a machine without a CUDA device, in GB")
     gpu = free_gpu(torch.device("cuda", 0)) if parsed.gpu_memory is None else int(parsed.gpu_memory * 1e9)
     host = available_host() if parsed.host_memory is None else int(parsed.host_memory * 1e9)
-    folder = Path(parsed.weights)
-    paths = locate(folder, model_set=FLASH_512, given={}, local_files_only=True, revision={})
-    needs_of = needs_from(paths, dict.fromkeys(MODULES, torch.bfloat16), text_tokens=FLASH_512.text_tokens)
+    paths = locate(folder, model_set=model_set, given={}, local_files_only=True, revision={})
+    needs_of = needs_from(paths, dict.fromkeys(MODULES, torch.bfloat16), text_tokens=model_set.text_tokens)
     needs = needs_of(shape, parsed.precision)
-    print(f"{shape.width}x{shape.height}, {shape.seconds} s, {parsed.precision}; GB of 10^9 bytes on the GPU:")
-    print(f"{'mode':40s} {'text':>7s} {'sample':>7s} {'decode':>7s} {'host':>7s}")
-    for memory_saving in (False, True):
-        for modes in LADDER.values():
-            print(_row(outcome(needs, modes, memory_saving=memory_saving)))
-    chosen = plan_or_nearest(needs_of, shape, parsed.precision, free_gpu=gpu, free_host=host)
-    print(f"chosen: {chosen.name}: {chosen.reason}")
+    chosen = plan_or_nearest(needs_of, shape, parsed.precision, free_gpu=gpu, free_host=host, model_set=model_set)
+    found = [outcome(needs, modes, memory_saving=saving) for saving in (False, True) for modes in LADDER.values()]
+    lines = [
+        f"{shape.width}x{shape.height}, {shape.seconds} s, {parsed.precision}; GB of 10^9 bytes on the GPU:",
+        f"{'mode':40s} {'text':>7s} {'sample':>7s} {'decode':>7s} {'host':>7s}",
+        *(_row(plan) for plan in found),
+        f"chosen: {chosen.name}: {chosen.reason}",
+    ]
+    plans = {plan.name: {"gpu": dict(plan.peaks), "host": plan.host} for plan in found}
+    return Outcome(lines, {"chosen": chosen.name, "reason": chosen.reason, "bytes": plans})
 
 
 def _row(found: "Plan") -> str:
@@ -66,16 +74,13 @@ def _row(found: "Plan") -> str:
     return f"{found.name:40s} {peaks} {found.host / 1e9:7.2f}"
 
 
-def _convert(parsed: argparse.Namespace) -> None:
+def _convert(parsed: argparse.Namespace) -> Outcome:
     from pathlib import Path
 
     from kandinsky.convert import convert
     from kandinsky.devices import check_device
 
     device = check_device(parsed.device, "device")
-    print(convert(Path(parsed.weights), precision=parsed.precision, device=device, progress=not parsed.no_progress))
-
-
-MEMORY_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = MappingProxyType(
-    {"plan": _plan, "convert": _convert}
-)
+    progress = not (parsed.no_progress or parsed.quiet)
+    path = convert(Path(parsed.weights), precision=parsed.precision, device=device, progress=progress)
+    return Outcome([str(path)], {"path": str(path)})

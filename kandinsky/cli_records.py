@@ -1,20 +1,19 @@
 """`kandinsky resume`, `show` and `replay`: finish what was interrupted, and read and repeat how a file was made."""
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kandinsky.cli_run import Outcome, add_print_arguments, made
 
 if TYPE_CHECKING:
     from kandinsky.record import Record
 
-Command = Callable[[argparse.Namespace], None]
 
-
-def add_commands(commands: Any) -> Mapping[str, Command]:
-    """Add the subcommands to argparse's `commands`; what each of them runs."""
+def add_record_commands(commands: Any) -> None:
+    """Add the subcommands to argparse's `commands`."""
     resume = commands.add_parser("resume", help="finish a video whose latents were saved")
     resume.add_argument("file", help="a .latents.safetensors file")
     resume.add_argument("--save-path", help="default: what the interrupted command was to write")
@@ -29,18 +28,12 @@ def add_commands(commands: Any) -> Mapping[str, Command]:
     replay.add_argument("--device", help="default: the kind of device that made the file")
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
-    return {"resume": _resume, "show": _show, "replay": _replay}
+    for command, run in ((resume, _resume), (show, _show), (replay, _replay)):
+        add_print_arguments(command)
+        command.set_defaults(run=run)
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """How `generate` writes its file."""
-    parser.add_argument("--fps", type=int, help="frames per second that the file plays at; default the model's 8")
-    parser.add_argument("--crf", type=int, help="quality of a video file, 0 is the best; the default is the codec's")
-    parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
-    parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
-
-
-def _resume(parsed: argparse.Namespace) -> None:
+def _resume(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.factory import load_finisher
     from kandinsky.latents_file import load_unfinished
 
@@ -49,27 +42,31 @@ def _resume(parsed: argparse.Namespace) -> None:
         raise ValueError(f"{parsed.file} does not name its weights; name their folder with --weights")
     if target is None and parsed.save_path is None:
         raise ValueError(f"{parsed.file} does not say where its result goes; name a file with --save-path")
-    progress = not parsed.no_progress
+    progress = not (parsed.no_progress or parsed.quiet)
     finisher = load_finisher(unfinished.vae, weights=parsed.weights, device=parsed.device, progress=progress)
     result = finisher.decode_to(parsed.file, parsed.save_path)
-    print(f"{result.path}: {result.num_frames} frames, seed {result.seed}; {parsed.file} is not needed any more")
+    line = f"{result.path}: {result.num_frames} frames, seed {result.seed}; {parsed.file} is not needed any more"
+    return Outcome([line], {**dataclasses.asdict(result), "path": str(result.path)})
 
 
-def _show(parsed: argparse.Namespace) -> None:
-    import dataclasses
-
+def _show(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.read_record import read_record
 
-    fields = dataclasses.asdict(read_record(parsed.file))
-    origin = fields.pop("origin") or {}
-    for name, value in {**fields, **origin}.items():
+    record = dataclasses.asdict(read_record(parsed.file))
+    fields = {**record, **(record["origin"] or {})}
+    del fields["origin"]
+    lines = []
+    for name, value in fields.items():
         shown = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
         if value is not None:
-            print(f"{name}: {shown}")
+            lines.append(f"{name}: {shown}")
+    return Outcome(lines, {"record": record})
 
 
-def _replay(parsed: argparse.Namespace) -> None:
+def _replay(parsed: argparse.Namespace) -> Outcome | None:
+    from kandinsky.config import FLASH_512
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.model_set_file import read_model_set
     from kandinsky.output import OutputOptions
     from kandinsky.read_record import read_record
     from kandinsky.record import differences
@@ -78,22 +75,24 @@ def _replay(parsed: argparse.Namespace) -> None:
 
     record = read_record(parsed.file)
     save_path = parsed.save_path or _replayed(parsed.file)
-    shape = VideoShape.from_request(record.time_length, record.height, record.width)
-    options = OutputOptions(type="file", **_encoding(record, parsed.file, save_path))
+    model_set = read_model_set(Path(parsed.weights)) or FLASH_512
+    shape = VideoShape.from_request(record.time_length, record.height, record.width, model_set=model_set)
+    settings = _encoding(record, parsed.file, save_path)
     # Checked here too, because the pipeline's own check comes after its weights are loaded.
+    options = OutputOptions(type="file", **settings)
     check_request(record.prompt, save_path=save_path, bs=1, shape=shape, seed=record.seed, options=options)
+    progress = not (parsed.no_progress or parsed.quiet)
     pipe = get_T2V_pipeline(
         parsed.device or _devices(record),
         cache_dir=parsed.weights,
         prompt=record.prompt,
-        progress=not parsed.no_progress,
+        progress=progress,
         **_loading(record),
     )
     for line in differences(record, pipe.origin):
         print(f"warning: the result may differ: {line}", file=sys.stderr)
-    make = partial(pipe, record.prompt, save_path, time_length=record.time_length, seed=record.seed, output_type="file")
-    make(width=record.width, height=record.height, fps=options.fps, crf=options.crf, codec=options.codec)
-    print(f"{save_path}: seed {record.seed}")
+    size = shape.seconds, shape.width, shape.height
+    return made(pipe(record.prompt, save_path, 1, *size, record.seed, output_type="file", **settings), shape)
 
 
 def _replayed(file: str) -> str:

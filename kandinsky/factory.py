@@ -23,6 +23,7 @@ from kandinsky.latents_file import VaeSource
 from kandinsky.memory import Memory, check_memory
 from kandinsky.model.attention import check_attention
 from kandinsky.model.operations import choose_operations
+from kandinsky.model_set_file import read_model_set
 from kandinsky.parallel import check_mode
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.places import Places
@@ -62,8 +63,9 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     Args:
         device_map: a device for everything, or a mapping with `dit`, `vae` and `text_embedder`. "cuda" is the first
             GPU, or under a launcher the one with this process's local rank.
-        resolution: of the model set; 512.
-        cache_dir: where the weights stand; what is missing is downloaded there.
+        resolution: of the published model set; 512.
+        cache_dir: where the weights stand; what is missing is downloaded there. A `model_set.json` there says what
+            its weights were trained for; without it they are taken for the published ones.
         dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
             `conf_path` and `cache_dir`.
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
@@ -101,7 +103,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     if prompt is not None and not isinstance(prompt, str):
         raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
     conf = read_conf(conf_path)
-    model_set = _model_set(conf.resolution if conf.resolution is not None else resolution, conf)
+    model_set = _model_set(Path(cache_dir), conf.resolution if conf.resolution is not None else resolution, conf)
     alone = not launched() and Ranks.current().size == 1
     explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
@@ -119,7 +121,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     places = Places(
         devices, dtype, progress, modes=modes, memory_saving=vae_memory_saving, text_encoder_int8=text_encoder_int8
     )
-    places = places.chosen(paths, checkpoint, precision, text_tokens=model_set.text_tokens, alone=alone)
+    places = places.chosen(paths, checkpoint, precision, model_set=model_set, alone=alone)
     folder = None if prompt_cache is None else Path(prompt_cache)
     options = Options(
         model_set=model_set,
@@ -168,10 +170,11 @@ def load_finisher(
     return Finisher(vae, progress=progress)
 
 
-def _model_set(resolution: int, conf: ConfFile) -> ModelSet:
+def _model_set(cache_dir: Path, resolution: int, conf: ConfFile) -> ModelSet:
+    """What the weights declare themselves to be, else the published set of this resolution."""
     if resolution not in MODEL_SETS:
         raise ValueError(f"resolution={resolution!r}: allowed is {', '.join(map(str, MODEL_SETS))}")
-    model_set = MODEL_SETS[resolution]
+    model_set = read_model_set(cache_dir) or MODEL_SETS[resolution]
     return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
 
 

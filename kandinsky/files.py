@@ -26,10 +26,26 @@ def short(stem: str) -> str:
 
 def partial_path(path: Path) -> Path:
     """A hidden name beside `path`, with its ending, for what is not yet complete; abandoned ones are removed."""
-    name = f".{short(path.stem)}-{{}}.partial{path.suffix}"
-    for found in path.parent.glob(glob.escape(name).replace(glob.escape("{}"), "?" * 8)):
+    for found in _partials(path):
         _remove_abandoned(found)
-    return path.with_name(name.format(uuid.uuid4().hex[:8]))
+    before, after = _around(path)
+    return path.with_name(f"{before}{uuid.uuid4().hex[:8]}{after}")
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed processes left incomplete of `path`; no process may be writing it."""
+    for found in _partials(path):
+        remove(found)
+
+
+def _partials(path: Path) -> Iterator[Path]:
+    before, after = (glob.escape(part) for part in _around(path))
+    return path.parent.glob(f"{before}{'?' * 8}{after}")
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before and after the eight random characters of a hidden name."""
+    return f".{short(path.stem)}-", f".partial{path.suffix}"
 
 
 def _remove_abandoned(path: Path) -> None:

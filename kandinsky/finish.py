@@ -5,6 +5,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,8 +19,9 @@ from tqdm import tqdm
 from kandinsky.clock import Clock
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.latents_file import DecodeError, Unfinished, load_unfinished
-from kandinsky.output import VIDEO_CODECS, Output, OutputOptions, check_output, open_writer
+from kandinsky.output import Output, OutputOptions, Writer, check_output, open_writer
 from kandinsky.record import Record
+from kandinsky.target import VIDEO_CODECS, check_target
 from kandinsky.vae.autoencoder import VideoAutoencoder
 
 T = TypeVar("T")
@@ -71,30 +73,39 @@ class Finisher:
             return [Image.fromarray(frame) for frame in array]
         return array if kind == "np" else torch.from_numpy(array)
 
-    def write(
+    def begin(
         self, latents: Tensor, path: Path, *, output: Output, record: Record | None, clock: Clock
-    ) -> GenerationResult:
-        """Write the frames of `[T, H, W, C]` latents to a checked path.
+    ) -> Callable[[], GenerationResult]:
+        """Decode `[T, H, W, C]` latents into the encoder of a checked path.
+
+        Returns:
+            A function, to be called once and from any thread, that waits for the encoder and puts the file in its
+            place. It does not use the devices.
 
         Raises:
-            VideoError, OSError: it could not be written.
+            VideoError, OSError: it could not be written; the function raises these too.
             torch.OutOfMemoryError: nor decoded with the least memory.
         """
         height, width = (size * self.model_set.spatial_compression for size in latents.shape[1:3])
         comment = record.to_json() if record is not None and output.metadata else None
 
-        def consume(chunks: Iterator[np.ndarray]) -> int:
-            with open_writer(path, output, height=height, width=width, comment=comment) as writer:
+        def consume(chunks: Iterator[np.ndarray]) -> tuple[Writer, ExitStack]:
+            with ExitStack() as stack:
+                writer = stack.enter_context(open_writer(path, output, height=height, width=width, comment=comment))
                 with clock.stage("decode"):
                     for chunk in chunks:
                         writer.write(chunk)
-                with clock.stage("write"):
-                    writer.finish()
-                return writer.num_frames
+                return writer, stack.pop_all()
 
-        count = self._decode(latents, consume)
-        seed, fps = record and record.seed, output.fps or self.model_set.fps
-        return GenerationResult(path, seed, count, fps, clock.seconds, clock.peak_memory)
+        writer, opened = self._decode(latents, consume)
+
+        def finish() -> GenerationResult:
+            with opened, clock.host_stage("write"):
+                writer.finish()
+            seed, fps = record and record.seed, output.fps or self.model_set.fps
+            return GenerationResult(path, seed, writer.num_frames, fps, clock.seconds, clock.peak_memory)
+
+        return finish
 
     @torch.inference_mode()
     def decode_to(
@@ -133,11 +144,12 @@ class Finisher:
         options = _as_before(given, record, Path(save_path).suffix.lower(), is_image=len(tensor) == 1)
         output, path = check_output(save_path, options, is_image=len(tensor) == 1, model_fps=self.model_set.fps)
         assert path is not None
+        check_target(save_path, is_image=len(tensor) == 1)
         if record is not None:
             record = dataclasses.replace(record, fps=output.fps, crf=output.crf, codec=output.codec)
         clock = Clock(frozenset([self.vae.device]))
         try:
-            result = self.write(tensor.to(self.vae.device), path, output=output, record=record, clock=clock)
+            result = self.begin(tensor.to(self.vae.device), path, output=output, record=record, clock=clock)()
         except (OSError, RuntimeError) as error:
             where = "" if isinstance(latents, Tensor) else f"; the latents are still in {latents}"
             raise DecodeError(f"not finished ({(str(error) or repr(error)).splitlines()[0]}){where}") from error

@@ -75,6 +75,27 @@ def converted_file(cache_dir: Path, model_set: ModelSet, precision: str) -> Path
     return published.with_name(f"{published.stem}{'_fast' if precision == 'fast' else ''}.safetensors")
 
 
+def fetch(repository: str, revision: str | None, model_set: ModelSet, *, local_files_only: bool) -> Path:
+    """The folder of a hub repository in the published layout, downloaded into the hub's own cache.
+
+    Raises:
+        FileNotFoundError: it is not there, or cannot be downloaded.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    dit = Path(model_set.dit_file)
+    wanted = [dit.name, dit.with_suffix(".safetensors").name, *(f"{name}/*" for name in _MARKS)]
+    try:
+        if not local_files_only:
+            _check_reachable(constants.ENDPOINT)
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
+        )
+    except Exception as error:  # as in _download
+        reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        raise FileNotFoundError(f"{repository!r} is not a folder here, nor found on the hub ({reason})") from error
+
+
 def _path(cache_dir: Path, name: str, model_set: ModelSet, precision: str = "exact") -> Path:
     if name != "dit":
         return cache_dir / name

@@ -1,6 +1,7 @@
 """Several processes from one command, without torchrun: its own agent, in this process."""
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ def launch(arguments: Sequence[str], num_gpus: int) -> None:
 
     Raises:
         LaunchError: one of them failed; the others were ended.
+        KeyboardInterrupt: Ctrl-C, which reached them too.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -52,6 +55,10 @@ def launch(arguments: Sequence[str], num_gpus: int) -> None:
     )
     try:
         elastic_launch(config, sys.executable)("-m", "kandinsky", "generate", *arguments)
+    except SignalException as error:
+        if error.sigval != signal.SIGINT:
+            raise
+        raise KeyboardInterrupt from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise LaunchError(f"process {rank} of {num_gpus} ended with exit code {failure.exitcode}") from error

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,19 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from kandinsky.image_io import JPEG_PROMPT, animation_writer, folder_writer, image_writer
-from kandinsky.video_io import CODECS, Encoding, VideoWriter, check_encoder, ffmpeg
+from kandinsky.target import VIDEO_CODECS, check_ending
+from kandinsky.video_io import CODECS, Encoding, VideoWriter, check_encoder
 from kandinsky.video_shape import as_int
 
-VIDEO_CODECS = {
-    ".mp4": ("h264", "hevc"),
-    ".mov": ("h264", "hevc"),
-    ".mkv": ("h264", "hevc", "vp9"),
-    ".webm": ("vp9",),
-}
-"""Codecs of a video file by its ending, the first one is the default."""
-ANIMATION_ENDINGS = (".gif", ".webp")
-VIDEO_ENDINGS = (*VIDEO_CODECS, *ANIMATION_ENDINGS)
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 OUTPUT_TYPES = ("file", "pil", "np", "pt", "latent")
 MAX_FPS = 120
 
@@ -74,10 +64,10 @@ class Writer(Protocol):
 def check_output(
     save_path: str | os.PathLike[str] | None, options: OutputOptions, *, is_image: bool, model_fps: int
 ) -> tuple[Output, Path | None]:
-    """Check what the caller wants back; the path is None where that is not a file.
+    """Check what the caller wants back; the path is None where that is not a file. `target` tells if it can be written.
 
     Raises:
-        ValueError: an option, the path's ending, its folder, or what was combined is not allowed.
+        ValueError: an option, the path's ending, or what was combined is not allowed.
     """
     kind = options.type if options.type is not None else "pil" if is_image else "file"
     if kind not in OUTPUT_TYPES:
@@ -89,9 +79,9 @@ def check_output(
         return Output(type=kind, fps=None, crf=None, codec=None, metadata=options.metadata), None
     if is_image:
         _refuse(options, ("fps", "crf", "codec"), "time_length=0 makes an image: it is for videos")
-        path = check_target(save_path, IMAGE_ENDINGS)
+        path = check_ending(save_path, is_image=True)
         return Output(type=kind, fps=None, crf=None, codec=None, metadata=options.metadata), path
-    path = check_target(save_path, VIDEO_ENDINGS)
+    path = check_ending(save_path)
     fps = model_fps if options.fps is None else _check_range("fps", options.fps, 1, MAX_FPS)
     codec, crf = _check_codec(path, options)
     return Output(type=kind, fps=fps, crf=crf, codec=codec, metadata=options.metadata), path
@@ -124,56 +114,6 @@ def _refuse(options: OutputOptions, names: tuple[str, ...], reason: str) -> None
         value = getattr(options, name)
         if value is not None:
             raise ValueError(f"{name}={value!r}: {reason}")
-
-
-def check_target(save_path: str | os.PathLike[str], endings: tuple[str, ...] = VIDEO_ENDINGS) -> Path:
-    """Check that a file with one of `endings` can be written to `save_path`, and return it as a path.
-
-    For videos a path that ends in a slash is a folder for png frames, to be made; its `suffix` is "".
-
-    Raises:
-        ValueError: wrong ending, a folder that is missing or cannot be written, or no encoder.
-    """
-    path, given = Path(save_path), str(save_path)
-    if endings is VIDEO_ENDINGS and given.endswith(("/", os.sep)):
-        return _check_frame_folder(path, given)
-    if path.suffix.lower() not in endings:
-        hint = ", or with / for a folder of png frames" if endings is VIDEO_ENDINGS else ""
-        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(endings)}{hint}")
-    if _is_dir(path, given):
-        raise ValueError(f"save_path={given!r} is a folder; a file name is needed")
-    _check_folder(path, given)
-    if path.suffix.lower() in VIDEO_CODECS:
-        ffmpeg()
-    return path
-
-
-def _check_frame_folder(path: Path, given: str) -> Path:
-    if path.suffix:
-        raise ValueError(f"save_path={given!r}: a folder of png frames must have a name without an ending")
-    if path.is_file() or (_is_dir(path, given) and any(path.iterdir())):
-        raise ValueError(f"save_path={given!r} is not empty; name a new folder for the frames")
-    _check_folder(path, given)
-    return path
-
-
-def _is_dir(path: Path, given: str) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise ValueError(f"save_path={given!r}: {error.strerror}; allowed are 255 bytes for each name") from error
-
-
-def _check_folder(path: Path, given: str) -> None:
-    if len(path.name.encode(errors="surrogateescape")) > 255:
-        raise ValueError(f"save_path={given!r}: the name is too long; allowed are 255 bytes")
-    if not path.parent.is_dir():
-        raise ValueError(f"save_path={given!r}: the folder {str(path.parent)!r} does not exist; create it first")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"save_path={given!r}: cannot write in {str(path.parent)!r}: {error.strerror}") from error
 
 
 def check_prompt_fits(path: Path, prompt: str) -> None:

@@ -6,12 +6,12 @@ before a model runs.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.clock import Clock
@@ -20,19 +20,23 @@ from kandinsky.finish import Finisher, Frames, GenerationResult
 from kandinsky.latents_file import DecodeError, Unfinished, VaeSource, kept
 from kandinsky.model.dit import DiT
 from kandinsky.output import Output, OutputOptions
+from kandinsky.pretrained import Pretrained
 from kandinsky.prompt_cache import PromptCache
 from kandinsky.ranks import Ranks
 from kandinsky.record import Origin, Record
-from kandinsky.request import Job, Request, check_request, options_of_call
+from kandinsky.request import Job, check_request, options_of_call
 from kandinsky.sampler import Schedule, sample
+from kandinsky.steps import OnStepEnd, Steps, StoppedError, check_callback, go_on
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
-__all__ = ["DecodeError", "GenerationResult", "Kandinsky4T2VPipeline"]
+__all__ = ["DecodeError", "Finish", "GenerationResult", "Kandinsky4T2VPipeline", "StoppedError"]
+
+Finish = Callable[[], GenerationResult | Frames | None]
 
 
-class Kandinsky4T2VPipeline:
+class Kandinsky4T2VPipeline(Pretrained):
     """Text to video.
 
     Args:
@@ -82,9 +86,9 @@ class Kandinsky4T2VPipeline:
         text: str | Sequence[str],
         save_path: str | os.PathLike[str] = "./test.mp4",
         bs: int = 1,
-        time_length: int = 12,
-        width: int = 512,
-        height: int = 512,
+        time_length: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
         seed: int | None = None,
         return_frames: bool = False,
         *,
@@ -93,6 +97,7 @@ class Kandinsky4T2VPipeline:
         crf: int | None = None,
         codec: str | None = None,
         metadata: bool = True,
+        callback_on_step_end: OnStepEnd | None = None,
     ) -> GenerationResult | Frames | list[GenerationResult] | list[Frames] | None:
         """Make videos or images.
 
@@ -102,8 +107,8 @@ class Kandinsky4T2VPipeline:
                 slash, a new folder of png frames; an image .png, .jpg or .webp. With several videos `-0`, `-1`, ...
                 come before its ending. Not used where frames are returned.
             bs: videos for each prompt.
-            time_length: whole seconds, 0 for an image.
-            width, height: pixels, one of the sizes of the model set.
+            time_length: whole seconds, 0 for an image; by default 12, or the most that the model set allows.
+            width, height: pixels, one of the sizes of the model set; by default its first, 512x512 of the published.
             seed: 0 to 2^63 - 1, of the first video; the next ones count up. Drawn if None. It is reported in the
                 result, in the progress bar and in each PIL image's `info["seed"]`.
             return_frames: the published way to say `output_type="pil"`.
@@ -113,6 +118,9 @@ class Kandinsky4T2VPipeline:
             crf: quality of a video file, 0 (best) to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9.
             codec: "h264" (default), "hevc" or "vp9" (default of .webm).
             metadata: write the record of the generation into the file; see `kandinsky show`.
+            callback_on_step_end: called after each step with the number of steps done (1 to `total`), `total`, and the
+                latents `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make
+                a video together, the first one's is asked.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -122,41 +130,71 @@ class Kandinsky4T2VPipeline:
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
+            StoppedError: the callback returned False; videos of this call that were finished before stay.
         """
+        check_callback(callback_on_step_end)
         shape = VideoShape.from_request(time_length, height, width, model_set=self.model_set)
         given = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
         options = options_of_call(given, return_frames=return_frames)
         request = check_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
-        request = self.ranks.share(request)
-        jobs = request.jobs
+        request, watched = self.ranks.share((request, callback_on_step_end is not None))
+        jobs, on_step_end = request.jobs, (callback_on_step_end or go_on) if watched else None
         mine = jobs if self.team.size == self.ranks.size else jobs[self.ranks.rank :: self.ranks.size]
-        results = [self._run(job, request) for job in mine]
+        results = [self.start(job, request.shape, request.output, on_step_end=on_step_end)() for job in mine]
         if not self.team.is_main or not results:
             return None
         if request.shape.is_image and request.output.type == "pil":
             return [image for images in results for image in images]  # type: ignore[union-attr]
         return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
 
-    def _run(self, job: Job, request: Request) -> GenerationResult | Frames | None:
+    @torch.inference_mode()
+    def start(
+        self,
+        job: Job,
+        shape: VideoShape,
+        output: Output,
+        *,
+        text: Tensor | None = None,
+        on_step_end: OnStepEnd | None = None,
+    ) -> Finish:
+        """Encode, sample and decode a checked job.
+
+        Args:
+            text: what the text encoder made of the prompt, if it has run already.
+
+        Returns:
+            A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
+            place and returns the result. It does not use the devices: the next job may start before.
+
+        Raises:
+            DecodeError, StoppedError: as a call; the function raises DecodeError too.
+        """
         clock = Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
         start = time.perf_counter()
         with clock.stage("text"):
-            text = self._encode(job.prompt)
+            text = self._encode(job.prompt, text)
         with clock.stage("sample"):
-            latents = self.sample_latents(text, request.shape, seed=job.seed)
-        if request.output.type == "latent":
-            return latents if self.team.is_main else None
+            latents = self.sample_latents(text, shape, seed=job.seed, on_step_end=on_step_end)
+        if output.type == "latent":
+            result = latents if self.team.is_main else None
+            return lambda: result
         if not self.team.is_main:
             self._help_decode(latents)
-            return None
-        result = self._finish(latents, job, request, clock)
-        if isinstance(result, GenerationResult):
-            clock.seconds["total"] = time.perf_counter() - start
-        return result
+            return lambda: None
+        complete = self._decode(latents, job, shape, output, clock)
 
-    def _finish(self, latents: Tensor, job: Job, request: Request, clock: Clock) -> GenerationResult | Frames:
-        """Decode, and write or return; the latents are safe meanwhile."""
-        output, record = request.output, self._record(job, request.shape, request.output)
+        def finish() -> GenerationResult | Frames:
+            result = complete()
+            clock.seconds["total"] = time.perf_counter() - start
+            return result
+
+        return finish
+
+    def _decode(
+        self, latents: Tensor, job: Job, shape: VideoShape, output: Output, clock: Clock
+    ) -> Callable[[], GenerationResult | Frames]:
+        """Decode; the latents are safe until the returned function has written the result or is done."""
+        record = self._record(job, shape, output)
         unfinished = Unfinished(
             latents=latents.cpu(),  # a copy that is reachable even if the device hangs
             record=record,
@@ -164,13 +202,21 @@ class Kandinsky4T2VPipeline:
             metadata=output.metadata,
             vae=self.vae_source,
         )
-        with kept(unfinished):
-            if job.path is not None:
-                return self.finisher.write(latents, job.path, output=output, record=record, clock=clock)
-            frames = self.finisher.frames(latents, output.type)
-        for image in frames if isinstance(frames, list) else ():
-            image.info["seed"] = job.seed
-        return frames
+        with ExitStack() as stack:
+            stack.enter_context(kept(unfinished))
+            if job.path is None:
+                frames = self.finisher.frames(latents, output.type)
+                for image in frames if isinstance(frames, list) else ():
+                    image.info["seed"] = job.seed
+                return lambda: frames
+            write = self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
+            safe = stack.pop_all()
+
+        def finish() -> GenerationResult:
+            with safe:
+                return write()
+
+        return finish
 
     def _record(self, job: Job, shape: VideoShape, output: Output) -> Record:
         return Record(
@@ -184,6 +230,12 @@ class Kandinsky4T2VPipeline:
             codec=output.codec,
             origin=self.origin,
         )
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights that this process has stay on their devices."""
+        homes = [self.dit_home, *([] if self.text_encoder is None else [self.text_encoder.home])]
+        return all(home is RESIDENT for home in homes) and not (self.vae is not None and self.vae.staged)
 
     @property
     def finisher(self) -> Finisher:
@@ -200,34 +252,38 @@ class Kandinsky4T2VPipeline:
         """Finish an interrupted generation; see `Finisher.decode_to`, which takes the same arguments."""
         return self.finisher.decode_to(latents, save_path, **options)
 
-    def _encode(self, prompt: str) -> Tensor:
+    def _encode(self, prompt: str, text: Tensor | None = None) -> Tensor:
         """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
-        text = self.text_encoder(prompt) if self.text_encoder is not None else None
+        if text is None and self.text_encoder is not None:
+            text = self.text_encoder(prompt)
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
         return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
 
     @torch.inference_mode()
-    def sample_latents(self, text: Tensor, shape: VideoShape, *, seed: int) -> Tensor:
-        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device."""
-        dit, device = self.dit, self.dit.device
+    def sample_latents(
+        self, text: Tensor, shape: VideoShape, *, seed: int, on_step_end: OnStepEnd | None = None
+    ) -> Tensor:
+        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
+
+        Raises:
+            StoppedError: `on_step_end` returned False.
+        """
+        dit = self.dit
         context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        title = f"sampling, seed {seed}"
-        with (
-            tqdm(total=len(self.schedule.timesteps), desc=title, disable=not self.progress, leave=False) as bar,
-            self.dit_home,
-        ):
-
-            def on_step(_index: int, _latents: Tensor) -> None:
-                if self.progress and device.type == "cuda":
-                    torch.cuda.synchronize(device)  # else the bar would show launches, not steps
-                bar.update()
-
+        steps = Steps(
+            len(self.schedule.timesteps),
+            team=self.team,
+            on_step_end=on_step_end,
+            description=f"sampling, seed {seed}",
+            progress=self.progress,
+        )
+        with steps as on_step, self.dit_home:
             return sample(
                 lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
                 (*shape.latent_grid, dit.config.in_visual_dim),
                 self.schedule,
                 generator=torch.Generator("cpu").manual_seed(seed),
-                device=device,
+                device=dit.device,
                 on_step=on_step,
             )
 

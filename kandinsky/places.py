@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 
+from kandinsky.config import ModelSet
 from kandinsky.devices import MODULES, default_dtype
 from kandinsky.hub import WeightPaths
 from kandinsky.model_needs import needs_from
 from kandinsky.planner import available_host, plan_or_nearest
 from kandinsky.video_shape import VideoShape
 from kandinsky.weight_files import Checkpoint
-
-PLANNED = (12, 384, 672)
-"""Seconds, height and width for which "auto" makes room; longer videos may need a smaller mode by name."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,12 @@ class Places:
         device = self.devices[name] if self.mode(name) == "resident" else torch.device("cpu")
         return {"device": device, "dtype": self.dtype_of(name), "progress": self.progress}
 
-    def chosen(self, paths: WeightPaths, dit: Checkpoint, precision: str, *, text_tokens: int, alone: bool) -> "Places":
+    def chosen(
+        self, paths: WeightPaths, dit: Checkpoint, precision: str, *, model_set: ModelSet, alone: bool
+    ) -> "Places":
         """With the modes that fit each GPU, where none were asked for.
+
+        There is room for the model set's usual request; longer videos may need a smaller mode by name.
 
         Args:
             dit: its checkpoint.
@@ -71,11 +73,11 @@ class Places:
         for device in {device for device in self.devices.values() if device.type == "cuda"}:
             names = {name: self.dtype_of(name) for name in MODULES if self.devices[name] == device}
             needs_of = needs_from(
-                paths, names, text_tokens=text_tokens, text_encoder_int8=self.text_encoder_int8, dit=dit
+                paths, names, text_tokens=model_set.text_tokens, text_encoder_int8=self.text_encoder_int8, dit=dit
             )
-            found = plan_or_nearest(
-                needs_of, VideoShape.from_request(*PLANNED), precision, free_gpu=free_gpu(device), free_host=free_host
-            )
+            shape = VideoShape.from_request(None, None, None, model_set=model_set)
+            free = {"free_gpu": free_gpu(device), "free_host": free_host}
+            found = plan_or_nearest(needs_of, shape, precision, model_set=model_set, **free)
             modes |= found.modes
             free_host -= found.host
             memory_saving |= found.memory_saving

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kandinsky.block_stream import SLOTS
+from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.footprint import Component
 from kandinsky.video_shape import VideoShape
 
@@ -123,12 +124,12 @@ def plan(needs: Needs, *, free_gpu: int, free_host: int) -> Plan:
     )
 
 
-def smaller(shape: VideoShape) -> Iterator[VideoShape]:
+def smaller(shape: VideoShape, model_set: ModelSet) -> Iterator[VideoShape]:
     """Requests that need less memory, the nearest first: shorter by halves, at the end an image."""
     seconds = shape.seconds
     while seconds > 0:
         seconds //= 2
-        yield VideoShape.from_request(seconds, shape.height, shape.width)
+        yield VideoShape.from_request(seconds, shape.height, shape.width, model_set=model_set)
 
 
 def plan_or_nearest(
@@ -138,6 +139,7 @@ def plan_or_nearest(
     *,
     free_gpu: int,
     free_host: int,
+    model_set: ModelSet = FLASH_512,
 ) -> Plan:
     """`plan`; where nothing fits, the message names the nearest precision or length that does.
 
@@ -151,8 +153,8 @@ def plan_or_nearest(
         return plan(needs_of(shape, precision), free_gpu=free_gpu, free_host=free_host)
     except NothingFits as error:
         alternatives = [(shape, "fast")] if precision == "exact" else []
-        alternatives += [(other, precision) for other in smaller(shape)]
-        alternatives += [(other, "fast") for other in smaller(shape)]
+        alternatives += [(other, precision) for other in smaller(shape, model_set)]
+        alternatives += [(other, "fast") for other in smaller(shape, model_set)]
         for other, level in alternatives:
             try:
                 found = plan(needs_of(other, level), free_gpu=free_gpu, free_host=free_host)

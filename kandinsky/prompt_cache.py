@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kandinsky.block_stream import Home
 from kandinsky.text_encoder import TextEncoder
 
 KEPT = 64
@@ -61,6 +62,16 @@ class PromptCache:
     def tokenizer(self) -> Any:
         """Of the encoder."""
         return self.encoder.tokenizer
+
+    @property
+    def home(self) -> Home:
+        """Of the encoder."""
+        return self.encoder.home
+
+    def to(self, device: torch.device) -> None:
+        """Move the encoder."""
+        self.encoder.to(device)
+        self.device = device
 
     def tokenize(self, text: str) -> Tensor:
         """As the encoder does."""

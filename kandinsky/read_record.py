@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kandinsky.image_io import FIRST_FRAME, read_image_comment
 from kandinsky.latents_file import SUFFIX, load_unfinished
-from kandinsky.output import VIDEO_CODECS
 from kandinsky.record import Record, RecordError
+from kandinsky.target import VIDEO_CODECS
 from kandinsky.video_io import read_comment
 
 

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kandinsky.output import VIDEO_ENDINGS, Output, OutputOptions, check_output, check_prompt_fits, check_target
+from kandinsky.output import Output, OutputOptions, check_output, check_prompt_fits
+from kandinsky.target import check_target
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
+MAX_VIDEOS = 10_000
+"""Of one call: more is a slip of the keyboard, and its jobs would fill the memory."""
 NO_OPTIONS = OutputOptions()
 
 
@@ -44,7 +47,7 @@ def check_request(
     seed: int | None,
     options: OutputOptions = NO_OPTIONS,
 ) -> Request:
-    """Jobs of a call.
+    """Jobs of a call, whose targets can be written.
 
     Args:
         text: one prompt or several.
@@ -56,20 +59,41 @@ def check_request(
     Raises:
         ValueError: an argument is not what it may be.
     """
+    request = plan_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
+    paths = [job.path for job in request.jobs if job.path is not None]
+    # Of files, the last one has the longest name; each folder must be new.
+    for path in paths if paths and not paths[0].suffix else paths[-1:]:
+        check_target(path if path.suffix else f"{path}/", is_image=shape.is_image)
+    return request
+
+
+def plan_request(
+    text: str | Sequence[str],
+    *,
+    save_path: str | os.PathLike[str] | None,
+    bs: int,
+    shape: VideoShape,
+    seed: int | None,
+    options: OutputOptions = NO_OPTIONS,
+) -> Request:
+    """As `check_request`, without a look at the file system: arguments and results are the same."""
     prompts = _check_prompts(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
     total = count * len(prompts)
+    if total > MAX_VIDEOS:
+        raise ValueError(f"bs={bs!r} of {len(prompts)} prompts: allowed are {MAX_VIDEOS} videos a call")
     first = secrets.randbelow(MAX_SEED - total) if seed is None else _check_seed(seed, total)
     output, path = check_output(save_path, options, is_image=shape.is_image, model_fps=shape.fps)
-    jobs = tuple(
+    if path is not None and output.metadata:
+        for prompt in prompts:
+            check_prompt_fits(path, prompt)
+    jobs = (
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    for job in jobs:
-        _check_path(job, output)
-    return Request(jobs, shape, output)
+    return Request(tuple(jobs), shape, output)
 
 
 def options_of_call(options: OutputOptions, *, return_frames: object) -> OutputOptions:
@@ -83,15 +107,6 @@ def options_of_call(options: OutputOptions, *, return_frames: object) -> OutputO
     if options.type not in (None, "pil"):
         raise ValueError(f"output_type={options.type!r}: with return_frames=True allowed are None and 'pil'")
     return replace(options, type="pil")
-
-
-def _check_path(job: Job, output: Output) -> None:
-    if job.path is None:
-        return
-    if not job.path.suffix:  # one of several folders: each must be new
-        check_target(f"{job.path}/", VIDEO_ENDINGS)
-    if output.metadata:
-        check_prompt_fits(job.path, job.prompt)
 
 
 def _check_prompts(text: object) -> list[str]:

@@ -102,3 +102,9 @@ def write(
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_module(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a module's `state_dict`; `transformers` and `diffusers` read it too."""
+    layout = {name: (value.dtype, tuple(value.shape)) for name, value in state.items()}
+    write(path, layout, state.items(), metadata={"format": "pt"})

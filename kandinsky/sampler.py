@@ -10,7 +10,7 @@ Nothing here knows of text, frames or files.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,10 +30,14 @@ _SUPPORTED: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Timesteps of a run, highest noise first, and the signal power `alphas_cumprod` (float64) at each."""
+    """Timesteps of a run, highest noise first, and the signal power `alphas_cumprod` (float64) at each.
+
+    `config` is the file that it was made from, if it was made from one.
+    """
 
     timesteps: tuple[int, ...]
     alphas_cumprod: tuple[float, ...]
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, num_steps: int = 4) -> "Schedule":
@@ -48,7 +52,7 @@ class Schedule:
         alphas = noise_levels(config)
         total = len(alphas)
         timesteps = tuple(round(total - i * total / num_steps) - 1 for i in range(num_steps))
-        return cls(timesteps, tuple(alphas[t].item() for t in timesteps))
+        return cls(timesteps, tuple(alphas[t].item() for t in timesteps), dict(config))
 
 
 def noise_levels(config: Mapping[str, Any]) -> Tensor:
@@ -68,14 +72,23 @@ def _zero_terminal_snr(alphas: Tensor) -> Tensor:
     return ((root - last) * (first / (first - last))) ** 2
 
 
-def renoise(x0: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """Noise `x0` to the level `alpha`: sqrt(alpha) x0 + sqrt(1 - alpha) noise, in x0's dtype."""
-    return math.sqrt(alpha) * x0 + math.sqrt(1 - alpha) * noise
+def renoise(x0: Tensor, noise: Tensor, alpha: float | Tensor) -> Tensor:
+    """Noise `x0` to the level `alpha` (one, or a tensor that broadcasts): sqrt(alpha) x0 + sqrt(1 - alpha) noise."""
+    signal, rest = _roots(alpha)
+    return signal * x0 + rest * noise
 
 
-def predict_x0(x: Tensor, velocity: Tensor, alpha: float) -> Tensor:
-    """Clean sample from a noisy one and its velocity: sqrt(alpha) x - sqrt(1 - alpha) velocity, in x's dtype."""
-    return math.sqrt(alpha) * x - math.sqrt(1 - alpha) * velocity
+def predict_x0(x: Tensor, velocity: Tensor, alpha: float | Tensor) -> Tensor:
+    """Clean sample from a noisy one and its velocity: sqrt(alpha) x - sqrt(1 - alpha) velocity."""
+    signal, rest = _roots(alpha)
+    return signal * x - rest * velocity
+
+
+def _roots(alpha: float | Tensor) -> tuple[float, float] | tuple[Tensor, Tensor]:
+    """sqrt(alpha), sqrt(1 - alpha)."""
+    if isinstance(alpha, Tensor):
+        return alpha.sqrt(), (1 - alpha).sqrt()
+    return math.sqrt(alpha), math.sqrt(1 - alpha)
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ Legend:  ids: int64 [tokens]     x: [tokens, d_model]     bias: [1, heads, token
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -44,6 +44,11 @@ class T5Config:
             return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
         except TypeError as error:
             raise ValueError(f"the text encoder's configuration is incomplete: {error}") from error
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As transformers' `config.json` has it."""
+        kind = {"architectures": ["T5EncoderModel"], "model_type": "t5", "feed_forward_proj": "gated-gelu"}
+        return {**asdict(self), **kind, "is_encoder_decoder": False, "use_cache": False}
 
 
 class Attention(nn.Module):
@@ -168,6 +173,7 @@ class T5Encoder(nn.Module):
 
     def __init__(self, config: T5Config):
         super().__init__()
+        self.config = config
         self.shared = _embedding(config.vocab_size, config.d_model)
         self.encoder = Stack(config, self.shared)
 

@@ -4,6 +4,7 @@ The published system pads every prompt to a fixed length and lets both T5 and th
 padding is part of the function. Not here: caching, prompt rewriting, negative prompts.
 """
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.checkpoint import CheckpointError, load_weights, open_checkpoint, read_config
+from kandinsky.safetensors_file import write_module
 from kandinsky.t5 import T5Config, T5Encoder
 
 EMBEDDING = ("encoder.embed_tokens.weight", "shared.weight")
@@ -41,6 +43,12 @@ class TextEncoder:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, but for the embedding, which stays where it is."""
+        self.model.encoder.block.to(device)
+        self.model.encoder.final_layer_norm.to(device)
+        self._calls, self._graph = 0, None
 
     def tokenize(self, text: str) -> Tensor:
         """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
@@ -104,6 +112,16 @@ def load_t5(folder: Path, *, device: torch.device, dtype: torch.dtype, progress:
     settings = {"device": device, "dtype": dtype, "on_host": EMBEDDING, "progress": progress}
     load_weights(model, checkpoint, aliases={tied: source}, **settings)
     return model
+
+
+def save_t5(model: T5Encoder, folder: Path) -> None:
+    """Write a model as transformers would, so that it loads there and here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    state = {name: value for name, value in model.state_dict().items() if name != EMBEDDING[0]}
+    write_module(folder / "model.safetensors", state)
+    (folder / "config.json").write_text(json.dumps(model.config.to_mapping(), indent=2, sort_keys=True) + "\n")
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from kandinsky.config import FLASH_512, ModelSet
 
+USUAL_SECONDS = 12
+
 
 @dataclass(frozen=True)
 class VideoShape:
@@ -32,13 +34,21 @@ class VideoShape:
     fps: int
 
     @classmethod
-    def from_request(cls, seconds: int, height: int, width: int, *, model_set: ModelSet = FLASH_512) -> "VideoShape":
+    def from_request(
+        cls, seconds: int | None, height: int | None, width: int | None, *, model_set: ModelSet = FLASH_512
+    ) -> "VideoShape":
         """Check a request and work out its sizes.
+
+        Args:
+            seconds: None is 12, or the longest that the model set allows.
+            height, width: None is that of the model set's first size.
 
         Raises:
             ValueError: `time_length`, `height` or `width` is not one that the model set allows.
         """
-        seconds = _check_seconds(seconds, model_set)
+        usual_height, usual_width = model_set.sizes[0]
+        height, width = usual_height if height is None else height, usual_width if width is None else width
+        seconds = _check_seconds(min(USUAL_SECONDS, model_set.max_seconds) if seconds is None else seconds, model_set)
         height, width = _check_size(height, width, model_set)
         compression = model_set.temporal_compression
         latent_frames = seconds * model_set.fps // compression + 1

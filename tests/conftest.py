@@ -2,21 +2,44 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+# Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
+# the cores, threads that spin make the tests several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from kandinsky import factory
 from kandinsky.config import FLASH_512
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.video_shape import VideoShape
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "weights" / "tiny"
 SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
 """The model set with sizes that a CPU makes in a second."""
+
+
+def allow_small_sizes(patch: Callable[[object, str, object], object]) -> None:
+    """Let the commands, and pipelines loaded from here on, make `SMALL` sizes; `patch` is a kind of setattr."""
+    from_request = VideoShape.from_request
+    patch(VideoShape, "from_request", lambda *args, **_: from_request(*args, model_set=SMALL))
+    patch(factory, "MODEL_SETS", {512: SMALL})
+
+
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have everything imported: each is there in a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    return context
 
 
 def golden_folder() -> Path:

@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, TINY
-from PIL import Image
 
 from kandinsky.checkpoint import open_checkpoint
 from kandinsky.cli import generate_main, main
@@ -32,21 +31,14 @@ def test_help_shows_the_published_demo():
         assert expected in said
 
 
-def test_module_and_script_take_the_same_arguments():
-    shown = [
-        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-        for command in (SCRIPT, [sys.executable, "-m", "kandinsky", "generate"])
-    ]
-    first, second = (set(re.findall(r"--[a-z-]+", text)) for text in shown)
-    assert first == second
-
-
-def test_image(tmp_path, capsys):
-    target = tmp_path / "i.png"
-    arguments = ["--time-length", "0", "--width", "512", "--height", "512", "--local-rank", "0"]
-    assert main(["generate", "--text", "a cat", "--save-path", str(target), *arguments, *ON_CPU]) == 0
-    assert Image.open(target).size == (512, 512)
-    assert f"{target}: 512x512 image, seed 42" in capsys.readouterr().out
+def test_module_and_script_take_the_same_arguments(capsys):
+    shown = []
+    for command, arguments in ((generate_main, ["--help"]), (main, ["generate", "--help"])):
+        with pytest.raises(SystemExit, match="0"):
+            command(arguments)
+        shown.append(set(re.findall(r"--[a-z-]+", capsys.readouterr().out)))
+    assert shown[0] == shown[1]
+    assert {"--prompts", "--json", "--crf", "--parallelism"} <= shown[0]
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,22 @@
 """What goes wrong after sampling, and that nothing is lost by it: docs/reliability.md has the table."""
 
 import errno
+import multiprocessing
 import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
+import fault_process
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, fork_server
+from fault_process import STAGES
 
 from kandinsky import files
 from kandinsky.cli import main
@@ -22,7 +24,6 @@ from kandinsky.latents_file import DecodeError
 from kandinsky.video_io import VideoWriter
 
 SETTINGS = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-STAGES = [(stage, how) for stage in ("sampling", "decode", "encoding") for how in ("SIGKILL", "SIGINT")]
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +45,15 @@ def interrupted(tmp_path_factory):
     for stage, how in STAGES:
         (base / f"{stage}-{how}").mkdir()
         (base / f"{stage}-{how}" / "v.mp4").write_bytes(b"old")
-    script = [sys.executable, str(Path(__file__).parent / "fault_script.py"), str(base)]
-    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for stage, how in STAGES:
-            name, pid = process.stdout.readline().split()
-            assert name == stage
-            os.kill(int(pid), getattr(signal, how))
+    ours, theirs = multiprocessing.Pipe()
+    process = fork_server().Process(target=fault_process.run, args=(base, theirs))
+    process.start()
+    for stage, how in STAGES:
+        assert ours.poll(60)
+        name, pid = ours.recv()
+        assert name == stage
+        os.kill(pid, getattr(signal, how))
+    process.join()
     return base
 
 
@@ -64,7 +67,10 @@ def test_killed_or_interrupted(interrupted, pipe, tmp_path, expected, stage, how
         assert finished_equal(pipe, folder / "v.latents.safetensors", tmp_path / "v.mp4", expected)
     if how == "SIGINT":
         assert not list(folder.glob(".*"))
-        assert ("kandinsky resume" in (folder / "notes").read_text()) == (stage != "sampling")
+        said = (folder / "said").read_text()
+        assert said.startswith("interrupted\n")
+        assert said.endswith("\n130\n")
+        assert ("kandinsky resume" in said) == (stage != "sampling")
 
 
 def test_the_next_run_removes_what_a_killed_one_left(pipe, tmp_path):

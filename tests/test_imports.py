@@ -14,9 +14,10 @@ OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
     "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
-    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights"},
-    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights"},
-    "imageio_ffmpeg": {"kandinsky.video_io"},
+    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights", "kandinsky.training.world.text"},
+    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights", "kandinsky.training.vae"},
+    "imageio_ffmpeg": {"kandinsky.video_io", "kandinsky.training.encode"},
+    "gradio": {"kandinsky.web"},
 }
 """The only modules that may import a heavy package."""
 FORBIDDEN = {

@@ -1,5 +1,6 @@
 """Processes started as a user starts them: torch.distributed.launch on two nodes, `--num-gpus`, and when one dies."""
 
+import json
 import os
 import socket
 import subprocess
@@ -62,10 +63,11 @@ def test_two_nodes_write_one_video(tmp_path):
 def test_num_gpus_without_a_launcher(tmp_path):
     target = tmp_path / "i.png"
     command = [SCRIPT, *ON_CPU, "--time-length", "0", "--save-path", str(target), "--num-gpus", "2"]
-    process = start([*command, "--parallelism", "sequence"])
+    process = start([*command, "--parallelism", "sequence", "--json"])
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
-    assert output.count("512x512 image, seed 42") == 1
+    shown = json.loads(output)
+    assert (shown["path"], shown["seed"], shown["num_frames"]) == (str(target), 42, 1)
     assert Image.open(target).size == (512, 512)
     # One bar at most: that of the main rank.
     assert errors.count("sampling, seed 42:   0%") <= 1

@@ -1,6 +1,6 @@
 """Several processes on the CPU (gloo): the same video as one makes, and how much is sent for it."""
 
-import multiprocessing
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from conftest import SMALL, TINY, relative_error
+from conftest import SMALL, TINY, fork_server, relative_error
 
+from kandinsky.batch import run_batch
 from kandinsky.checkpoint import dit_config, open_checkpoint
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model.dit import DiT
 from kandinsky.model.layout import Clip, TokenLayout
 from kandinsky.parallel import TENSOR_PLAN, LocalContext, check_mode, check_size, shard_for
+from kandinsky.prompts import make_items
 from kandinsky.random_weights import random_dit
 from kandinsky.ranks import Ranks
+from kandinsky.read_record import read_record
 from kandinsky.video_shape import VideoShape
 
 CALL = {"time_length": 1, "width": 96, "height": 64, "seed": 3}
@@ -71,11 +73,21 @@ def share_jobs(rank, folder, target):
     return [(str(result.path), result.seed) for result in results]
 
 
+def batch(mode, rank, folder, target):
+    """Five prompts in one batch; what the other ranks ask for does not count."""
+    prompts = ["a cat", "a dog", "a cow", "a fish", "a bird"] if rank == 0 else ["ignored"]
+    items = make_items(prompts, {"seed": 3, "time_length": 1, "width": 64, "height": 64}, model_set=SMALL)
+    result = run_batch(pipeline(folder, mode), items, f"{target}/batch-{mode}")
+    return result and (result.made, result.skipped, result.failed)
+
+
 def run_rank(rank, size, folder, target):
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{target}/rendezvous", rank=rank, world_size=size)
     results = {mode: make(mode, rank, folder) for mode in ("tensor", "sequence")}
     if size == 2:
         results["none"] = share_jobs(rank, folder, target)
+        results["batches"] = {mode: batch(mode, rank, folder, target) for mode in ("none", "tensor")}
     torch.save(results, f"{target}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -98,11 +110,14 @@ def alone(weights):
 @pytest.fixture(scope="module", params=[2, 4])
 def processes(request, tmp_path_factory, weights):
     """Results of each of 2 or 4 ranks."""
-    target = tmp_path_factory.mktemp("ranks")
-    multiprocessing.set_forkserver_preload(["kandinsky.factory", "transformers"])
-    arguments = (request.param, weights, str(target))
-    mp.start_processes(run_rank, args=arguments, nprocs=request.param, start_method="forkserver")
-    return target, [torch.load(target / f"{rank}.pt") for rank in range(request.param)]
+    target, size = tmp_path_factory.mktemp("ranks"), request.param
+    ranks = [fork_server().Process(target=run_rank, args=(rank, size, weights, str(target))) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0] * size
+    return target, [torch.load(target / f"{rank}.pt") for rank in range(size)]
 
 
 @pytest.mark.parametrize("mode", ["tensor", "sequence"])
@@ -144,6 +159,21 @@ def test_none_shares_out_the_jobs(processes):
         assert all((target / f"v-{index}.mp4").stat().st_size > 0 for index in range(3))
     else:
         assert not any("none" in rank for rank in ranks)
+
+
+def test_batches(processes, weights):
+    """Each rank makes whole videos, or all make each one; the files are the same but for rounding."""
+    target, ranks = processes
+    if len(ranks) != 2:
+        return
+    for mode in ("none", "tensor"):
+        assert [rank["batches"][mode] for rank in ranks] == [(5, 0, {}), None]
+        report = (target / f"batch-{mode}" / "report.jsonl").read_text()
+        lines = [json.loads(line) for line in report.splitlines() if line]
+        assert sorted(line["number"] for line in lines if line["status"] == "done") == [1, 2, 3, 4, 5]
+    alone = pipeline(weights)("a dog", target / "alone.mp4", time_length=1, width=64, height=64, seed=4)
+    assert (target / "batch-none" / "0002.mp4").read_bytes() == alone.path.read_bytes()
+    assert read_record(target / "batch-tensor" / "0002.mp4").origin.processes == 2
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -9,7 +9,7 @@ from conftest import golden_case, psnr, relative_error
 from PIL import Image
 from safetensors.torch import load_file
 
-from kandinsky.pipeline import DecodeError, GenerationResult
+from kandinsky.pipeline import DecodeError, GenerationResult, StoppedError
 from kandinsky.video_shape import VideoShape
 
 CASES = ("image", "video_1s", "video_2s")
@@ -100,8 +100,15 @@ WRONG = {
     "negative seed": ({"seed": -1}, "seed=-1: allowed is 0 to 9223372036854775807"),
     "large seed": ({"seed": 2**63}, "seed=9223372036854775808: allowed is 0 to 9223372036854775807"),
     "large seeds": ({"seed": 2**63 - 1, "bs": 2}, r"allowed is 0 to 9223372036854775806 \(2 videos count up from it\)"),
+    "surrogate": ({"text": "\ud800"}, "allowed is text that UTF-8 can hold"),
+    "too many": ({"bs": 6000, "text": ["a", "b"]}, "bs=6000 of 2 prompts: allowed are 10000 videos a call"),
+    "callback": ({"callback_on_step_end": 1}, "callback_on_step_end=1: allowed is a function, or None"),
     "seed": ({"seed": "x"}, "seed='x': must be a whole number"),
     "ending": ({"save_path": "v.avi"}, r"save_path='v.avi': must end with one of \.mp4"),
+    "bytes as path": ({"save_path": b"v.mp4"}, "save_path=b'v.mp4': allowed is a path of text"),
+    "long name": ({"save_path": "v" * 300 + ".mp4"}, "allowed is a name in UTF-8.* of at most 255 bytes"),
+    "long name of the last": ({"save_path": "v" * 250 + ".mp4", "bs": 10}, "of at most 255 bytes"),
+    "null": ({"save_path": "a\0.mp4"}, "allowed is a name in UTF-8 without"),
     "folder": ({"save_path": "/nowhere/v.mp4"}, "the folder '/nowhere' does not exist"),
     "read-only folder": ({"save_path": "/proc/v.mp4"}, "cannot write in '/proc'"),
 }
@@ -189,3 +196,32 @@ def test_progress_can_be_turned_off(pipe, capsys):
     shown = capsys.readouterr().err
     assert "sampling, seed 3" in shown
     assert "decoding" in shown
+
+
+def test_callback(pipe, tmp_path):
+    seen = []
+    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
+    expected = pipe("a cat", tmp_path / "expected.mp4", **settings).path.read_bytes()
+
+    def watch(step, total, latents):
+        seen.append((step, total, tuple(latents.shape)))
+
+    result = pipe("a cat", tmp_path / "v.mp4", **settings, callback_on_step_end=watch)
+    assert seen == [(step, 4, (3, 8, 8, 16)) for step in (1, 2, 3, 4)]
+    assert result.path.read_bytes() == expected
+
+
+def test_callback_stops_the_run(pipe, tmp_path):
+    with pytest.raises(StoppedError, match="callback_on_step_end stopped the run after step 2 of 4"):
+        pipe("a cat", tmp_path / "v.mp4", 1, 1, 64, 64, callback_on_step_end=lambda step, _total, _latents: step < 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_while_sampling_leaves_nothing(pipe, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipe.dit, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
+    assert list(tmp_path.iterdir()) == []

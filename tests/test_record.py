@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, TINY
+from conftest import TINY, allow_small_sizes
 from PIL import Image
 
 from kandinsky.checkpoint import open_checkpoint
@@ -13,7 +13,6 @@ from kandinsky.cli import main
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.read_record import read_record
 from kandinsky.record import Record, RecordError, differences, fingerprint
-from kandinsky.video_shape import VideoShape
 
 CALL = {"width": 64, "height": 64, "seed": 3}
 NASTY = "a \"cat\" 'x'\n\r\n = ; # \\ \\n $(touch pwned) `id` | ../../etc/passwd %s \t\0 😀" + "😀" * 10_000
@@ -78,11 +77,7 @@ def test_fingerprint_tells_weights_apart(tmp_path):
 
 def test_show_and_replay(tmp_path, capsys, monkeypatch):
     """The same bytes again, from the file alone; a difference in the weights is told."""
-    from_request = VideoShape.from_request
-    monkeypatch.setattr(
-        VideoShape, "from_request", lambda *args, model_set=SMALL: from_request(*args, model_set=model_set)
-    )
-    monkeypatch.setattr("kandinsky.factory.MODEL_SETS", {512: SMALL})
+    allow_small_sizes(monkeypatch.setattr)
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
     made = pipe("a cat", tmp_path / "v.mp4", time_length=1, fps=5, crf=11, **CALL)
     assert main(["show", str(made.path)]) == 0
@@ -90,7 +85,7 @@ def test_show_and_replay(tmp_path, capsys, monkeypatch):
     assert main(["replay", str(made.path), "--weights", str(TINY), "--no-progress"]) == 0
     assert (tmp_path / "v-replay.mp4").read_bytes() == made.path.read_bytes()
     said = capsys.readouterr()
-    assert "v-replay.mp4: seed 3" in said.out
+    assert "v-replay.mp4: 9 frames of 64x64 at 5 fps, seed 3" in said.out
     assert "warning" not in said.err
     monkeypatch.setattr("kandinsky.assembly.fingerprint", lambda _: "other")
     target = ["--save-path", str(tmp_path / "w.mp4")]

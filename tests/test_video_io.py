@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe, read_frames
 
-from kandinsky.output import check_target
+from kandinsky.target import check_target
 from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter
 
 

@@ -60,7 +60,7 @@ class VideoAutoencoder:
 
     @classmethod
     def from_diffusers(cls, autoencoder: Any, **settings: Any) -> "VideoAutoencoder":
-        """Of an `AutoencoderKLCogVideoX`; `settings` as the constructor takes them, the device is the VAE's own."""
+        """Of an `AutoencoderKLCogVideoX`; `settings` as the constructor takes them, by default on the VAE's device."""
         config = DecoderConfig.from_mapping(autoencoder.config)
         state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
         return cls(config, state, lambda: autoencoder, **{"device": autoencoder.device, **settings})
@@ -155,7 +155,7 @@ def load_vae(
     return VideoAutoencoder(
         config,
         {name.removeprefix(PREFIX): value for name, value in tensors.items()},
-        partial(_open_autoencoder, mapping, checkpoint, dtype),
+        partial(_open_autoencoder, mapping, checkpoint, place, dtype),
         device=device,
         memory_saving=memory_saving,
         messenger=messenger,
@@ -170,12 +170,14 @@ def _decoder_config(folder: Path, mapping: Mapping[str, Any]) -> DecoderConfig:
         raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
 
 
-def _open_autoencoder(config: Mapping[str, Any], checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
-    """diffusers' module on the host."""
+def _open_autoencoder(
+    config: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """diffusers' module."""
     from diffusers import AutoencoderKLCogVideoX
 
     with torch.device("meta"):
         vae = AutoencoderKLCogVideoX.from_config(dict(config))
     assert isinstance(vae, AutoencoderKLCogVideoX)
-    load_weights(vae, checkpoint, device=torch.device("cpu"), dtype=dtype)
+    load_weights(vae, checkpoint, device=device, dtype=dtype)
     return vae

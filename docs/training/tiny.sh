@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The embedded tiny model, from nothing to training/tiny, on one GPU in about nine minutes. Run in the repository's root.
+set -euo pipefail
+python3 -m kandinsky.training.world.model_set training/tiny
+[ -d training/tiny/text_encoder ] || python3 -m kandinsky.training.world.text training/tiny
+[ -d training/tiny/vae ] || python3 -m kandinsky.training.vae training/tiny --seconds "${VAE_SECONDS:-120}"
+[ -d training/data ] || python3 -m kandinsky.training.world_data training/data --weights training/tiny --clips "${CLIPS:-24000}"
+[ -f training/teacher.safetensors ] || {
+    python3 -m kandinsky.training.pretrain docs/training/tiny_pretrain.yaml --max-seconds "${PRETRAIN_SECONDS:-190}"
+    cp training/teacher/checkpoint-*/ema.safetensors training/teacher.safetensors
+}
+python3 -m kandinsky.training.ladd docs/training/tiny_ladd.yaml --max-seconds "${LADD_SECONDS:-120}"
+cp training/student/checkpoint-*/ema.safetensors training/student.safetensors
+python3 -m kandinsky.training.publish training/student.safetensors training/tiny
+python3 -m kandinsky.training.evaluate --weights training/tiny --teacher training/teacher.safetensors \
+    --student training/student.safetensors --prompts "${PROMPTS:-240}" --json training/evaluation.json

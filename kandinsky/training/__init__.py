@@ -1,0 +1,1 @@
+"""Training: pretraining, LADD, data. Nothing else in the library imports it."""

@@ -1,0 +1,103 @@
+"""LADD's discriminator: the frozen teacher's features, scored by a trainable head after every global block.
+
+Source: the model's authors, who draw a head as half an MMDiT block; the method is arXiv 2403.12015. The teacher is not
+changed: forward hooks take what its blocks return. What is scored are the visual tokens.
+
+Legend:  tokens: [clips x (visual + text tokens), model_dim]     scores: [clips, visual_tokens]
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kandinsky.config import DiTConfig
+from kandinsky.model.context import Context
+from kandinsky.model.dit import DiT
+from kandinsky.model.layers import NORM_EPS, SelfAttention
+from kandinsky.model.operations import Residual, norm_rope
+from kandinsky.training.batch import add_residual, velocity, visual_rows
+
+CONTEXT = 3
+"""Its place among the arguments of `TransformerBlock.forward`."""
+
+
+class Head(nn.Module):
+    """Half an MMDiT block: modulated norm, attention, gated residual on the visual tokens, one score for each."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.model_dim, eps=NORM_EPS)
+        self.modulation = nn.Linear(config.time_dim, 5 * config.model_dim)
+        self.attention = SelfAttention(config.model_dim, config.head_dim)
+        self.score = nn.Linear(config.model_dim, 1)
+        # It begins as a norm without modulation and an open gate.
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        with torch.no_grad():
+            self.modulation.bias[-config.model_dim :] = 1
+
+    def forward(self, tokens: Tensor, time_embed: Tensor, context: Context) -> Tensor:
+        """Scores of one block's features.
+
+        Args:
+            tokens: the teacher's stream after the block.
+            time_embed: of the teacher, `[clips, time_dim]`.
+            context: of the teacher's call.
+        """
+        terms = self.modulation(F.silu(time_embed)).unflatten(-1, (5, -1)).unsqueeze(2)  # [clips, 5, 1, model_dim]
+        visual_shift, visual_scale, text_shift, text_scale, gate = terms.unbind(1)
+        clip = context.layout.clips[0]
+        normed = self.norm(tokens).unflatten(0, (len(time_embed), -1))
+        visual, text = normed.split((clip.visual_tokens, clip.text_tokens), dim=1)
+        parts = (visual * (1 + visual_scale) + visual_shift, text * (1 + text_scale) + text_shift)
+        mixed = torch.cat(parts, dim=1).flatten(0, 1).type_as(tokens)
+        attended = self.attention(mixed, context, norm_rope, query_scale=1.0, dilated=False)
+        gated = visual_rows(tokens, context) + gate * visual_rows(attended, context)
+        return self.score(gated.type_as(tokens))[..., 0]
+
+
+class Heads(nn.ModuleList):
+    """One head for each of the teacher's global blocks."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__(Head(config) for _ in range(config.num_blocks))
+
+    def forward(self, features: list[Tensor], time_embed: Tensor, context: Context) -> list[Tensor]:
+        """Scores of every head."""
+        return [head(tokens, time_embed, context) for head, tokens in zip(self, features, strict=True)]
+
+
+@contextmanager
+def captured(teacher: DiT) -> Iterator[list[tuple[Tensor, Residual, Context]]]:
+    """What the global blocks return, and the context that they are given, while this is open."""
+    outputs: list[tuple[Tensor, Residual, Context]] = []
+
+    def keep(_module: nn.Module, arguments: tuple[Any, ...], output: tuple[Tensor, Residual]) -> None:
+        outputs.append((*output, arguments[CONTEXT]))
+
+    handles = [block.register_forward_hook(keep) for block in teacher.blocks if block.dilated]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def features(
+    teacher: DiT, visual: Tensor, text: Tensor, time: Tensor, *, checkpointing: bool = False
+) -> tuple[list[Tensor], Tensor, Context]:
+    """The teacher's stream after every global block, its time embedding, and the context of the call.
+
+    Args:
+        visual: noisy latents `[clips, T, H, W, C]`; gradients reach them, and no parameter of the teacher.
+        text: `[clips, text_tokens, in_text_dim]`.
+        time: their timesteps `[clips]`.
+    """
+    with captured(teacher) as outputs:
+        velocity(teacher, visual, text, time, checkpointing=checkpointing)
+    streams = [add_residual(tokens, residual, context.segments) for tokens, residual, context in outputs]
+    return streams, teacher.time_embeddings(time), outputs[0][2]

@@ -1,0 +1,130 @@
+"""LADD: latent adversarial diffusion distillation of a teacher into a student of four steps.
+
+    python -m kandinsky.training.ladd config.yaml
+
+Source: arXiv 2403.12015, and the model's authors' drawing of it. Real latents are noised to one of the student's
+timesteps and denoised by the student in one step. That prediction and the real latents are both noised again, to a
+level of a logit-normal, and run through the frozen teacher; heads after its global blocks tell them apart. Student and
+heads train together, in one backward pass: the heads see the fake features detached, and the student sees the heads
+detached.
+
+No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.generate`).
+Legend: see `batch`.
+"""
+
+import sys
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kandinsky.model.dit import DiT
+from kandinsky.sampler import predict_x0, renoise
+from kandinsky.training.batch import velocity
+from kandinsky.training.discriminator import Heads, features
+from kandinsky.training.levels import Levels
+from kandinsky.training.loop import Losses, train
+from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
+from kandinsky.training.sampling import sample_from
+from kandinsky.training.settings import LaddSettings, read_settings
+from kandinsky.training.weights import load_trainable
+
+
+class Draws(NamedTuple):
+    """Randomness of one step.
+
+    Args:
+        steps: index of the student's timestep, `[clips]`.
+        time: the discriminator's level, `[clips]`.
+        student_noise, fake_noise, real_noise, nudge: standard normal, shaped as the latents.
+    """
+
+    steps: Tensor
+    time: Tensor
+    student_noise: Tensor
+    fake_noise: Tensor
+    real_noise: Tensor
+    nudge: Tensor
+
+
+class Ladd(nn.Module):
+    """Student and heads; the teacher is held beside them, not as a part.
+
+    Args:
+        student: begins as the teacher's copy; trained.
+        teacher: frozen.
+        levels: of the model set.
+        settings: see `LaddSettings`.
+    """
+
+    def __init__(self, student: DiT, teacher: DiT, levels: Levels, settings: LaddSettings):
+        super().__init__()
+        self.student = student
+        self.heads = Heads(teacher.config)
+        self.levels, self.settings = levels, settings
+        self.frozen = (teacher.requires_grad_(False),)
+
+    @property
+    def teacher(self) -> DiT:
+        return self.frozen[0]
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
+        """For a batch of latents of `shape`."""
+        index = self.settings.student_levels.draw(shape[0], generator)
+        time = self.settings.discriminator_levels.draw(shape[0], generator)
+        return Draws(index, time, *torch.randn((4, *shape), generator=generator, device=generator.device).unbind())
+
+    def forward(self, latents: Tensor, text: Tensor, draws: Draws | None) -> Losses | Tensor:
+        """Losses of one step; without draws, samples made from `latents`, one noise for each timestep stacked in
+        front."""
+        if draws is None:
+            return self.sample(latents, text)
+        fake = self.denoise(renoise(latents, draws.student_noise, self._alpha(draws.steps)), text, draws.steps)
+        level = self.levels.alpha(draws.time)
+        noisy_fake, noisy_real = renoise(fake, draws.fake_noise, level), renoise(latents, draws.real_noise, level)
+        seen = features(self.teacher, noisy_fake, text, draws.time, checkpointing=self.settings.checkpointing)
+        for_student = functional_call(self.heads, {k: v.detach() for k, v in self.heads.named_parameters()}, seen)
+        with torch.no_grad():
+            real_seen = features(self.teacher, noisy_real, text, draws.time)
+        fake_scores = self.heads([tokens.detach() for tokens in seen[0]], *seen[1:])
+        real_scores = self.heads(*real_seen)
+        adversarial, hinge = generator_loss(for_student), discriminator_loss(real_scores, fake_scores)
+        penalty = self._penalty(noisy_real, text, draws, real_scores)
+        logs = {"student": adversarial, "heads": hinge, "penalty": penalty}
+        for number, (real, forged) in enumerate(zip(real_scores, fake_scores, strict=True)):
+            logs |= {f"real/{number}": mean_score([real]), f"fake/{number}": mean_score([forged])}
+        return Losses(adversarial + hinge + self.settings.r1_weight * penalty, logs)
+
+    def denoise(self, noisy: Tensor, text: Tensor, index: Tensor) -> Tensor:
+        """Clean latents that the student predicts at its timesteps `index`."""
+        steps, checkpointing = self.levels.steps, self.settings.checkpointing
+        predicted = velocity(self.student, noisy, text, steps[index], checkpointing=checkpointing)
+        return predict_x0(noisy, predicted, self._alpha(index))
+
+    def sample(self, noises: Tensor, text: Tensor) -> Tensor:
+        """Four steps from `noises [steps, clips, T, H, W, C]`, as the pipeline makes them."""
+        return sample_from(self.student, self.levels, noises, text)
+
+    def _alpha(self, index: Tensor) -> Tensor:
+        return self.levels.alpha(self.levels.steps[index])
+
+    def _penalty(self, noisy_real: Tensor, text: Tensor, draws: Draws, scores: list[Tensor]) -> Tensor:
+        """Approximate R1; 0 where it is not asked for."""
+        if not self.settings.r1_weight:
+            return scores[0].new_zeros(())
+        distance = self.settings.r1_distance
+        with torch.no_grad():
+            moved = features(self.teacher, noisy_real + distance * draws.nudge, text, draws.time)
+        return approximate_r1(scores, self.heads(*moved), distance)
+
+
+def main(arguments: list[str]) -> None:
+    settings = read_settings(LaddSettings, arguments)
+    levels = Levels(settings.weights / "scheduler", num_steps=len(settings.student_levels.weights))
+    student, teacher = (load_trainable(settings.teacher) for _ in range(2))
+    train(Ladd(student, teacher, levels, settings), settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

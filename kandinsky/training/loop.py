@@ -1,0 +1,256 @@
+"""The training loop that all trainers share, over accelerate: one process, DDP under torchrun, or sharded (FSDP2).
+
+An objective is a module with a `student`, `frozen` modules beside it, `draw(shape, generator)` for a step's
+randomness, and a forward that returns `Losses`, or samples where it gets no draws. Randomness is drawn for the whole
+batch on every process, which then takes its part: the number of processes changes nothing but the order of sums.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import broadcast, set_seed
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from tqdm import tqdm
+
+from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.model.layers import ModulationLayer
+from kandinsky.training import checkpoints
+from kandinsky.training.checkpoints import Trained
+from kandinsky.training.data import Batch, Batches, ShardDataset
+from kandinsky.training.ema import Ema
+from kandinsky.training.samples import SampleWriter
+from kandinsky.training.settings import RunSettings
+
+CHECKED = ("seed", "batch_size", "data")
+"""Settings without which a run does not go on where it stopped."""
+
+
+class Losses(NamedTuple):
+    """What is minimised, and what is logged (detached or not, one number each)."""
+
+    total: Tensor
+    logs: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """See the module's docstring."""
+
+    student: DiT
+    frozen: tuple[nn.Module, ...]
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, ...]: ...
+
+
+def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True) -> Path:
+    """Train to the last step, from the newest checkpoint in `settings.output` if there is one.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ValueError: the batch is not a multiple of the processes, or the checkpoints are of another run.
+        RuntimeError: the loss is not finite; the last checkpoint stands.
+    """
+    return Run(objective, settings, progress=progress).train()
+
+
+def make_accelerator(settings: RunSettings) -> Accelerator:
+    """Processes, device, precision and logging of a run."""
+    return Accelerator(
+        mixed_precision=settings.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        log_with="tensorboard" if settings.tensorboard else None,
+        project_dir=settings.output,
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def shard_(objective: nn.Module, settings: RunSettings) -> None:
+    """FSDP2 over all processes: blocks and modulations are units, everything else is the root's.
+
+    PyTorch's own call, because accelerate's takes no CPUs, on which the tests run.
+    """
+    half = torch.bfloat16 if settings.mixed_precision == "bf16" else None
+    options: dict[str, Any] = {"mp_policy": MixedPrecisionPolicy(param_dtype=half)}
+    if settings.cpu_offload:
+        options["offload_policy"] = CPUOffloadPolicy()
+    for kind in (ModulationLayer, TransformerBlock):
+        for module in objective.modules():
+            if isinstance(module, kind):
+                fully_shard(module, **options)
+    fully_shard(objective, **options)
+
+
+class Run:
+    """One training run in one process."""
+
+    def __init__(self, objective: nn.Module, settings: RunSettings, *, progress: bool):
+        self.settings = settings
+        self._own_group = not dist.is_initialized()
+        self.accelerator = accelerator = make_accelerator(settings)
+        if settings.batch_size % accelerator.num_processes:
+            count = accelerator.num_processes
+            raise ValueError(f"batch_size={settings.batch_size}: allowed are multiples of the {count} processes")
+        self.plain = cast("Objective", objective)
+        self.device = accelerator.device
+        set_seed(settings.seed)
+        self._place_frozen()
+        if settings.fsdp:
+            objective.to(self.device)
+            shard_(objective, settings)
+        groups = [
+            {"params": [value for name, value in objective.named_parameters() if name.startswith(prefix)], "lr": 0.0}
+            | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
+            for prefix, adam in settings.groups().items()
+        ]
+        self.optimiser = torch.optim.AdamW(groups)
+        self.objective = objective if settings.fsdp else accelerator.prepare(objective)
+        self.ema = Ema(self.plain.student, settings.ema_decay)
+        self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
+        data, place = ShardDataset(settings.data), {"device": self.device, "resident": settings.resident_data}
+        self.batches = Batches(data, settings.batch_size, seed=settings.seed, **place)
+        self.generator = torch.Generator(self.device).manual_seed(settings.seed)
+        self.progress = progress and accelerator.is_main_process
+        self.step = 0
+
+    def _place_frozen(self) -> None:
+        dtype = torch.bfloat16 if self.settings.mixed_precision == "bf16" else torch.float32
+        for module in self.plain.frozen:
+            module.to(self.device, dtype)
+
+    def train(self) -> Path:
+        """See `train`."""
+        settings, samples = self.settings, SampleWriter(self.settings, self.batches, self.accelerator)
+        self._resume()
+        if settings.tensorboard:
+            self.accelerator.init_trackers(settings.output.name)
+        saved = 0
+        for logs in self.steps():
+            if _due(self.step, settings.log_every) or self.step == settings.steps:
+                self.log(logs)
+            if _due(self.step, settings.sample_every):
+                with self.ema.swapped():
+                    samples.write(self.objective, self.step)
+            if _due(self.step, settings.save_every):
+                saved = self._save()
+        if saved != self.step:
+            self._save()
+        self.accelerator.wait_for_everyone()
+        self.close()
+        checkpoint = checkpoints.newest(settings.output)
+        assert checkpoint is not None
+        return checkpoint
+
+    def close(self) -> None:
+        """End the log, and the process group if it is this run's own."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self._own_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _save(self) -> int:
+        is_main = self.accelerator.is_main_process
+        checkpoints.save(self.settings.output, self.trained, self._progress(), is_main=is_main)
+        return self.step
+
+    def steps(self) -> Iterator[dict[str, Tensor]]:
+        """Make the remaining steps; yields what each has to log."""
+        total = self.settings.steps
+        started = time.perf_counter()
+        self._since = (self.step, started)
+        with tqdm(total=total, initial=self.step, desc="training", disable=not self.progress) as bar:
+            while self.step < total:
+                logs = self._one_step(next(self.batches))
+                self.step += 1
+                bar.update()
+                yield logs
+                if self._out_of_time(started):
+                    return
+
+    def _out_of_time(self, started: float) -> bool:
+        """Whether to stop; the main process says so to the others, now and then."""
+        limit = self.settings.max_seconds
+        if limit is None:
+            return False
+        late = time.perf_counter() - started > limit
+        if self.accelerator.num_processes == 1 or self.step % 10:
+            return late and self.accelerator.num_processes == 1
+        return bool(broadcast(torch.tensor(late, dtype=torch.uint8, device=self.device)))
+
+    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Forward, backward and update."""
+        rows = self._rows()
+        draws = self.plain.draw(tuple(batch.latents.shape), self.generator)
+        mine = type(draws)(*(drawn[rows] for drawn in draws))
+        losses = self.objective(batch.latents[rows].float(), batch.text[rows].float(), mine)
+        self.accelerator.backward(losses.total)
+        logs = dict(losses.logs)
+        for group, (name, adam) in zip(self.optimiser.param_groups, self.settings.groups().items(), strict=True):
+            group["lr"] = adam.learning_rate * min(1.0, (self.step + 1) / max(adam.warmup, 1))
+            logs[f"norm/{name}"] = _whole(nn.utils.clip_grad_norm_(group["params"], adam.max_norm))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update()
+        return logs
+
+    def _rows(self) -> slice:
+        """This process's part of a batch."""
+        count = self.settings.batch_size // self.accelerator.num_processes
+        return slice(count * self.accelerator.process_index, count * (self.accelerator.process_index + 1))
+
+    def log(self, logs: dict[str, Tensor]) -> None:
+        """One line of the log: means over processes, and seconds a step."""
+        values = self.accelerator.reduce({key: value.detach().float() for key, value in logs.items()}, "mean")
+        numbers = {key: value.item() for key, value in cast("dict[str, Tensor]", values).items()}
+        before, since = self._since
+        now = time.perf_counter()
+        self._since = (self.step, now)
+        numbers["seconds"] = (now - since) / (self.step - before)
+        if self.device.type == "cuda":
+            numbers["peak_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        if self.accelerator.is_main_process:
+            self.settings.output.mkdir(parents=True, exist_ok=True)
+            with (self.settings.output / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step} | numbers) + "\n")
+        self.accelerator.log(numbers, step=self.step)
+        if any(value != value for value in numbers.values()):
+            raise RuntimeError(f"step {self.step}: loss or gradient is not finite: {numbers}")
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "data": self.batches.state_dict(),
+            "generator": checkpoints.generator_state(self.generator),
+            "settings": asdict(self.settings),
+        }
+
+    def _resume(self) -> None:
+        checkpoint = checkpoints.newest(self.settings.output)
+        if checkpoint is None:
+            return
+        before = json.loads((checkpoint / "progress.json").read_text())["settings"]
+        for name in CHECKED:
+            if before[name] != json.loads(json.dumps(getattr(self.settings, name), default=str)):
+                now = getattr(self.settings, name)
+                raise ValueError(f"{name}={now!r}: {checkpoint} was made with {before[name]!r}; take another output")
+        progress = checkpoints.load(checkpoint, self.trained)
+        self.step = progress["step"]
+        self.batches.load_state_dict(progress["data"])
+        checkpoints.set_generator_state(self.generator, progress["generator"])
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

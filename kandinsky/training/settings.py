@@ -1,0 +1,212 @@
+"""What a training run is configured with: frozen dataclasses, read strictly from one YAML file.
+
+    python -m kandinsky.training.ladd config.yaml [--resume] [--steps N]
+
+Nothing here trains; every number is checked where it is built. A path in the file is relative to the current folder.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from kandinsky.config import DiTConfig
+from kandinsky.training.levels import LogitNormal, StepWeights
+
+S = TypeVar("S", bound="RunSettings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamSettings:
+    """AdamW (arXiv 1711.05101).
+
+    Args:
+        learning_rate: after `warmup` steps of linear increase; constant then, the EMA does the averaging.
+        max_norm: gradients are scaled down to it.
+    """
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    warmup: int = 100
+    max_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What all trainers share.
+
+    Args:
+        weights: folder of the model set: scheduler, and VAE where samples are drawn.
+        data: folder of shards; see `encode`.
+        output: folder for checkpoints, samples and the log.
+        steps: of the whole run.
+        batch_size: clips a step, over all processes; a multiple of their number.
+        optimiser: of the DiT.
+        ema_decay: of the weights that are sampled and published.
+        mixed_precision: "bf16", or "no" for float32.
+        checkpointing: compute each block again on the way back instead of keeping its activations.
+        fsdp: shard parameters and optimiser over the processes (FSDP2).
+        cpu_offload: with `fsdp`, keep the shards on the host.
+        log_every, sample_every, save_every: steps; 0 is never. The last step is always saved.
+        max_seconds: stop, saved, when the run has taken so long; started again, it goes on.
+        sample_prompts: how many captions of the data are sampled.
+        resident_data: keep all data on the device, for data as small as the synthetic world's.
+        tensorboard: write its files too; needs the extra `training`.
+    """
+
+    weights: Path
+    data: Path
+    output: Path
+    steps: int
+    batch_size: int
+    optimiser: AdamSettings
+    ema_decay: float = 0.999
+    mixed_precision: str = "bf16"
+    checkpointing: bool = False
+    fsdp: bool = False
+    cpu_offload: bool = False
+    seed: int = 0
+    log_every: int = 50
+    sample_every: int = 0
+    save_every: int = 0
+    sample_prompts: int = 4
+    max_seconds: float | None = None
+    resident_data: bool = False
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("steps", self.steps, 1)
+        _at_least("batch_size", self.batch_size, self.smallest_batch)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: allowed is 0 up to, but not, 1")
+        if self.mixed_precision not in ("bf16", "no"):
+            raise ValueError(f"mixed_precision={self.mixed_precision!r}: allowed are 'bf16', 'no'")
+
+    @property
+    def smallest_batch(self) -> int:
+        return 1
+
+    def groups(self) -> dict[str, AdamSettings]:
+        """Optimiser of each part of the objective, by the prefix of its parameters."""
+        return {"student": self.optimiser}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(RunSettings):
+    """v-prediction from scratch, or from `initial`.
+
+    Args:
+        dit: sizes of the DiT.
+        initial: DiT weights to begin with.
+        levels: of the timesteps; uniform over all if None.
+    """
+
+    dit: DiTConfig
+    initial: Path | None = None
+    levels: LogitNormal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaddSettings(RunSettings):
+    """Adversarial distillation.
+
+    Args:
+        teacher: DiT weights, `.pt` or `.safetensors`.
+        heads: optimiser of the discriminator's heads.
+        student_levels: how often each of the student's timesteps is drawn; their number is the student's steps.
+        discriminator_levels: of the noise under which real and fake are compared.
+        r1_weight: of the approximate R1 penalty; 0 is none.
+        r1_distance: standard deviation of the noise by which real latents are moved for it.
+    """
+
+    teacher: Path
+    heads: AdamSettings
+    student_levels: StepWeights = field(default_factory=lambda: StepWeights(weights=(1.0, 1.0, 1.0, 1.0)))
+    discriminator_levels: LogitNormal = field(default_factory=lambda: LogitNormal(mean=0.0, std=1.0))
+    r1_weight: float = 0.0
+    r1_distance: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r1_weight < 0 or self.r1_distance <= 0:
+            raise ValueError(f"r1_weight={self.r1_weight}, r1_distance={self.r1_distance}: allowed are >= 0 and > 0")
+
+    @property
+    def smallest_batch(self) -> int:
+        return 2  # hinge loss with a batch of 1 collapses
+
+    def groups(self) -> dict[str, AdamSettings]:
+        return {"student": self.optimiser, "heads": self.heads}
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value}: allowed is {least} and more")
+
+
+def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
+    """Settings from the command line: a YAML file, and its number of steps if that is to be another.
+
+    Raises:
+        ValueError: a key is unknown, missing, or its value is not what it may be.
+    """
+    parser = argparse.ArgumentParser(description=kind.__doc__)
+    parser.add_argument("config", type=Path, help="YAML file")
+    parser.add_argument("--steps", type=int, help="instead of the file's")
+    parser.add_argument("--max-seconds", type=float, help="instead of the file's")
+    parser.add_argument("--output", type=Path, help="instead of the file's")
+    parsed = parser.parse_args(arguments)
+    settings = build(kind, yaml.safe_load(parsed.config.read_text()), where=str(parsed.config))
+    given = {
+        name: getattr(parsed, name) for name in ("steps", "max_seconds", "output") if getattr(parsed, name) is not None
+    }
+    return replace(settings, **given)
+
+
+def build(kind: type, values: Any, *, where: str) -> Any:
+    """A dataclass from a mapping, and its dataclasses from theirs; `where` begins messages.
+
+    Raises:
+        ValueError: see `read_settings`.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected a mapping, found {values!r}")
+    hints, known = get_type_hints(kind), {each.name: each for each in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"{where}: unknown {unknown[0]!r}; allowed are {', '.join(known)}")
+    needed = [n for n, each in known.items() if each.default is MISSING and each.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ValueError(f"{where}: {missing[0]!r} is missing")
+    parts = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**parts)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """One value as its annotation says."""
+    options: tuple[Any, ...] = getattr(hint, "__args__", ())
+    if type(None) in options:
+        return None if value is None else _value(next(each for each in options if each is not type(None)), value, where)
+    if is_dataclass(hint):
+        return build(hint, value, where=where)  # type: ignore[arg-type]
+    if getattr(hint, "__origin__", None) is tuple and isinstance(value, list):
+        return tuple(_value(options[0], each, where) for each in value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError:
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
+        return value
+    raise ValueError(f"{where}={value!r}: allowed is {getattr(hint, '__name__', hint)}")

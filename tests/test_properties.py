@@ -1,0 +1,146 @@
+"""Whatever a call or a line of a prompt file says, it is accepted or refused with ValueError: 2,400 random requests.
+
+No model runs: what is tried is the checking, and the arithmetic of shapes.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.prompts import DEFAULTS, read_prompts
+from kandinsky.ranks import Ranks
+
+EXAMPLES = settings(max_examples=800, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
+"""With control characters and halves of surrogate pairs."""
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), TEXT, st.binary(max_size=9), st.just(object()),
+    st.sampled_from([10**30, -(10**5000), np.int64(1), np.float32(1), np.zeros(2), 2**63 - 1, 2**63]),
+    st.lists(st.integers() | TEXT, max_size=3), st.dictionaries(TEXT, st.integers(), max_size=2),
+)  # fmt: skip
+SOME_NAMES = (
+    "v.mp4", "../v.mp4", "~/v.mp4", "/v.mp4", "a\0.mp4", "x" * 300 + ".mp4", "🐦" * 63 + ".mp4", "v.MKV", "v.webm",
+    "f/", "../", "./", "v.gif/", "{v}.webp", "i.jpg",
+)  # fmt: skip
+NAMES = st.one_of(st.just("v.mp4"), TEXT, TEXT.map(lambda name: name + ".mp4"), st.sampled_from(SOME_NAMES))
+PATHS = st.integers(0, 5).flatmap(lambda kind: ODD if kind == 0 else NAMES.map(Path) if kind == 1 else NAMES)
+ARGUMENTS = {
+    "text": TEXT | st.lists(TEXT, max_size=3),
+    "bs": st.integers(-1, 20),
+    "time_length": st.integers(-1, 65),
+    "width": st.sampled_from([64, 96, np.int64(64), 65]),
+    "height": st.sampled_from([64, 64, 96]),
+    "seed": st.none() | st.integers(-1, 2**63),
+    "return_frames": st.booleans(),
+    "output_type": st.none() | st.sampled_from(["file", "pil", "np", "pt", "latent"]),
+    "fps": st.none() | st.integers(1, 121),
+    "crf": st.none() | st.integers(0, 52),
+    "codec": st.none() | st.sampled_from(["h264", "hevc", "vp9"]),
+    "metadata": st.booleans(),
+    "callback_on_step_end": st.none(),
+}
+SANE = {"text": "a cat", "time_length": 1, "width": 64, "height": 64}
+
+
+@st.composite
+def drawn(draw, strategies, odd):
+    """Some of the arguments, most of the time mostly right."""
+    chosen = draw(st.lists(st.sampled_from(sorted(strategies)), unique=True))
+    return {name: draw(odd if draw(st.integers(0, 5)) == 0 else strategies[name]) for name in chosen}
+
+
+@pytest.fixture(scope="module")
+def checking():
+    """A pipeline without models: an accepted call returns its jobs."""
+    pipe = object.__new__(Kandinsky4T2VPipeline)
+    pipe.model_set, pipe.ranks, pipe.team = SMALL, Ranks(), Ranks()
+    pipe.start = lambda job, shape, output, **_: lambda: [job] if shape.is_image and output.type == "pil" else job
+    return pipe
+
+
+def test_calls(checking, tmp_path):
+    counts = Counter()
+
+    @EXAMPLES
+    @given(drawn(ARGUMENTS, ODD), PATHS)
+    def check(arguments, name):
+        path = tmp_path / name if isinstance(name, str | Path) else name
+        try:
+            checking(save_path=path, **{**SANE, **arguments})
+        except ValueError:
+            counts["refused"] += 1
+        else:
+            counts["accepted"] += 1
+
+    check()
+    assert counts.total() >= 800
+    assert min(counts.values()) > 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plain_calls_are_accepted(checking, tmp_path):
+    right = {
+        "text": st.text(),
+        "bs": st.integers(1, 9),
+        "time_length": st.integers(0, 63),
+        "width": st.sampled_from([64, 96]),
+    }
+    count = 0
+
+    @EXAMPLES
+    @given(st.fixed_dictionaries(right), st.integers(0, 2**63 - 10))
+    def check(arguments, seed):
+        nonlocal count
+        count += 1
+        jobs = checking(**arguments, save_path=tmp_path / "v.mp4", height=64, seed=seed)
+        jobs = jobs if isinstance(jobs, list) else [jobs]
+        assert [(job.prompt, job.seed) for job in jobs] == [
+            (arguments["text"], seed + i) for i in range(arguments["bs"])
+        ]
+
+    check()
+    assert count >= 800
+
+
+def test_prompt_files(tmp_path):
+    values = {
+        **{name: ARGUMENTS[name] for name in DEFAULTS},
+        "text": TEXT,
+        "save_path": NAMES,
+        "width": st.sampled_from([64, 96, 65]),
+    }
+    json_like = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    )
+    line = drawn(values, json_like).map(lambda given: json.dumps({**SANE, **given}))
+    kinds = [TEXT, json_like.map(json.dumps), *[line] * 8]
+    lines = st.integers(0, len(kinds) - 1).flatmap(lambda kind: st.lists(kinds[kind], min_size=1, max_size=2))
+    counts = Counter()
+    file = tmp_path / "p.jsonl"
+
+    @EXAMPLES
+    @given(lines.map("\n".join).map(lambda text: text.encode("utf-8", "surrogatepass")))
+    def check(content):
+        file.write_bytes(content)
+        try:
+            items = read_prompts(file, {"seed": 1, "time_length": 1, "width": 64, "height": 64}, model_set=SMALL)
+        except ValueError:
+            counts["refused"] += 1
+            return
+        counts["accepted"] += 1
+        for item in items:
+            assert item.job.path.name == str(item.job.path) == item.name.removesuffix("/")
+            assert (tmp_path / item.job.path).resolve().parent == tmp_path.resolve()
+            assert json.loads(json.dumps(dict(item.asked))) == dict(item.asked)
+
+    check()
+    assert counts.total() >= 800
+    assert min(counts.values()) > 100

@@ -1,0 +1,104 @@
+"""The synthetic world: captions, clips that show them, a judge that sees it, figures of sets of clips."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kandinsky.training.world.grammar import ATTRIBUTES, Scene, all_scenes, caption, parse, split
+from kandinsky.training.world.judge import agreement, judge
+from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
+from kandinsky.training.world.render import render
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return random.Random(0).sample(all_scenes(), 48)
+
+
+@pytest.fixture(scope="module")
+def clips(scenes):
+    return render(scenes, 9, generator=torch.Generator().manual_seed(0), device=CPU)
+
+
+def blurred(clip, sigma=1.5, noise=8.0):
+    """As a network might show it: soft, and with noise."""
+    steps = torch.arange(-4, 5).float()
+    kernel = torch.exp(-steps.square() / (2 * sigma**2))
+    kernel = torch.outer(kernel, kernel) / kernel.sum() ** 2
+    pixels = F.pad(clip.float().permute(0, 3, 1, 2), (4, 4, 4, 4), mode="replicate")
+    soft = F.conv2d(pixels, kernel.expand(3, 1, 9, 9), groups=3)
+    noisy = soft + noise * torch.randn(soft.shape, generator=torch.Generator().manual_seed(0))
+    return noisy.clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def test_captions_say_everything():
+    scenes = all_scenes()
+    captions = {caption(scene): scene for scene in scenes}
+    assert len(captions) == len(scenes) == 2448
+    assert parse("a small red circle at the top moves right on a dark background") == Scene(
+        size="small", colour="red", shape="circle", position="top", motion="right", background="dark"
+    )
+    assert all(parse(text) == scene for text, scene in random.Random(1).sample(list(captions.items()), 5))
+
+
+def test_what_is_not_in_the_grammar_is_refused():
+    with pytest.raises(ValueError, match="a purple dog"):
+        parse("a purple dog")
+    values = {"size": "small", "colour": "red", "shape": "circle", "background": "dark", "motion": "up"}
+    with pytest.raises(ValueError, match="position='top' with motion='up': allowed are left, middle, right"):
+        Scene(**values, position="top")
+
+
+def test_held_out_scenes_are_not_trained_with():
+    train, held_out = split()
+    assert not set(train) & set(held_out)
+    assert len(held_out) == 245
+    for part in (train, held_out):
+        for name, values in ATTRIBUTES.items():
+            assert {getattr(scene, name) for scene in part} == set(values)
+
+
+def test_a_seed_gives_the_same_clips(scenes):
+    one, other, third = (
+        render(scenes[:2], 9, size=(64, 64), generator=torch.Generator().manual_seed(seed), device=CPU)
+        for seed in (0, 0, 1)
+    )
+    assert one.shape == (2, 9, 64, 64, 3)
+    assert one.dtype == torch.uint8
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
+
+
+@pytest.mark.parametrize("change", [lambda clip: clip, blurred], ids=["as drawn", "soft and noisy"])
+def test_the_judge_sees_what_was_drawn(scenes, clips, change):
+    for scene, clip in zip(scenes, clips, strict=True):
+        verdict = judge(change(clip))
+        assert all(agreement(scene, verdict).values()), (scene, verdict)
+
+
+def test_the_judge_disagrees_with_other_prompts(scenes, clips):
+    others = scenes[1:] + scenes[:1]
+    found = [agreement(scene, judge(clip)) for scene, clip in zip(others, clips, strict=True)]
+    for name in ATTRIBUTES:
+        right = sum(each[name] for each in found)
+        same = sum(getattr(a, name) == getattr(b, name) for a, b in zip(scenes, others, strict=True))
+        assert right == same, name
+
+
+def test_the_judge_of_nothing():
+    verdict = judge(torch.full((9, 128, 128, 3), 128, dtype=torch.uint8))
+    assert verdict.background == "gray"
+    assert verdict.colour is None
+    assert verdict.motion is None
+
+
+def test_figures_of_sets(clips):
+    some = clips[:12]
+    features, soft = random_features(some), torch.stack([blurred(clip, noise=0.0) for clip in some])
+    assert abs(frechet_distance(features, features)) < 1e-4
+    assert frechet_distance(random_features(soft), features) > 0.1
+    assert sharpness(soft).mean() < 0.8 * sharpness(some).mean()
