@@ -28,10 +28,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kandinsky import parallel
-from kandinsky.checkpoint import Checkpoint, load_dit
+from kandinsky.assembly import configure_
+from kandinsky.checkpoint import load_dit
 from kandinsky.config import FLASH_512
 from kandinsky.devices import default_dtype
-from kandinsky.factory import configure_
 from kandinsky.messages import Box, Messenger, Sum
 from kandinsky.model.attention import BACKENDS, Attention, torch_sdpa
 from kandinsky.model.dit import DiT
@@ -41,9 +41,11 @@ from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.ranks import Ranks, local_rank, open_group
 from kandinsky.sampler import Schedule
+from kandinsky.t5 import T5Encoder
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
+from kandinsky.weight_files import Checkpoint
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
 TOKENIZER = Path(__file__).parents[1] / "weights" / "tiny" / "tokenizer"
@@ -217,11 +219,11 @@ def work(folder: Path, arguments: argparse.Namespace) -> None:
     ranks = open_group(device)
     messenger = Messenger(ranks, device) if ranks.size > 1 else None
     generator, dtype = torch.Generator(device).manual_seed(1), default_dtype(device)
-    vae = VideoAutoencoder(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
+    vae = VideoAutoencoder.from_diffusers(random_vae(SIZES[SIZE].vae, generator, dtype=dtype), messenger=messenger)
     text_encoder = None
     if ranks.is_main:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
-        t5 = random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype)
+        t5 = T5Encoder.from_transformers(random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype))
         text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
     height, width = (384, 672) if SIZE == "full" else (64, 96)
     shape = VideoShape.from_request(arguments.seconds, height, width, model_set=MODEL_SET)

@@ -27,6 +27,7 @@ from kandinsky.model.operations import PLAIN, fused
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.sampler import Schedule
+from kandinsky.t5 import T5Encoder
 from kandinsky.text_encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
@@ -42,13 +43,12 @@ def build(seed: int) -> Kandinsky4T2VPipeline:
 
     generator = torch.Generator(CUDA).manual_seed(seed)
     sizes = SIZES["full"]
-    encoder = TextEncoder(
-        random_text_encoder(sizes.t5, generator), T5Tokenizer.from_pretrained(TOKENIZER), text_tokens=224
-    )
+    t5 = T5Encoder.from_transformers(random_text_encoder(sizes.t5, generator))
+    encoder = TextEncoder(t5, T5Tokenizer.from_pretrained(TOKENIZER), text_tokens=224)
     dit = random_dit(sizes.dit, generator)
     dit.operations = fused()
     dit.attention = choose_attention("auto", device=CUDA, dtype=dit.dtype, head_dim=64, bound=dit.logit_bound())
-    vae = VideoAutoencoder(random_vae(sizes.vae, generator))
+    vae = VideoAutoencoder.from_diffusers(random_vae(sizes.vae, generator))
     pipe = Kandinsky4T2VPipeline(dit, encoder, vae, Schedule.from_config(SCHEDULER), progress=False)
     offload_modulation_(dit)
     return pipe

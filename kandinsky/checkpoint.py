@@ -1,115 +1,32 @@
-"""Reading weights: shapes first, then tensor by tensor straight to dtype and device, strictly.
+"""Modules from weight files: shapes first, then the tensors straight to device and dtype, strictly.
 
 A module is built on the meta device, the file's keys and shapes are compared with it before a byte of weights is read,
-and each tensor then goes from the (memory-mapped) file to its place without a second copy. Both published forms are
-read: `.pt` through `torch.load(weights_only=True, mmap=True)` and `.safetensors`, whole or sharded.
-Nothing here knows of the hub (see `hub`).
+and each tensor then goes from the file to its place without a second copy: to a GPU through `reading`, by several
+threads. Nothing here knows of the hub (see `hub`).
 """
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from kandinsky.config import DiTConfig
 from kandinsky.model.dit import DiT
+from kandinsky.reading import read_all
+from kandinsky.weight_files import Checkpoint, CheckpointError, Region, SafetensorsFiles, TorchFile, folder_files
 
 PATCH_SIZE = (1, 2, 2)
 """Of every published checkpoint; the only size of the DiT that shapes do not tell."""
 
 
-Region = tuple[slice, ...]
-"""A slice for each of a tensor's first axes."""
+CHANGED_BYTES = 10**9
+"""Where a GPU changes the dtype, about so much is there in both at once."""
 Shard = Callable[[str, tuple[int, ...]], Sequence[Region] | None]
 """(name, shape) -> the regions of a tensor that are wanted, joined along axis 0; None for all of it."""
-
-
-class CheckpointError(ValueError):
-    """A weight file that is damaged or belongs to something else; the message names the file and the keys."""
-
-
-class Checkpoint(ABC):
-    """Names and shapes of the tensors in a checkpoint, and access to each."""
-
-    path: Path
-    shapes: Mapping[str, tuple[int, ...]]
-
-    @abstractmethod
-    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
-        """The tensor called `name` or only some regions of it, on `device`, in the file's dtype."""
-
-
-class _TorchFile(Checkpoint):
-    """A `.pt` state dict, memory-mapped."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self._state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (
-            Exception
-        ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... depending on where the file ends
-            raise CheckpointError(f"{path} is truncated or not a PyTorch state dict: {_first_line(error)}") from error
-        if not isinstance(self._state, dict) or not all(isinstance(value, Tensor) for value in self._state.values()):
-            raise CheckpointError(f"{path} is not a state dict: expected a mapping from names to tensors")
-        self.shapes = {name: tuple(value.shape) for name, value in self._state.items()}
-
-    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
-        whole = self._state[name]
-        if regions is None:
-            return whole.to(device)
-        return torch.cat([whole[region].to(device) for region in regions])
-
-
-class _SafetensorsFiles(Checkpoint):
-    """One or several `.safetensors` files as one state dict."""
-
-    def __init__(self, path: Path, files: list[Path]):
-        self.path = path
-        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors.
-        self._handles: dict[tuple[Path, str], safe_open] = {}
-        self._file_of: dict[str, Path] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in files:
-            with _reading(file):
-                handle = self._handle(file, "cpu")
-                for name in handle.keys():  # noqa: SIM118  # not a mapping: safe_open has keys() only
-                    self._file_of[name] = file
-                    shapes[name] = tuple(handle.get_slice(name).get_shape())
-        self.shapes = shapes
-
-    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
-        file = self._file_of[name]
-        with _reading(file):
-            handle = self._handle(file, str(device))
-            if regions is None:
-                return handle.get_tensor(name)
-            whole = handle.get_slice(name)
-            return torch.cat([whole[region].to(device) for region in regions])
-
-    def _handle(self, file: Path, device: str) -> safe_open:
-        if (file, device) not in self._handles:
-            self._handles[file, device] = safe_open(file, framework="pt", device=device)
-        return self._handles[file, device]
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -126,24 +43,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise FileNotFoundError(f"weights not found: {path}")
     if path.is_dir():
-        return _SafetensorsFiles(path, _folder_files(path))
+        return SafetensorsFiles(path, folder_files(path))
     if path.suffix == ".safetensors":
-        return _SafetensorsFiles(path, [path])
-    return _TorchFile(path)
-
-
-def _folder_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: those that its index names, or the only one."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"weights not found: {folder / missing[0]} (named by {index.name})")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"weights not found: no .safetensors file in {folder}")
-    return files[:1]
+        return SafetensorsFiles(path, [path])
+    return TorchFile(path)
 
 
 def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
@@ -166,13 +69,13 @@ def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
     return config
 
 
-def check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare names and shapes.
+def check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], *, prefix: str = "") -> None:
+    """Compare names and shapes of all tensors, or of those whose names begin with `prefix`.
 
     Raises:
         CheckpointError: names the file and the first missing, unexpected and mis-shaped key.
     """
-    shapes = checkpoint.shapes
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if name.startswith(prefix)}
     complaints = []
     missing = [name for name in expected if name not in shapes]
     unexpected = [name for name in shapes if name not in expected]
@@ -195,6 +98,7 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     aliases: Mapping[str, str] | None = None,
+    on_host: Collection[str] = (),
     shard: Shard | None = None,
     progress: bool = False,
 ) -> None:
@@ -202,26 +106,90 @@ def load_weights(
 
     Args:
         aliases: names in the module that share the tensor of another name (tied weights), and need not be in the file.
+        on_host: names of tensors that stay on the host, in the memory-mapped file where the dtype allows.
         shard: read only parts of some tensors; the module's parameters then have the parts' shapes.
 
     Raises:
         CheckpointError: the checkpoint does not fit, or is damaged.
     """
-    tied = {name: source for name, source in (aliases or {}).items() if name not in checkpoint.shapes}
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items() if name not in tied}
-    check_fit(checkpoint, expected)
-    state = {}
-    for name in tqdm(expected, desc=f"loading {checkpoint.path.name}", disable=not progress, leave=False):
-        regions = shard(name, expected[name]) if shard is not None else None
-        value = checkpoint.tensor(name, device, regions)
-        state[name] = value.to(dtype) if value.is_floating_point() else value
-        if regions is not None:
-            _resize_(module, name, state[name])
+    tied = {name: source for name, source in (aliases or {}).items() if source in checkpoint.shapes}
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    absent = {name for name in tied if name not in checkpoint.shapes}
+    check_fit(checkpoint, {name: shape for name, shape in shapes.items() if name not in absent})
+    names = [name for name in shapes if name not in tied]
+    settings = {"device": device, "dtype": dtype, "on_host": on_host, "progress": progress}
+    state = read_tensors(checkpoint, names, shard=shard, **settings)
+    for name, value in state.items():
+        if value.shape != shapes[name]:
+            _resize_(module, name, value)
     state |= {name: state[source] for name, source in tied.items()}
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
     assert not left, f"still without weights: {left}"
     module.requires_grad_(False).eval()
+
+
+def read_tensors(
+    checkpoint: Checkpoint,
+    names: Iterable[str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_host: Collection[str] = (),
+    shard: Shard | None = None,
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by name; see `load_weights`. What a GPU is to have is read by several threads.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    state: dict[str, Tensor] = {}
+    waiting: list[str] = []
+    names = list(names)
+    sizes = {name: torch.Size(checkpoint.shapes[name]).numel() * checkpoint.dtype(name).itemsize for name in names}
+    title, total = f"loading {checkpoint.path.name}", sum(sizes.values())
+    with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
+
+        def fill() -> None:
+            _fill(checkpoint, {name: state[name] for name in waiting}, bar.update)
+            state.update({name: state[name].to(_wanted_dtype(name, checkpoint, dtype)) for name in waiting})
+            waiting.clear()
+
+        to_change = 0
+        for name in names:
+            place, wanted = torch.device("cpu") if name in on_host else device, _wanted_dtype(name, checkpoint, dtype)
+            regions = shard(name, checkpoint.shapes[name]) if shard is not None else None
+            if place.type != "cuda" or regions is not None:
+                state[name] = checkpoint.tensor(name, place, regions).to(wanted)
+                bar.update(sizes[name])
+                continue
+            state[name] = torch.empty(checkpoint.shapes[name], dtype=checkpoint.dtype(name), device=place)
+            waiting.append(name)
+            to_change += sizes[name] if wanted != state[name].dtype else 0
+            if to_change > CHANGED_BYTES:
+                fill()
+                to_change = 0
+        fill()
+    return state
+
+
+def _fill(checkpoint: Checkpoint, targets: Mapping[str, Tensor], on_bytes: Callable[[int], object]) -> None:
+    try:
+        read_all([(checkpoint.source(name), target) for name, target in targets.items()], on_bytes=on_bytes)
+    except EOFError as error:
+        raise CheckpointError(f"{checkpoint.path} is truncated: {error}") from error
+
+
+def _wanted_dtype(name: str, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
+    """`dtype` for what is floating; float8 weights and their float32 scales stay what they are."""
+    found = checkpoint.dtype(name)
+    return found if not found.is_floating_point or found.itemsize == 1 or name.endswith(".scale") else dtype
+
+
+def is_quantised(checkpoint: Checkpoint) -> bool:
+    """Whether the Linears of its blocks are float8 (see `convert`)."""
+    return any(name.endswith(".to_query_key_value.scale") for name in checkpoint.shapes)
 
 
 def _resize_(module: nn.Module, name: str, value: Tensor) -> None:
@@ -276,5 +244,9 @@ def load_dit(
     """
     with torch.device("meta"):
         dit = build(dit_config(checkpoint))
+    if is_quantised(checkpoint):
+        from kandinsky.model.float8 import quantise_blocks_
+
+        quantise_blocks_(dit)
     load_weights(dit, checkpoint, device=device, dtype=dtype, shard=shard, progress=progress)
     return dit

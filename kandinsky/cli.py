@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kandinsky.cli_batch import generate_batch
+from kandinsky.cli_memory import add_memory_commands
 from kandinsky.cli_records import add_record_commands
 from kandinsky.cli_run import (
     Defaults,
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_web_arguments(web)
     web.set_defaults(run=serve)
     add_record_commands(commands)
+    add_memory_commands(commands)
     _add_random_weights(commands)
     return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
 
@@ -92,6 +94,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
     parser.add_argument("--precision", default="exact", choices=("exact", "fast"), help="fast: float8 Linears, lossy")
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=("auto", "resident", "staged", "blocks"),
+        help="where weights are while they are not used; auto: the fastest that fits",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_print_arguments(parser)
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
@@ -129,7 +137,7 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     (job,) = check_request(text, save_path=save_path, bs=1, shape=shape, seed=parsed.seed, options=options).jobs
     if check_and_launch(parsed, arguments):
         return None
-    pipe = load_pipeline(parsed)
+    pipe = load_pipeline(parsed, prompt=job.prompt)
     size = shape.seconds, shape.width, shape.height
     return made(pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings), shape)
 

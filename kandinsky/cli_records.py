@@ -83,7 +83,11 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
     check_request(record.prompt, save_path=save_path, bs=1, shape=shape, seed=record.seed, options=options)
     progress = not (parsed.no_progress or parsed.quiet)
     pipe = get_T2V_pipeline(
-        parsed.device or _devices(record), cache_dir=parsed.weights, progress=progress, **_loading(record)
+        parsed.device or _devices(record),
+        cache_dir=parsed.weights,
+        prompt=record.prompt,
+        progress=progress,
+        **_loading(record),
     )
     for line in differences(record, pipe.origin):
         print(f"warning: the result may differ: {line}", file=sys.stderr)
@@ -119,6 +123,6 @@ def _loading(record: "Record") -> dict[str, Any]:
     origin = record.origin
     if origin is None:
         return {}
-    names = ("precision", "attention", "kernels", "vae_memory_saving")
+    names = ("precision", "attention", "kernels", "vae_memory_saving", "text_encoder_int8")
     dtype = None if origin.dtype is None else getattr(torch, origin.dtype)
     return {"dtype": dtype, **{name: getattr(origin, name) for name in names}}

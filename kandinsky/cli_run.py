@@ -124,14 +124,16 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bo
     return True
 
 
-def load_pipeline(parsed: argparse.Namespace) -> "Kandinsky4T2VPipeline":
-    """The pipeline that the arguments of `generate` ask for."""
+def load_pipeline(parsed: argparse.Namespace, *, prompt: str | None = None) -> "Kandinsky4T2VPipeline":
+    """The pipeline that the arguments of `generate` ask for; `prompt` is the one that comes first."""
     from kandinsky.factory import get_T2V_pipeline
 
     return get_T2V_pipeline(
         parsed.device,
         cache_dir=parsed.weights,
         precision=parsed.precision,
+        memory=parsed.memory,
+        prompt=prompt,
         parallelism=parsed.parallelism,
         progress=not (parsed.no_progress or parsed.quiet),
     )

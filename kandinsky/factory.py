@@ -11,26 +11,26 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint
+from kandinsky.assembly import Options, assemble
+from kandinsky.checkpoint import CheckpointError, dit_config, is_quantised, open_checkpoint
+from kandinsky.components import TextSettings
 from kandinsky.conf_file import ConfFile, read_conf
 from kandinsky.config import MODEL_SETS, ModelSet
 from kandinsky.devices import check_device_map, check_dtype, check_precision, default_dtype
 from kandinsky.finish import Finisher
-from kandinsky.hub import COMPONENTS, WeightPaths, locate
+from kandinsky.hub import COMPONENTS, locate
 from kandinsky.latents_file import VaeSource
-from kandinsky.memory import offload_modulation_
-from kandinsky.messages import Messenger
-from kandinsky.model.attention import BACKENDS, check_attention, choose_attention
-from kandinsky.model.dit import DiT
-from kandinsky.model.operations import PLAIN, Operations, choose_operations
+from kandinsky.memory import Memory, check_memory
+from kandinsky.model.attention import check_attention
+from kandinsky.model.operations import choose_operations
 from kandinsky.model_set_file import read_model_set
-from kandinsky.parallel import builder, check_mode, parallelise_, shard_for
+from kandinsky.parallel import check_mode
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.ranks import Ranks, open_group
-from kandinsky.record import Origin, fingerprint
+from kandinsky.places import Places
+from kandinsky.ranks import Ranks, launched
 from kandinsky.sampler import Schedule
-from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import load_vae
+from kandinsky.weight_files import Checkpoint
 
 
 def get_T2V_pipeline(  # noqa: N802  # the published name
@@ -45,9 +45,13 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     conf_path: str | os.PathLike[str] | None = None,
     *,
     precision: str = "exact",
+    memory: Memory = "auto",
     attention: str = "auto",
     kernels: str = "auto",
     vae_memory_saving: bool = False,
+    text_encoder_int8: bool = False,
+    prompt_cache: str | os.PathLike[str] | None = None,
+    prompt: str | None = None,
     dtype: torch.dtype | None = None,
     parallelism: str = "tensor",
     local_files_only: bool = False,
@@ -67,10 +71,16 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
         precision: "exact", or "fast": the blocks' Linears in float8, which changes the video slightly; needs a GPU of
             compute capability 8.9 or newer.
+        memory: where weights are while they are not used: "resident" on the GPU, "staged" in host memory, "blocks"
+            there too and on the GPU only a few blocks at a time; or a mapping with these for `dit`, `vae`,
+            `text_embedder`. The result is the same. "auto" takes the fastest that fits 12 s (see `planner`).
         attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
             which measures them once and takes the fastest that is right.
         kernels: "torch" for plain PyTorch, "triton" for the fused kernels, or "auto".
-        vae_memory_saving: decode in half the GPU memory and half as fast; the same function.
+        vae_memory_saving: decode with 1.3 GB less of the GPU's memory, slower; the result is the same.
+        text_encoder_int8: T5's weights in 8 bits, which changes the video slightly and halves its memory.
+        prompt_cache: a folder for prompts' embeddings; T5 is then loaded at the first prompt that is not in it.
+        prompt: one that will be asked for: it is encoded while other weights are still being read.
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
         parallelism: what several processes (torchrun, or a process group of the caller's) do together: "tensor" and
             "sequence" make each video together, "none" shares out the jobs of a call. Not used by one process.
@@ -79,7 +89,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         progress: show progress bars, here and in calls.
 
     Raises:
-        ValueError: an argument is not what it may be; nothing has been loaded.
+        ValueError: an argument is not what it may be, or no memory mode fits; nothing has been loaded.
         FileNotFoundError: weights are missing and cannot be downloaded.
         CheckpointError: a weight file is damaged or belongs to something else.
     """
@@ -89,8 +99,12 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     check_precision(precision, devices["dit"], dtype)
     check_mode(parallelism)
     operations = choose_operations(kernels, devices["dit"], quantise=precision == "fast")
+    modes = check_memory(memory, devices)
+    if prompt is not None and not isinstance(prompt, str):
+        raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
     conf = read_conf(conf_path)
     model_set = _model_set(Path(cache_dir), conf.resolution if conf.resolution is not None else resolution, conf)
+    alone = not launched() and Ranks.current().size == 1
     explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         Path(cache_dir),
@@ -98,59 +112,32 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         given={**conf.paths, **{name: Path(path) for name, path in explicit if path is not None}},
         local_files_only=local_files_only,
         revision=_check_revision(revision, model_set),
+        precision=precision if alone else "exact",  # a rank quantises its part of the weights itself
     )
     schedule = _load_schedule(paths.scheduler)
     checkpoint = open_checkpoint(paths.dit)
     conf.check_sizes(dit_config(checkpoint))
-    ranks = open_group(devices["dit"])
-    team = ranks if parallelism != "none" else Ranks()
-    build = builder(parallelism, team)
-    progress = progress and ranks.is_main
-
-    def place(module: str) -> dict:
-        return {"device": devices[module], "dtype": dtype or default_dtype(devices[module]), "progress": progress}
-
-    text_encoder = vae = None
-    messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
-    decoding = messenger if devices["vae"] == devices["dit"] else None
-    dit = load_dit(checkpoint, build=build, shard=shard_for(parallelism, team), **place("dit"))
-    if team.is_main:
-        tokens = model_set.text_tokens
-        text_encoder = load_text_encoder(
-            paths.text_encoder, paths.tokenizer, text_tokens=tokens, **place("text_embedder")
-        )
-    if team.is_main or decoding is not None:
-        vae = load_vae(paths.vae, memory_saving=vae_memory_saving, messenger=decoding, **place("vae"))
-    pipe = Kandinsky4T2VPipeline(
-        dit, text_encoder, vae, schedule, model_set=model_set, ranks=ranks, team=team, progress=progress
+    _check_quantised(checkpoint, precision, alone=alone)
+    places = Places(
+        devices, dtype, progress, modes=modes, memory_saving=vae_memory_saving, text_encoder_int8=text_encoder_int8
     )
-    configure_(dit, operations, attention=attention, ranks=team)
-    if messenger is not None:
-        parallelise_(dit, parallelism, messenger)
-    if precision == "fast":
-        from kandinsky.model.float8 import quantise_blocks_
-
-        quantise_blocks_(dit)
-    if team.is_main:
-        vae_dtype = _name(place("vae")["dtype"])
-        pipe.vae_source = VaeSource(str(paths.vae.absolute()), str(devices["vae"]), vae_dtype, vae_memory_saving)
-        pipe.origin = Origin(
-            devices={name: device.type for name, device in devices.items()},
-            dtype=None if dtype is None else _name(dtype),
-            precision=precision,
-            attention=dit.attention.name,
-            kernels="torch" if operations is PLAIN else "triton",
-            parallelism=parallelism if team.size > 1 else "none",
-            processes=team.size,
-            vae_memory_saving=vae_memory_saving,
-            weights=_fingerprints(paths),
-        )
-    return pipe
+    places = places.chosen(paths, checkpoint, precision, model_set=model_set, alone=alone)
+    folder = None if prompt_cache is None else Path(prompt_cache)
+    options = Options(
+        model_set=model_set,
+        schedule=schedule,
+        precision=precision,
+        attention=attention,
+        operations=operations,
+        parallelism=parallelism,
+        text=TextSettings(model_set.text_tokens, folder, prompt),
+    )
+    return assemble(paths, checkpoint, places, options)
 
 
-def _fingerprints(paths: WeightPaths) -> dict[str, str]:
-    """What a record tells weights apart by."""
-    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
+def _check_quantised(checkpoint: Checkpoint, precision: str, *, alone: bool) -> None:
+    if is_quantised(checkpoint) and (precision != "fast" or not alone):
+        raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
 
 
 def load_finisher(
@@ -181,19 +168,6 @@ def load_finisher(
     saving = source is not None and source.memory_saving
     vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
     return Finisher(vae, progress=progress)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def configure_(dit: DiT, operations: Operations, *, attention: str, ranks: Ranks) -> None:
-    """How the DiT of a pipeline, whose modulation table is made, is to run."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
-    offload_modulation_(dit)
 
 
 def _model_set(cache_dir: Path, resolution: int, conf: ConfFile) -> ModelSet:

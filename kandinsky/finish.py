@@ -157,7 +157,7 @@ class Finisher:
         return result
 
     def _check_latents(self, latents: Tensor) -> None:
-        channels = self.vae.autoencoder.config.latent_channels
+        channels = self.vae.config.latent_channels
         if latents.ndim != 4 or latents.shape[-1] != channels or 0 in latents.shape or not latents.is_floating_point():
             found = f"{latents.dtype} {list(latents.shape)}"
             raise ValueError(f"latents are {found}; allowed: floating-point [T, H, W, {channels}], not empty")

@@ -14,6 +14,7 @@ from urllib.request import getproxies
 from filelock import FileLock
 
 from kandinsky.config import ModelSet
+from kandinsky.safetensors_file import read_header
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ def locate(
     given: Mapping[str, Path],
     local_files_only: bool,
     revision: Mapping[str, str],
+    precision: str = "exact",
 ) -> WeightPaths:
     """Paths of all components, downloading what neither is given nor stands in `cache_dir`.
 
     Args:
+        precision: whose converted DiT is preferred to the published file.
         given: explicit path of any component; never downloaded.
         local_files_only: do not ask the hub.
         revision: branch, tag or commit for each hub repository.
@@ -63,7 +66,13 @@ def locate(
         raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, "local_files_only=True forbids downloading"))
     if missing:
         _download(cache_dir, missing, model_set, revision)
-    return WeightPaths(**{name: given.get(name) or _path(cache_dir, name, model_set) for name in COMPONENTS})
+    return WeightPaths(**{name: given.get(name) or _path(cache_dir, name, model_set, precision) for name in COMPONENTS})
+
+
+def converted_file(cache_dir: Path, model_set: ModelSet, precision: str) -> Path:
+    """Where `kandinsky convert` puts its copy of the DiT."""
+    published = cache_dir / model_set.dit_file
+    return published.with_name(f"{published.stem}{'_fast' if precision == 'fast' else ''}.safetensors")
 
 
 def fetch(repository: str, revision: str | None, model_set: ModelSet, *, local_files_only: bool) -> Path:
@@ -87,12 +96,24 @@ def fetch(repository: str, revision: str | None, model_set: ModelSet, *, local_f
         raise FileNotFoundError(f"{repository!r} is not a folder here, nor found on the hub ({reason})") from error
 
 
-def _path(cache_dir: Path, name: str, model_set: ModelSet) -> Path:
+def _path(cache_dir: Path, name: str, model_set: ModelSet, precision: str = "exact") -> Path:
     if name != "dit":
         return cache_dir / name
     published = cache_dir / model_set.dit_file
-    converted = published.with_suffix(".safetensors")
-    return converted if converted.exists() and not published.exists() else published
+    candidates = [converted_file(cache_dir, model_set, name) for name in dict.fromkeys((precision, "exact"))]
+    return next((file for file in candidates if _is_copy_of(file, published)), published)
+
+
+def _is_copy_of(converted: Path, published: Path) -> bool:
+    """Whether a converted file is there, and whole and of the published one if there is a choice."""
+    if not converted.is_file() or not published.exists():
+        return converted.is_file()
+    try:
+        header = read_header(converted)
+    except ValueError:
+        return False
+    source = header.metadata.get("source_bytes")
+    return source == str(published.stat().st_size) and converted.stat().st_size == header.size
 
 
 def _stands(cache_dir: Path, name: str, model_set: ModelSet) -> bool:

@@ -1,14 +1,145 @@
-"""Where each part of the model lives while another one runs."""
+"""Where each part of the model lives while another one runs.
 
-from kandinsky.model.dit import DiT
+* resident: on its device from load to end.
+* staged: in pinned host memory; on the device only while it is used (T5 encodes, the DiT samples, the VAE decodes).
+* blocks: there too, and of its blocks only a few are on the device at once (see `block_stream`). The VAE is small and
+  has no blocks to stream: for it this is "staged".
+
+The mode changes nothing in the result: what is computed on the device is the same in each, the modulation table and the
+quantisation of `precision="fast"` included.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kandinsky.block_stream import RESIDENT, SLOTS, BlockStream, Home, Packed, pack
+from kandinsky.devices import MODULES
+from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.model.layers import ModulationLayer
+from kandinsky.t5 import T5Encoder
+from kandinsky.weight_files import Checkpoint
+
+MODES = ("resident", "staged", "blocks")
+Memory = str | Mapping[str, str]
 
 
-def offload_modulation_(dit: DiT) -> None:
-    """Move the blocks' modulation layers to the host.
+def check_memory(memory: Memory, devices: Mapping[str, torch.device]) -> dict[str, str] | None:
+    """The mode of each component; None if it is to be chosen ("auto").
+
+    Raises:
+        ValueError: an unknown mode or component, or one that its device has no use for.
+    """
+    if isinstance(memory, str):
+        memory = dict.fromkeys(MODULES, memory)
+        if memory["dit"] == "auto":
+            return None
+    allowed = ", ".join(map(repr, MODES))
+    if not isinstance(memory, Mapping) or not set(memory) <= set(MODULES):
+        raise ValueError(
+            f"memory={memory!r}: allowed are 'auto', {allowed}, or a mapping with keys {', '.join(MODULES)}"
+        )
+    modes = {name: memory.get(name, "resident") for name in MODULES}
+    for name, mode in modes.items():
+        if mode not in MODES:
+            raise ValueError(f"memory: {name} is {mode!r}; allowed are {allowed}, and 'auto' for all together")
+        if mode != "resident" and devices[name].type != "cuda":
+            raise ValueError(f"memory: {name} is {mode!r}, but runs on {devices[name]}; allowed there: 'resident'")
+    return modes
+
+
+def slots_of(mode: str) -> int | None:
+    """Blocks on the device at once; None is all."""
+    return SLOTS if mode == "blocks" else None
+
+
+def offload_modulation_(dit: DiT, checkpoint: Checkpoint | None = None) -> None:
+    """Take the blocks' modulation layers off the device.
 
     A pipeline computes the modulation of its few timesteps once, a table of 12 MB at full size in bfloat16; the 1.6 GB
     of weights that made it are not needed on the device again.
+
+    Args:
+        checkpoint: they are left in this memory-mapped file where its dtype allows; without one they are copied.
     """
+    cpu = torch.device("cpu")
+    for name, parameter in dit.named_parameters():
+        if "_modulation." in name and parameter.device != cpu:
+            stored = parameter.data if checkpoint is None else checkpoint.tensor(name, cpu)
+            parameter.data = stored.to(cpu, parameter.dtype)
+
+
+def home_of_dit(dit: DiT, device: torch.device, *, mode: str, quantise: bool) -> Home:
+    """Prepare a DiT that was loaded to the host: its small layers go to `device`, its blocks into a stream.
+
+    Nothing is to be done for one that is resident.
+
+    Args:
+        quantise: make the blocks' Linears float8, one block at a time on `device`.
+    """
+    if mode == "resident":
+        return RESIDENT
+    for name, child in dit.named_children():
+        if name != "transformer_blocks":
+            child.to(device)
+    packed = _quantised(dit, device) if quantise else pack(streamed_tensors(block) for block in dit.blocks)
+    return BlockStream(dit.blocks, packed, device, slots=slots_of(mode))
+
+
+def streamed_tensors(block: TransformerBlock) -> list[Tensor]:
+    """All tensors of a block but those of its modulation, which do not run with it."""
+    named = (*block.named_parameters(), *block.named_buffers())
+    return [tensor for name, tensor in named if "modulation" not in name.partition(".")[0]]
+
+
+def _quantised(dit: DiT, device: torch.device) -> list[Packed]:
+    from kandinsky.model.float8 import quantise_block_
+
+    packed = []
     for block in dit.blocks:
-        block.visual_modulation.to("cpu")
-        block.text_modulation.to("cpu")
+        block.self_attention.to(device)
+        block.feed_forward.to(device)
+        quantise_block_(block)
+        packed.append(Packed(streamed_tensors(block)))
+    return packed
+
+
+@contextmanager
+def modulation_on(dit: DiT, device: torch.device) -> Iterator[None]:
+    """Meanwhile, each modulation layer comes to `device` while it runs: 19 MB at a time, from where it was loaded."""
+    handles = []
+    for layer in dit.modules():
+        if isinstance(layer, ModulationLayer):
+            linear = layer.out_layer
+            host = (linear.weight.data, linear.bias.data)
+            handles.append(layer.register_forward_pre_hook(_Swap(linear, host, device)))
+            handles.append(layer.register_forward_hook(_Swap(linear, host, host[0].device)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Swap:
+    """Hook: let a Linear's parameters be copies of `tensors` on `device`."""
+
+    def __init__(self, linear: nn.Linear, tensors: tuple[Tensor, Tensor], device: torch.device):
+        self.linear, self.tensors, self.device = linear, tensors, device
+
+    def __call__(self, *_hook: object) -> None:
+        with torch.inference_mode(False):
+            self.linear.weight.data, self.linear.bias.data = (tensor.to(self.device) for tensor in self.tensors)
+
+
+def home_of_t5(model: T5Encoder, device: torch.device, *, mode: str) -> Home:
+    """Prepare a T5 encoder that was loaded to the host: its blocks go into a stream.
+
+    Only the last norm (8 KB) stays on `device`.
+    """
+    stack = model.encoder
+    stack.final_layer_norm.to(device)
+    packed = pack([*block.parameters(), *block.buffers()] for block in stack.block)
+    return BlockStream([*stack.block], packed, device, slots=slots_of(mode))

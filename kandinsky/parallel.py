@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kandinsky.checkpoint import Region, Shard
+from kandinsky.checkpoint import Shard
 from kandinsky.config import DiTConfig
 from kandinsky.messages import Letter, Messenger, Sum
 from kandinsky.model.context import Context, ModulationTable
@@ -30,6 +30,7 @@ from kandinsky.model.layers import SelfAttention
 from kandinsky.model.layout import Segments, TokenLayout
 from kandinsky.model.operations import NormRope
 from kandinsky.ranks import Ranks
+from kandinsky.weight_files import Region
 
 if TYPE_CHECKING:
     from kandinsky.model.kernels import Quantised

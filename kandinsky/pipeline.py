@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kandinsky.block_stream import RESIDENT, Home
 from kandinsky.clock import Clock
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.finish import Finisher, Frames, GenerationResult
@@ -20,6 +21,7 @@ from kandinsky.latents_file import DecodeError, Unfinished, VaeSource, kept
 from kandinsky.model.dit import DiT
 from kandinsky.output import Output, OutputOptions
 from kandinsky.pretrained import Pretrained
+from kandinsky.prompt_cache import PromptCache
 from kandinsky.ranks import Ranks
 from kandinsky.record import Origin, Record
 from kandinsky.request import Job, check_request, options_of_call
@@ -48,13 +50,13 @@ class Kandinsky4T2VPipeline(Pretrained):
         progress: show progress bars on the main rank.
 
     `origin` and `vae_source` say how it was loaded, for records and for latents of unfinished videos; who puts a
-    pipeline together may set them.
+    pipeline together may set them. `dit_home` is entered around sampling, see `memory`.
     """
 
     def __init__(
         self,
         dit: DiT,
-        text_encoder: TextEncoder | None,
+        text_encoder: TextEncoder | PromptCache | None,
         vae: VideoAutoencoder | None,
         schedule: Schedule,
         *,
@@ -71,6 +73,7 @@ class Kandinsky4T2VPipeline(Pretrained):
         self.ranks = ranks or Ranks()
         self.team = team or self.ranks
         self.progress = progress and self.ranks.is_main
+        self.dit_home: Home = RESIDENT
         self.origin: Origin | None = None
         self.vae_source: VaeSource | None = None
         # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
@@ -229,6 +232,12 @@ class Kandinsky4T2VPipeline(Pretrained):
         )
 
     @property
+    def is_resident(self) -> bool:
+        """Whether all weights that this process has stay on their devices."""
+        homes = [self.dit_home, *([] if self.text_encoder is None else [self.text_encoder.home])]
+        return all(home is RESIDENT for home in homes) and not (self.vae is not None and self.vae.staged)
+
+    @property
     def finisher(self) -> Finisher:
         """What decodes and writes; only where there is a VAE."""
         assert self.vae is not None
@@ -261,13 +270,14 @@ class Kandinsky4T2VPipeline(Pretrained):
         """
         dit = self.dit
         context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        with Steps(
+        steps = Steps(
             len(self.schedule.timesteps),
             team=self.team,
             on_step_end=on_step_end,
             description=f"sampling, seed {seed}",
             progress=self.progress,
-        ) as on_step:
+        )
+        with steps as on_step, self.dit_home:
             return sample(
                 lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
                 (*shape.latent_grid, dit.config.in_visual_dim),

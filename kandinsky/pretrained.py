@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -62,16 +61,19 @@ class Pretrained:
         """Write the weights as they are into `folder`, made if it is not there, in the published layout (safetensors).
 
         Raises:
-            ValueError: the weights are float8 or shared out over processes: load with precision="exact" in one.
+            ValueError: the weights are quantised or shared out over processes: load exact ones in one process.
         """
+        from kandinsky.hub import converted_file
+        from kandinsky.safetensors_file import write_module
+        from kandinsky.text_encoder import save_t5
+
         pipe = _whole(self, "save_pretrained")
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        state = {name: value.contiguous() for name, value in pipe.dit.state_dict().items()}
-        # The published name would win over this one when both are there.
-        (target / pipe.model_set.dit_file).unlink(missing_ok=True)
-        save_file(state, (target / pipe.model_set.dit_file).with_suffix(".safetensors"))
-        pipe.text_encoder.model.save_pretrained(target / "text_encoder")
+        (target / pipe.model_set.dit_file).unlink(missing_ok=True)  # what is converted counts as a copy of this one
+        converted_file(target, pipe.model_set, "fast").unlink(missing_ok=True)
+        write_module(converted_file(target, pipe.model_set, "exact"), pipe.dit.state_dict())
+        save_t5(pipe.text_encoder.model, target / "text_encoder")
         pipe.vae.autoencoder.save_pretrained(target / "vae", safe_serialization=True)
         tokenizer = pipe.text_encoder.tokenizer
         tokenizer.save_pretrained(target / "tokenizer")
@@ -87,20 +89,22 @@ class Pretrained:
             device: as `device_map` of `get_T2V_pipeline`.
 
         Raises:
-            ValueError: no such device, or the weights are float8 or shared out over processes.
+            ValueError: no such device, or the weights are quantised, shared out over processes, or not all resident.
         """
+        from kandinsky.assembly import configure_
         from kandinsky.devices import check_device_map
-        from kandinsky.factory import configure_
         from kandinsky.model.operations import PLAIN, choose_operations
         from kandinsky.vae.autoencoder import VideoAutoencoder
 
         devices = check_device_map(device)
         pipe = _whole(self, "to")
+        if not pipe.is_resident:
+            raise ValueError('to: weights come and go; load with memory="resident"')
         operations = choose_operations("auto", devices["dit"], quantise=False)
         pipe.dit.to(devices["dit"])
         pipe.text_encoder.to(devices["text_embedder"])
         torch.nn.Module.to(pipe.vae.autoencoder, devices["vae"])
-        pipe.vae = VideoAutoencoder(pipe.vae.autoencoder, memory_saving=pipe.vae.memory_saving)
+        pipe.vae = VideoAutoencoder.from_diffusers(pipe.vae.autoencoder, memory_saving=pipe.vae.memory_saving)
         with torch.inference_mode():
             pipe.modulation = pipe.dit.modulation(
                 torch.tensor(pipe.schedule.timesteps, device=pipe.dit.device)[:, None]
@@ -125,8 +129,10 @@ def _whole(pipe: Any, method: str) -> Any:
     Raises:
         ValueError: they are not.
     """
-    if pipe.team.size > 1 or any(part.itemsize == 1 for part in pipe.dit.buffers()):
+    parts = [*pipe.dit.buffers(), *(pipe.text_encoder.model.buffers() if pipe.text_encoder is not None else ())]
+    if pipe.team.size > 1 or any(part.itemsize == 1 for part in parts):
         raise ValueError(
-            f'{method}: the weights are float8 or shared out over processes; load with precision="exact" in one process'
+            f'{method}: the weights are quantised or shared out over processes; load with precision="exact" and '
+            "text_encoder_int8=False in one process"
         )
     return pipe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kandinsky import __version__
-from kandinsky.checkpoint import Checkpoint
+from kandinsky.weight_files import Checkpoint
 
 
 class RecordError(ValueError):
@@ -27,8 +27,8 @@ class Origin:
     Args:
         devices: kind of device of `dit`, `vae` and `text_embedder`.
         dtype: of weights and activations, `torch.bfloat16` and so on; None for each device's own.
-        precision, attention, kernels, parallelism, vae_memory_saving: as `get_T2V_pipeline` takes them; `attention` is
-            the backend that was chosen.
+        precision, attention, kernels, parallelism, vae_memory_saving, text_encoder_int8: as `get_T2V_pipeline` takes
+            them; `attention` is the backend that was chosen, `vae_memory_saving` what was.
         processes: that made the video together.
         weights: fingerprint of `dit`, `text_encoder` and `vae`; see `fingerprint`.
     """
@@ -42,6 +42,7 @@ class Origin:
     processes: int
     vae_memory_saving: bool
     weights: Mapping[str, str]
+    text_encoder_int8: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

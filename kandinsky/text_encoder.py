@@ -1,9 +1,10 @@
-"""Prompt to text embedding: T5-V1.1 through transformers, without an attention mask.
+"""Prompt to text embedding: T5-V1.1 without an attention mask, and transformers' tokenizer.
 
 The published system pads every prompt to a fixed length and lets both T5 and the DiT attend the padding, so the
 padding is part of the function. Not here: caching, prompt rewriting, negative prompts.
 """
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kandinsky.checkpoint import load_weights, open_checkpoint, read_config
+from kandinsky.block_stream import RESIDENT, Home
+from kandinsky.checkpoint import CheckpointError, load_weights, open_checkpoint, read_config
+from kandinsky.safetensors_file import write_module
+from kandinsky.t5 import T5Config, T5Encoder
 
-
-def fuse_(model: Any) -> None:
-    """Put one kernel where transformers' T5 runs several: PyTorch's RMSNorm and tanh GELU, the same functions."""
-    from transformers.models.t5.modeling_t5 import T5DenseGatedActDense, T5LayerNorm
-
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, T5LayerNorm):
-                norm = torch.nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, device="meta")
-                norm.weight = child.weight
-                setattr(module, name, norm)
-        if isinstance(module, T5DenseGatedActDense) and model.config.dense_act_fn == "gelu_new":
-            module.act = torch.nn.GELU(approximate="tanh")
+EMBEDDING = ("encoder.embed_tokens.weight", "shared.weight")
 
 
 class TextEncoder:
     """A T5 encoder and its tokenizer.
 
     Args:
-        model: transformers `T5EncoderModel`.
+        model: T5.
         tokenizer: transformers tokenizer with offsets (a "fast" one).
         text_tokens: length to which a prompt is padded or cut.
+
+    Attributes:
+        home: entered around every use of the model, see `memory`.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, text_tokens: int):
-        fuse_(model)
+    def __init__(self, model: T5Encoder, tokenizer: Any, *, text_tokens: int):
+        self.home: Home = RESIDENT
         self.model = model
         self.tokenizer = tokenizer
         self.text_tokens = text_tokens
@@ -50,8 +45,9 @@ class TextEncoder:
         return self.model.device
 
     def to(self, device: torch.device) -> None:
-        """Move the model."""
-        torch.nn.Module.to(self.model, device)
+        """Move the model, but for the embedding, which stays where it is."""
+        self.model.encoder.block.to(device)
+        self.model.encoder.final_layer_norm.to(device)
         self._calls, self._graph = 0, None
 
     def tokenize(self, text: str) -> Tensor:
@@ -69,30 +65,76 @@ class TextEncoder:
     @torch.inference_mode()
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` in the model's dtype, on its device."""
-        ids = self.tokenize(text).to(self.device)
+        x = self.model.embed(self.tokenize(text)[0])
         self._calls += 1
         # The first call warms up; from the second on the hundreds of small launches are one graph.
-        if self.device.type != "cuda" or self._calls == 1:
-            return self.model(ids).last_hidden_state[0]
+        # A graph keeps addresses: none where weights come and go.
+        if self.device.type != "cuda" or self._calls == 1 or self.home is not RESIDENT:
+            with self.home:
+                return self.model.encoder(x)
         if self._graph is None:
-            self._graph = _EncoderGraph(self.model, ids)
-        return self._graph(ids)
+            self._graph = _EncoderGraph(self.model, x)
+        return self._graph(x)
 
 
 class _EncoderGraph:
     """T5 as a CUDA graph: launched one by one, its many small kernels cost the host more time than the GPU."""
 
-    def __init__(self, model: Any, ids: Tensor):
-        self.ids = ids.clone()
+    def __init__(self, model: T5Encoder, x: Tensor):
+        self.x = x.clone()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(ids.device), torch.cuda.graph(self.graph):
-            self.output: Tensor = model(self.ids).last_hidden_state[0]
+        with torch.cuda.device(x.device), torch.cuda.graph(self.graph):
+            self.output: Tensor = model.encoder(self.x)
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        with torch.cuda.device_of(ids):
-            self.ids.copy_(ids)
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.cuda.device_of(x):
+            self.x.copy_(x)
             self.graph.replay()
             return self.output.clone()
+
+
+def load_t5(folder: Path, *, device: torch.device, dtype: torch.dtype, progress: bool = False) -> T5Encoder:
+    """T5 straight to `device` in `dtype`; its embedding, of which a prompt needs 224 rows, stays on the host.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: the weights are damaged or do not fit `config.json`.
+    """
+    config = read_config(folder, "model_type", "t5")
+    checkpoint = open_checkpoint(folder)
+    try:
+        with torch.device("meta"):
+            model = T5Encoder(T5Config.from_mapping(config))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    # Input and shared embedding are one tensor; files hold it under either name.
+    tied, source = EMBEDDING if EMBEDDING[1] in checkpoint.shapes else reversed(EMBEDDING)
+    settings = {"device": device, "dtype": dtype, "on_host": EMBEDDING, "progress": progress}
+    load_weights(model, checkpoint, aliases={tied: source}, **settings)
+    return model
+
+
+def save_t5(model: T5Encoder, folder: Path) -> None:
+    """Write a model as transformers would, so that it loads there and here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    state = {name: value for name, value in model.state_dict().items() if name != EMBEDDING[0]}
+    write_module(folder / "model.safetensors", state)
+    (folder / "config.json").write_text(json.dumps(model.config.to_mapping(), indent=2, sort_keys=True) + "\n")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer, whose package takes a second to import.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not (folder / "spiece.model").is_file():
+        raise FileNotFoundError(f"tokenizer not found: {folder / 'spiece.model'}")
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_text_encoder(
@@ -104,23 +146,6 @@ def load_text_encoder(
     text_tokens: int,
     progress: bool = False,
 ) -> TextEncoder:
-    """T5 straight to `device` in `dtype`, and its tokenizer.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        CheckpointError: the weights are damaged or do not fit `config.json`.
-    """
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    if not (tokenizer_folder / "spiece.model").is_file():
-        raise FileNotFoundError(f"tokenizer not found: {tokenizer_folder / 'spiece.model'}")
-    config = read_config(folder, "model_type", "t5")
-    checkpoint = open_checkpoint(folder)
-    with torch.device("meta"):
-        model = T5EncoderModel(T5Config.from_dict(config))
-    # Input and shared embedding are one tensor; files hold it under either name.
-    names = ("shared.weight", "encoder.embed_tokens.weight")
-    tied, source = names if names[0] not in checkpoint.shapes else reversed(names)
-    load_weights(model, checkpoint, device=device, dtype=dtype, aliases={tied: source}, progress=progress)
-    tokenizer = T5Tokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-    return TextEncoder(model, tokenizer, text_tokens=text_tokens)
+    """T5 and its tokenizer; see `load_t5`, `load_tokenizer`."""
+    model = load_t5(folder, device=device, dtype=dtype, progress=progress)
+    return TextEncoder(model, load_tokenizer(tokenizer_folder), text_tokens=text_tokens)

@@ -49,7 +49,7 @@ def run(folder: Path, connection: Connection) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
     allow_small_sizes(setattr)
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
-    cli.load_pipeline = lambda _: pipe
+    cli.load_pipeline = lambda *_, **__: pipe
     asked = ["--text", "a cat", "--time-length", "1", "--width", "64", "--height", "64", "--seed", "3"]
     for stage, how in STAGES:
         if os.fork() == 0:

@@ -97,7 +97,7 @@ def preloaded(pipe, monkeypatch):
     """Commands make small sizes with a pipeline that is there."""
     allow_small_sizes(monkeypatch.setattr)
     for module in (cli, cli_batch):
-        monkeypatch.setattr(module, "load_pipeline", lambda _: pipe)
+        monkeypatch.setattr(module, "load_pipeline", lambda *_, **__: pipe)
 
 
 @pytest.mark.usefixtures("preloaded")

@@ -36,6 +36,7 @@ WRONG = {
     "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
     "kernels": ({"kernels": "cuda"}, r"kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
     "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton' needs Triton and a CUDA device, this is cpu"),
+    "prompt": ({"prompt": ["a", "b"]}, r"prompt=\['a', 'b'\]: allowed are None and one text"),
     "revision": ({"revision": {"some/repo": "main"}}, r"revision names 'some/repo'; the repositories are ai-forever"),
 }
 
@@ -98,8 +99,8 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
     def spy(name, load):
         return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
 
-    monkeypatch.setattr("kandinsky.factory.load_vae", spy("vae", load_vae))
-    monkeypatch.setattr("kandinsky.factory.load_dit", spy("dit", load_dit))
+    monkeypatch.setattr("kandinsky.components.load_vae", spy("vae", load_vae))
+    monkeypatch.setattr("kandinsky.components.load_dit", spy("dit", load_dit))
     conf = write(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"

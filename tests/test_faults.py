@@ -221,8 +221,8 @@ def test_resume_command(pipe, tmp_path, monkeypatch, capsys, expected):
     with monkeypatch.context() as patch:
         patch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
         latents = fails(pipe, tmp_path / "v.mp4", "division by zero")
-    monkeypatch.setattr("kandinsky.factory.load_dit", None)
-    monkeypatch.setattr("kandinsky.factory.load_text_encoder", None)
+    monkeypatch.setattr("kandinsky.components.load_dit", None)
+    monkeypatch.setattr("kandinsky.components.load_t5", None)
     assert main(["resume", str(latents), "--no-progress"]) == 0
     assert "9 frames, seed 3" in capsys.readouterr().out
     assert (tmp_path / "v.mp4").read_bytes() == expected

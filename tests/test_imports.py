@@ -60,6 +60,18 @@ def test_import_is_light():
     assert output.strip() == "[]"
 
 
+def test_loading_imports_nothing_heavy():
+    """transformers' and diffusers' models, and what PyTorch's meta device may import, take longer than our weights."""
+    heavy = ["transformers.modeling_utils", "diffusers", "sympy"]
+    code = (
+        f"import sys, torch, kandinsky; heavy = {{*{heavy!r}}} - {{*sys.modules}}; "
+        "pipe = kandinsky.get_T2V_pipeline('cpu', cache_dir='weights/tiny', prompt='a cat', progress=False); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert run.stdout.strip() == "[]"
+
+
 def test_public_names():
     for name in kandinsky.__all__:
         assert getattr(kandinsky, name) is not None

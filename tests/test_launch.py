@@ -84,8 +84,7 @@ def test_wrong_numbers_of_processes(capsys):
 
 def test_heads_that_cannot_be_shared(monkeypatch):
     """Before any weight is read."""
-    monkeypatch.setattr("kandinsky.factory.open_group", lambda _device: Ranks(0, 3))
-    monkeypatch.setattr("kandinsky.factory.Messenger", lambda *_: None)
+    monkeypatch.setattr("kandinsky.assembly.open_group", lambda _device: Ranks(0, 3))
     monkeypatch.setattr("kandinsky.checkpoint.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
         get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)

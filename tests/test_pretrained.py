@@ -67,7 +67,7 @@ def test_what_cannot_be_moved_or_saved(pipe, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="device_map='cuda:99' does not exist"):
         pipe.to("cuda:99")
     monkeypatch.setattr(pipe, "team", Ranks(0, 2))
-    with pytest.raises(ValueError, match="save_pretrained: the weights are float8 or shared out"):
+    with pytest.raises(ValueError, match="save_pretrained: the weights are quantised or shared out"):
         pipe.save_pretrained(tmp_path / "no")
     assert not list(tmp_path.iterdir())
 

@@ -87,7 +87,7 @@ def test_show_and_replay(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "v-replay.mp4: 9 frames of 64x64 at 5 fps, seed 3" in said.out
     assert "warning" not in said.err
-    monkeypatch.setattr("kandinsky.factory.fingerprint", lambda _: "other")
+    monkeypatch.setattr("kandinsky.assembly.fingerprint", lambda _: "other")
     target = ["--save-path", str(tmp_path / "w.mp4")]
     assert main(["replay", str(made.path), "--weights", str(TINY), "--no-progress", *target]) == 0
     assert "warning: the result may differ: weights: was" in capsys.readouterr().err

@@ -1,11 +1,17 @@
 """Prompt to embedding: against the published embedding, padding, and what happens to long prompts."""
 
+import shutil
 import warnings
 
 import pytest
 import torch
 from conftest import TINY, golden_case, relative_error
 from transformers import T5EncoderModel
+
+from kandinsky.checkpoint import CheckpointError
+from kandinsky.text_encoder import load_text_encoder
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("case", ["image", "video_1s"])
@@ -22,12 +28,21 @@ def test_tokens_are_those_of_the_published_call(pipe, prompt):
     assert torch.equal(pipe.text_encoder.tokenize(prompt), expected)
 
 
-def test_fused_layers_are_transformers_own(pipe):
+def test_model_is_transformers_own(pipe):
     plain = T5EncoderModel.from_pretrained(TINY / "text_encoder", dtype=torch.float32)
     ids = pipe.text_encoder.tokenize("a cat sleeps")
     with torch.no_grad():
         expected = plain(ids).last_hidden_state[0]
     assert relative_error(pipe.text_encoder("a cat sleeps"), expected) < 1e-6
+
+
+def test_another_t5_is_refused(tmp_path):
+    folder = shutil.copytree(TINY / "text_encoder", tmp_path / "text_encoder")
+    config = (folder / "config.json").read_text()
+    for content, message in ((config.replace("gated-gelu", "relu"), "'relu'; supported: 'gated-gelu'"), ("{}", "t5")):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(CheckpointError, match=message):
+            load_text_encoder(folder, TINY / "tokenizer", device=CPU, dtype=torch.float32, text_tokens=224)
 
 
 def test_padding_is_attended(pipe):
@@ -36,7 +51,7 @@ def test_padding_is_attended(pipe):
     ids = pipe.text_encoder.tokenize("a cat")
     words = ids[:, : int((ids != 0).sum())]
     with torch.no_grad():
-        unpadded = pipe.text_encoder.model(words).last_hidden_state[0]
+        unpadded = pipe.text_encoder.model(words[0])
     assert embedding.shape == (224, 64)
     assert relative_error(embedding[: words.shape[1]], unpadded) > 1e-3
 

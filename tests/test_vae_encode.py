@@ -1,15 +1,24 @@
 """Encoding against diffusers, and the way there and back."""
 
+import shutil
+
 import pytest
 import torch
+from conftest import TINY
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file, save_file
 from vae_helpers import latents_of, relative_error, tiny_autoencoder
 
-from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.checkpoint import CheckpointError
+from kandinsky.random_weights import SIZES
+from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
+from kandinsky.vae.shapes import decoder_shapes
+from kandinsky.vae.weights import DecoderConfig
 
 
 @pytest.fixture(scope="module")
 def vae():
-    return VideoAutoencoder(tiny_autoencoder())
+    return VideoAutoencoder.from_diffusers(tiny_autoencoder())
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (9, 3), (17, 5)])
@@ -21,6 +30,27 @@ def test_encode_equals_diffusers(vae, frames, latents):
         expected = vae.autoencoder.encode(x).latent_dist.mode()[0].permute(1, 2, 3, 0) * 0.7
     assert found.shape == (latents, 4, 6, 16)
     assert relative_error(found, expected) < 1e-6
+
+
+@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_shapes_are_diffusers_own(size):
+    with torch.device("meta"):
+        module = AutoencoderKLCogVideoX(**SIZES[size].vae, latent_channels=16)
+    expected = {name: tuple(value.shape) for name, value in module.decoder.state_dict().items()}
+    assert decoder_shapes(DecoderConfig.from_mapping(module.config)) == expected
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    folder = shutil.copytree(TINY / "vae", tmp_path / "vae")
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["decoder.conv_in.conv.bias"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"1 missing, first 'decoder\.conv_in\.conv\.bias'"):
+        load_vae(folder, device=torch.device("cpu"), dtype=torch.float32)
+    (folder / "config.json").write_text('{"_class_name": "AutoencoderKLCogVideoX"}')
+    with pytest.raises(CheckpointError, match=r"config\.json lacks 'temporal_compression_ratio'"):
+        load_vae(folder, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_encode_draws_with_a_generator(vae):

@@ -128,6 +128,12 @@ def choose_attention(name: str, *, device: torch.device, dtype: torch.dtype, hea
     return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
 
 
+def prepare(name: str, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
+    if name in ("auto", "bounded") and device.type == "cuda" and dtype == torch.bfloat16:
+        bounded.prepare(device)
+
+
 def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> None:
     if device.type != "cuda" or dtype != torch.bfloat16 or head_dim != bounded.HEAD_DIM:
         found = f"head_dim {head_dim}, {dtype} on {device}"

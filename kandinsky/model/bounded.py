@@ -65,6 +65,13 @@ def attend_bounded(qkv: Tensor) -> Tensor:
     return out
 
 
+def prepare(device: torch.device) -> None:
+    """Compile the kernel for a GPU, as the first call would: it takes about a second, and no other thread's time."""
+    from kandinsky.model import hopper
+
+    hopper.kernel(device.index)
+
+
 def check_qkv(qkv: Tensor) -> None:
     """Refuse what the kernels cannot read."""
     tokens, parts, heads, dim = qkv.shape

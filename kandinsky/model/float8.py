@@ -7,22 +7,23 @@ Lossy, and only by choice (`precision="fast"`). Method: row-wise scaling as in a
 import torch
 from torch import Tensor, nn
 
-from kandinsky.model.dit import DiT
-from kandinsky.model.kernels import FLOAT8, FLOAT8_MAX, Quantised, quantise_rows
+from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.model.kernels import Quantised, quantise_rows
+from kandinsky.model.rows import quantise_weight
 
 
 class Float8Linear(nn.Module):
     """A Linear whose weight is float8, quantised here once; the bias stays as it is.
 
     Args:
-        linear: bfloat16, on a CUDA device.
+        linear: bfloat16.
     """
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        scale = linear.weight.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
-        self.register_buffer("weight", (linear.weight.float() / scale).to(FLOAT8))  # [out, in]
-        self.register_buffer("scale", scale.T.contiguous())  # [1, out]
+        weight, scale = quantise_weight(linear.weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
         self.bias = linear.bias
 
     def forward(self, x: Tensor | Quantised, *, out: Tensor | None = None) -> Tensor:
@@ -44,7 +45,12 @@ class Float8Linear(nn.Module):
 def quantise_blocks_(dit: DiT) -> None:
     """Replace the Linears of attention and feed-forward in every block, one at a time."""
     for block in dit.blocks:
-        for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
-            for name, child in list(part.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(part, name, Float8Linear(child))
+        quantise_block_(block)
+
+
+def quantise_block_(block: TransformerBlock) -> None:
+    """Replace the Linears of one block's attention and feed-forward; those that are float8 already stay."""
+    for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(part, name, Float8Linear(child))

@@ -18,8 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-FLOAT8 = torch.float8_e4m3fn
-FLOAT8_MAX = 448.0
+from kandinsky.model.rows import FLOAT8, FLOAT8_MAX
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class RoPE3D(nn.Module):
     def __init__(self, axes_dims: tuple[int, int, int]):
         super().__init__()
         for axis, dim in enumerate(axes_dims):
-            self.register_buffer(f"args_{axis}", axis_angles(dim))
+            self.register_buffer(f"args_{axis}", axis_angles(dim).to(torch.get_default_device()))
 
     def forward(self, layout: TokenLayout) -> Tensor:
         """Table of `(cos, sin)`, float32 `[tokens, head_dim / 2, 2]`, for every row of the stream."""
@@ -42,10 +42,13 @@ class RoPE3D(nn.Module):
 
 
 def axis_angles(dim: int) -> Tensor:
-    """position x exp(-ln(10000) k / (dim / 2)), float32 `[128, dim / 2]`."""
+    """position x exp(-ln(10000) k / (dim / 2)), float32 `[128, dim / 2]`, on the CPU.
+
+    For arithmetic on the meta device, where models are built, PyTorch first imports sympy: two seconds.
+    """
     half = dim // 2
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
-    return torch.outer(torch.arange(MAX_POSITIONS, dtype=torch.float32), frequencies)
+    numbers, positions = (torch.arange(count, dtype=torch.float32, device="cpu") for count in (half, MAX_POSITIONS))
+    return torch.outer(positions, torch.exp(-math.log(10_000) * numbers / half))
 
 
 def rotate(x: Tensor, rope: Tensor, *, scale: float = 1.0) -> Tensor:

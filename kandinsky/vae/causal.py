@@ -6,49 +6,20 @@ window that would be too large is filled and convolved a few frames at a time: c
 Doesn't pad in space: the convolution's own zero padding measured as fast, and needs no border.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kandinsky.vae.halos import Halos
+from kandinsky.vae.host_halos import HostHalos
 from kandinsky.vae.layout import Activation, Time
 from kandinsky.vae.strips import Strip, Whole
 from kandinsky.vae.weights import CausalConv
 
 Fill = Callable[[int, int, Tensor], None]
 """fill(start, stop, out): write input frames start..stop to out [stop - start, H, W, C]."""
-
-
-class Halos:
-    """The last input frames of each causal convolution, kept from one chunk of a clip to the next.
-
-    One buffer for all of them, made once and written in place: made bit by bit it would split the allocator's blocks.
-    `on_host` keeps it in pinned memory of the host: at 672x384 that is 1.9 GB less on the device, for two copies of it
-    over the bus per chunk.
-    """
-
-    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, on_host: bool):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
-        height, width = like.shape[1:3]
-        shapes = [(c.halo, height * c.scale + 2 * border, width * c.scale, c.in_channels) for c in convs]
-        sizes = [math.prod(shape) for shape in shapes]
-        pinned = on_host and like.is_cuda
-        flat = torch.empty(sum(sizes), dtype=like.dtype, device="cpu" if pinned else like.device, pin_memory=pinned)
-        self.buffers = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        self.filled = [False] * len(shapes)
-
-    def load(self, conv: CausalConv, window: Tensor) -> None:
-        """Fill the window's halo. The first chunk continues its first frame into the past."""
-        if self.filled[conv.slot]:
-            window[: conv.halo].copy_(self.buffers[conv.slot], non_blocking=True)
-        else:
-            window[: conv.halo] = window[conv.halo]
-
-    def store(self, conv: CausalConv, window: Tensor) -> None:
-        self.buffers[conv.slot].copy_(window[-conv.halo :], non_blocking=True)
-        self.filled[conv.slot] = True
 
 
 def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
@@ -75,7 +46,14 @@ def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
 
 
 def causal_convolution(
-    conv: CausalConv, halos: Halos, fill: Fill, *, like: Activation, strip: Whole | Strip, max_bytes: int
+    conv: CausalConv,
+    halos: Halos | HostHalos,
+    fill: Fill,
+    *,
+    like: Activation,
+    strip: Whole | Strip,
+    max_bytes: int,
+    in_place: bool = False,
 ) -> Activation:
     """Fill windows and convolve them.
 
@@ -83,6 +61,8 @@ def causal_convolution(
         fill: writes frames of this strip's rows, without the border.
         like: frames, size and channels of the input, after `fill`; paired frames are given once.
         max_bytes: most that a window may take, where the halo leaves a choice.
+        in_place: `fill` reads only the frames that it writes, from `like`, whose memory the result may take where it
+            has the same shape and order: a frame is written when it was read.
     """
     frames, (height, width), channels = like.stored_frames, like.size, like.channels
     block = frames_per_window(
@@ -91,7 +71,9 @@ def causal_convolution(
     border = strip.border
     window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels)
     total = frames if len(conv.kernels) == 1 else like.frames
-    out = like.data.new_empty(total, height // conv.stride, width // conv.stride, conv.out_channels)
+    shape = (total, height // conv.stride, width // conv.stride, conv.out_channels)
+    reuse = in_place and like.time is Time.NATURAL and like.data.shape == shape
+    out = like.data if reuse else like.data.new_empty(shape)
     for start in range(0, frames, block):
         stop = min(start + block, frames)
         if start > 0:

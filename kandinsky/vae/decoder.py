@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kandinsky.vae.causal import Fill, Halos, causal_convolution, convolve
+from kandinsky.vae.causal import Fill, causal_convolution, convolve
+from kandinsky.vae.halos import Halos
+from kandinsky.vae.host_halos import HostHalos
 from kandinsky.vae.layout import Activation, Time
 from kandinsky.vae.norm import Ops, PlainOps, latent_terms
 from kandinsky.vae.strips import WHOLE, Strip, Whole
 from kandinsky.vae.weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
 
-WINDOW_BYTES = 1_000_000_000
-SAVING_WINDOW_BYTES = 500_000_000
+WINDOW_BYTES = 500_000_000
+"""Twice as much gains 1 % of the time (docs/benchmarks.md)."""
 
 
 class CausalDecoder:
@@ -54,8 +56,9 @@ class Clip:
     def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, strip: Whole | Strip):
         self.weights, self.strip = decoder.weights, strip
         self.ops = replace(decoder.ops, strip=strip)
-        self.max_bytes = SAVING_WINDOW_BYTES if memory_saving else WINDOW_BYTES
-        self.halos = Halos(decoder.weights.causal_convs, latents, border=strip.border, on_host=memory_saving)
+        self.max_bytes = WINDOW_BYTES
+        kind = HostHalos if memory_saving else Halos
+        self.halos = kind(decoder.weights.causal_convs, latents, border=strip.border)
 
     @torch.inference_mode()
     def decode_chunk(self, z: Tensor) -> Tensor:
@@ -88,18 +91,28 @@ class Clip:
         return self.causal_convolution(conv, fill, like)
 
     def norm_conv(
-        self, x: Activation, coefficients: Tensor, z: Tensor, norm: NormWeights, conv: CausalConv
+        self,
+        x: Activation,
+        coefficients: Tensor,
+        z: Tensor,
+        norm: NormWeights,
+        conv: CausalConv,
+        *,
+        in_place: bool = False,
     ) -> Activation:
-        """conv(SiLU(norm(x))), the convolution's bias left out."""
+        """conv(SiLU(norm(x))), the convolution's bias left out; `in_place` may write it over x."""
         latent = latent_terms(z, norm)
 
         def fill(start: int, stop: int, out: Tensor) -> None:  # noqa: ARG001
             self.ops.normalise(x, coefficients, latent, start=start, out=out)
 
-        return self.causal_convolution(conv, fill, x)
+        return self.causal_convolution(conv, fill, x, in_place=in_place)
 
-    def causal_convolution(self, conv: CausalConv, fill: Fill, like: Activation) -> Activation:
-        return causal_convolution(conv, self.halos, fill, like=like, strip=self.strip, max_bytes=self.max_bytes)
+    def causal_convolution(
+        self, conv: CausalConv, fill: Fill, like: Activation, *, in_place: bool = False
+    ) -> Activation:
+        limits = {"strip": self.strip, "max_bytes": self.max_bytes}
+        return causal_convolution(conv, self.halos, fill, like=like, in_place=in_place, **limits)
 
     def resnet(
         self, held: list[Activation], coefficients: Tensor, z: Tensor, weights: Resnet, following: NormWeights | None
@@ -112,7 +125,7 @@ class Clip:
             residual = Activation(F.linear(x.data, weights.shortcut), x.frames, x.time, x.quarters)
         del x
         coefficients = self.ops.statistics(hidden, weights.norm2)
-        hidden = self.norm_conv(hidden, coefficients, z, weights.norm2, weights.conv2)
+        hidden = self.norm_conv(hidden, coefficients, z, weights.norm2, weights.conv2, in_place=True)
         data, coefficients = self.ops.add(hidden, residual, weights.bias, following)
         return Activation(data, hidden.frames), coefficients if following else None
 

@@ -35,7 +35,7 @@ def decode(
 
     Args:
         latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
-        memory_saving: keep the convolutions' halos on the host; the same result, slower.
+        memory_saving: keep the convolutions' halos on the host (see `host_halos`); the same result, slower.
         strip: rows of `latents` that are decoded here.
 
     Yields:

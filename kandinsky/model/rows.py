@@ -1,0 +1,19 @@
+"""Weights as float8 e4m3 with a scale for each row, equal to the bit on every device.
+
+What is used here is rounded the same everywhere: a product with a constant, a quotient of two tensors, a cast. A
+quotient with a constant is not: CUDA multiplies with the constant's reciprocal, a CPU divides.
+"""
+
+import torch
+from torch import Tensor
+
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MAX = 448.0
+SMALLEST_SCALE = 1e-12
+
+
+def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`[out, in]` to float8 `[out, in]`, and what its rows are to be multiplied with, float32 `[1, out]`."""
+    largest = weight.float().abs().amax(dim=1, keepdim=True).clamp(min=SMALLEST_SCALE)
+    scale = largest * (1 / FLOAT8_MAX)
+    return (weight.float() / scale).to(FLOAT8), scale.T.contiguous()

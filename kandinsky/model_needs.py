@@ -1,0 +1,57 @@
+"""The sizes of a model set on disk, for the planner: headers and configurations are read, weights are not."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from kandinsky.checkpoint import dit_config, open_checkpoint, read_config
+from kandinsky.footprint import Component, dit_component, t5_component, vae_component
+from kandinsky.hub import WeightPaths
+from kandinsky.planner import Needs
+from kandinsky.video_shape import VideoShape
+from kandinsky.weight_files import Checkpoint
+
+
+def needs_from(
+    paths: WeightPaths,
+    names: Mapping[str, torch.dtype],
+    *,
+    text_tokens: int,
+    text_encoder_int8: bool = False,
+    dit: Checkpoint | None = None,
+) -> Callable[[VideoShape, str], Needs]:
+    """What some components need, as a function of the request and the precision.
+
+    Args:
+        paths: of the weights.
+        names: components that count (those on one GPU), and their dtypes.
+        text_tokens: in a prompt.
+        text_encoder_int8: T5 in 8 bits.
+        dit: the DiT's checkpoint if it is open already.
+    """
+    config = dit_config(dit or open_checkpoint(paths.dit))
+    fixed: dict[str, Component] = {}
+    if "text_embedder" in names:
+        shapes = open_checkpoint(paths.text_encoder).shapes
+        fixed["text_embedder"] = t5_component(
+            shapes, text_tokens=text_tokens, dtype=names["text_embedder"], int8=text_encoder_int8
+        )
+    vae_config = read_config(paths.vae, "_class_name", "AutoencoderKLCogVideoX")
+    vae_shapes = open_checkpoint(paths.vae).shapes
+
+    def needs(shape: VideoShape, precision: str) -> Needs:
+        components = dict(fixed)
+        saving = None
+        if "dit" in names:
+            quantise = precision == "fast"
+            components["dit"] = dit_component(
+                config, shape, text_tokens=text_tokens, dtype=names["dit"], quantise=quantise
+            )
+        if "vae" in names:
+            components["vae"], saving = (
+                vae_component(vae_config, vae_shapes, shape, dtype=names["vae"], memory_saving=memory_saving)
+                for memory_saving in (False, True)
+            )
+        return Needs(components, saving)
+
+    return needs

@@ -1,0 +1,118 @@
+"""Weights from the disk (or its cache) to the GPU as fast as the bus takes them.
+
+Several threads each read pieces into two page-locked chunks in turn and copy these to the GPU on a stream of their own:
+reading, the copies of the other chunk and the other threads overlap. 256 MB of host memory for each model that is
+read at a time, whatever its size.
+Not here: direct reads past the page cache.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+THREADS = 8
+CHUNK_BYTES = 16 * 2**20
+
+
+class Source(Protocol):
+    """One tensor's bytes."""
+
+    @property
+    def dtype(self) -> torch.dtype | None: ...
+
+    def read(self, start: int, chunk: Tensor) -> None:
+        """Fill `chunk`, uint8 on the host, with the bytes from `start` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Bytes of a file from `offset` on."""
+
+    path: Path
+    offset: int
+    dtype: torch.dtype | None
+
+    def read(self, start: int, chunk: Tensor) -> None:
+        left, position = chunk.numpy().data, self.offset + start
+        with self.path.open("rb", buffering=0) as file:
+            while left:
+                count = os.preadv(file.fileno(), [left], position)
+                if count == 0:
+                    raise EOFError(f"{self.path} ends at byte {os.fstat(file.fileno()).st_size}, within a tensor")
+                left, position = left[count:], position + count
+
+
+@dataclass(frozen=True)
+class MappedSource:
+    """A contiguous tensor on the host, of a memory-mapped file."""
+
+    tensor: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    def read(self, start: int, chunk: Tensor) -> None:
+        # numpy's copy stays in this thread, torch's would start a team of threads in each.
+        np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
+
+
+def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
+    """Fill contiguous tensors of one device, each from its source; returns when they are filled.
+
+    Args:
+        jobs: sources and targets.
+        on_bytes: called with the size of each piece that was read, by the threads that read.
+
+    Raises:
+        EOFError, OSError: of the first source that could not be read.
+    """
+    pieces: SimpleQueue[tuple[Source, int, Tensor]] = SimpleQueue()
+    for source, target in jobs:
+        flat = target.flatten().view(torch.uint8)
+        for start in range(0, flat.nbytes, CHUNK_BYTES):
+            pieces.put((source, start, flat[start : start + CHUNK_BYTES]))
+    if pieces.empty():
+        return
+    device = jobs[0][1].device
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(_copy_pieces, pieces, device, on_bytes) for _ in range(THREADS)]:
+            future.result()
+
+
+def _copy_pieces(
+    pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torch.device, on_bytes: Callable[[int], object]
+) -> None:
+    cuda = device.type == "cuda"
+    stream = torch.cuda.Stream(device) if cuda else None
+    if stream is not None:  # what the targets' memory was used for before must be over
+        stream.wait_stream(torch.cuda.default_stream(device))
+    chunks = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+    copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
+    turn = 0
+    while True:
+        try:
+            source, start, target = pieces.get_nowait()
+        except Empty:
+            break
+        if stream is not None:
+            copied[turn].synchronize()  # returns at once if nothing was recorded
+        chunk = chunks[turn][: len(target)]
+        source.read(start, chunk)
+        with torch.cuda.stream(stream):
+            target.copy_(chunk, non_blocking=True)
+        if stream is not None:
+            copied[turn].record(stream)
+        on_bytes(len(chunk))
+        turn = 1 - turn
+    if stream is not None:
+        stream.synchronize()

@@ -1,0 +1,135 @@
+"""The choice of memory modes, and what is said when none fits."""
+
+import time
+
+import pytest
+import torch
+from conftest import TINY
+
+from kandinsky import places
+from kandinsky.cli import main
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.footprint import Component
+from kandinsky.planner import LADDER, MARGIN, Needs, NothingFits, outcome, plan, plan_or_nearest
+from kandinsky.video_shape import VideoShape
+
+GB = 10**9
+SHAPE = VideoShape.from_request(12, 384, 672)
+
+
+def needs(scale=1.0, dit_blocks=10):
+    """Round numbers: T5 8 GB in 8 blocks, a DiT of blocks of 1 GB, a VAE of 1 GB; working memory grows with `scale`."""
+    return Needs(
+        {
+            "text_embedder": Component((GB,) * 8, 0, GB // 10),
+            "dit": Component((GB,) * dit_blocks, GB // 10, int(2 * GB * scale)),
+            "vae": Component((GB,), 0, int(5 * GB * scale)),
+        },
+        Component((GB,), 0, int(2 * GB * scale)),
+    )
+
+
+def chosen(gpu, host=64.0, **changes):
+    return plan(needs(**changes), free_gpu=int(gpu * GB / (1 - MARGIN)) + 1, free_host=int(host * GB))
+
+
+def test_peaks_of_a_mode():
+    found = outcome(needs(), LADDER["staged, T5 in blocks"], memory_saving=False)
+    assert found.peaks == {"text": int(3.2 * GB), "sample": int(12.1 * GB), "decode": int(6.1 * GB)}
+    assert found.peak == found.peaks["sample"]
+    assert found.host == 19 * GB
+    resident = outcome(needs(), LADDER["resident"], memory_saving=False)
+    assert resident.peaks["decode"] == int(24.1 * GB)
+    assert resident.host == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name"),
+    [
+        (24.1, "resident"),
+        (24.0, "resident, T5 in blocks"),
+        (16.1, "resident, T5 in blocks"),
+        (16.0, "staged, T5 in blocks"),
+        (12.0, "blocks"),
+        (6.0, "blocks, saving decode"),
+    ],
+)
+def test_the_fastest_that_fits_is_taken(gpu, name):
+    found = chosen(gpu)
+    assert found.name == name
+    assert found.memory_saving == name.endswith("saving decode")
+
+
+def test_the_reason_names_what_was_refused():
+    assert chosen(17).reason.startswith("resident needs 24.1 GB to decode; this needs 16.1 GB of 18.9 GB")
+
+
+def test_host_memory_counts():
+    assert chosen(17, host=2 + 8).name == "resident, T5 in blocks"
+    with pytest.raises(NothingFits, match=r"needs 21\.0 GB of host memory"):
+        chosen(17, host=5)
+
+
+def test_nothing_fits_names_the_nearest_that_would():
+    def needs_of(shape, precision):
+        return needs(scale=shape.seconds / 12 * (0.9 if precision == "fast" else 1) + 0.01)
+
+    def message(gpu, precision):
+        with pytest.raises(NothingFits) as caught:
+            plan_or_nearest(needs_of, SHAPE, precision, free_gpu=int(gpu * GB), free_host=64 * GB)
+        return str(caught.value)
+
+    assert "What would fit: 672x384, time_length=12, precision='fast'" in message(5.6, "exact")
+    assert "What would fit: 672x384, time_length=6, precision='exact'" in message(4.8, "exact")
+    assert "What would fit: 672x384, time_length=6, precision='fast'" in message(4.8, "fast")
+    assert "Not even an image fits" in message(1, "exact")
+
+
+def test_a_subset_of_components():
+    found = plan(Needs({"dit": Component((GB,) * 10, 0, GB)}), free_gpu=6 * GB, free_host=64 * GB)
+    assert found.modes == {"dit": "blocks"}
+    assert list(found.peaks) == ["sample"]
+
+
+def test_command(capsys):
+    start = time.perf_counter()
+    arguments = ["--weights", str(TINY), "--host-memory", "8", "--time-length", "1"]
+    assert main(["plan", "--gpu-memory", "6", *arguments]) == 0
+    assert time.perf_counter() - start < 5
+    output = capsys.readouterr().out
+    assert "chosen: resident: this needs" in output
+    assert len(output.splitlines()) == 2 + 2 * len(LADDER) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpu-memory", "0.01"], "nothing fits in 0.0 GB of GPU"),
+        ([], "--gpu-memory is needed on a machine without a CUDA device"),
+        (["--gpu-memory", "6", "--time-length", "99"], "time_length=99"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
+def test_command_refuses(arguments, message, capsys):
+    assert main(["plan", "--weights", str(TINY), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_card_too_small_is_told_before_weights_are_read(monkeypatch):
+    """As on a machine with a GPU of 1 MB."""
+    monkeypatch.setattr(places, "free_gpu", lambda _device: 10**6)
+    monkeypatch.setattr(
+        "kandinsky.factory.check_device_map", lambda _map: dict.fromkeys(NAMES, torch.device("cuda", 0))
+    )
+    monkeypatch.setattr("kandinsky.factory.choose_operations", lambda *_arguments, **_settings: None)
+    monkeypatch.setattr("kandinsky.weight_files.SafetensorsFiles.tensor", never)
+    monkeypatch.setattr("kandinsky.weight_files.TorchFile.tensor", never)
+    with pytest.raises(NothingFits, match=r"nothing fits in 0\.0 GB.* Not even an image fits"):
+        get_T2V_pipeline("cuda", cache_dir=TINY)
+
+
+NAMES = ("dit", "vae", "text_embedder")
+
+
+def never(*_arguments, **_settings):
+    raise AssertionError("a weight was read")
