@@ -147,3 +147,9 @@ def test_published_file_that_is_quantised_is_not_converted(weights):
     torch.save(state, weights / f"{NAME}.pt")
     with pytest.raises(CheckpointError, match="is quantised already"):
         convert(weights, device=CPU, progress=False)
+
+
+def test_sizes_of_float8_weights_without_values():
+    weight = torch.randn(6, 16)
+    real, sizes = quantise_weight(weight), quantise_weight(weight.to("meta"))
+    assert [(x.shape, x.dtype) for x in sizes] == [(x.shape, x.dtype) for x in real]
