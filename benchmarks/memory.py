@@ -141,7 +141,7 @@ def compare(predicted: dict, rows: dict[str, dict]) -> dict[str, float]:
     worst: dict[str, float] = {}
     for name, report in rows.items():
         for index, (size, measured) in enumerate(report.get("sizes", {}).items()):
-            pairs = {stage: (peak, measured["peak_gb"][stage]) for stage, peak in predicted[name][size].items()}
+            pairs = {stage: (predicted[name][size][stage], peak) for stage, peak in measured["peak_gb"].items()}
             if index > 0:  # its prompt's embedding is cached: T5 does not run
                 del pairs["text"]
             cells = [f"{f'{a:.2f} / {b:.2f}':>15s}" for a, b in pairs.values()]

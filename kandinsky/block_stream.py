@@ -74,18 +74,19 @@ def _whole_pages(nbytes: int) -> Tensor:
     return room[start : start + nbytes]
 
 
-def pin_(buffer: Tensor) -> None:
-    """Page-lock a host buffer where it is, until it is freed, so that copies from it run beside computation.
+def pin_(buffer: Tensor, device: torch.device) -> None:
+    """Page-lock a host buffer where it is, until it is freed, so that copies to `device` run beside computation.
 
     Pinned memory from PyTorch's own allocator is rounded up to a power of two: up to twice the weights.
     """
     runtime: Any = torch.cuda.cudart()
-    status = int(runtime.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
-    if status != 0:
-        warnings.warn(f"host memory could not be pinned (CUDA error {status}): copies will be slow", stacklevel=2)
-        with suppress(RuntimeError):  # the next launch reports the error again, and with that clears it
-            torch.zeros(1, device="cuda")
-        return
+    with torch.cuda.device(device):  # a thread's own is the first GPU, where this would make a context
+        status = int(runtime.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0))
+        if status != 0:
+            warnings.warn(f"host memory could not be pinned (CUDA error {status}): copies will be slow", stacklevel=2)
+            with suppress(RuntimeError):  # the next launch reports the error again, and with that clears it
+                torch.zeros(1, device=device)
+            return
     release = weakref.finalize(buffer.untyped_storage(), runtime.cudaHostUnregister, buffer.data_ptr())
     release.atexit = False  # the driver does it then, and may be gone before us
 
@@ -119,7 +120,7 @@ class BlockStream:
         self.slots = min(slots or len(blocks), len(blocks))
         if device.type == "cuda":
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(pin_, (part.host for part in packed)))
+                list(pool.map(partial(pin_, device=device), (part.host for part in packed)))
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[Tensor] = []
         self._ready: dict[int, torch.cuda.Event] = {}

@@ -129,6 +129,7 @@ def load_weights(
     module.requires_grad_(False).eval()
 
 
+@torch.inference_mode(False)
 def read_tensors(
     checkpoint: Checkpoint,
     names: Iterable[str],
@@ -140,6 +141,9 @@ def read_tensors(
     progress: bool = False,
 ) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name; see `load_weights`. What a GPU is to have is read by several threads.
+
+    These are not in inference mode, and could not write to tensors that were made in it: T5 and the VAE's encoder may
+    be loaded when they are first used, within a call.
 
     Raises:
         CheckpointError: the file is damaged.

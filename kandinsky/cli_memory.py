@@ -54,14 +54,15 @@ def _plan(parsed: argparse.Namespace) -> Outcome:
         raise ValueError("--gpu-memory is needed on a machine without a CUDA device, in GB")
     gpu = free_gpu(torch.device("cuda", 0)) if parsed.gpu_memory is None else int(parsed.gpu_memory * 1e9)
     host = available_host() if parsed.host_memory is None else int(parsed.host_memory * 1e9)
-    paths = locate(folder, model_set=model_set, given={}, local_files_only=True, revision={})
+    settings = {"model_set": model_set, "precision": parsed.precision}
+    paths = locate(folder, given={}, local_files_only=True, revision={}, **settings)
     needs_of = needs_from(paths, dict.fromkeys(MODULES, torch.bfloat16), text_tokens=model_set.text_tokens)
     needs = needs_of(shape, parsed.precision)
     chosen = plan_or_nearest(needs_of, shape, parsed.precision, free_gpu=gpu, free_host=host, model_set=model_set)
     found = [outcome(needs, modes, memory_saving=saving) for saving in (False, True) for modes in LADDER.values()]
     lines = [
         f"{shape.width}x{shape.height}, {shape.seconds} s, {parsed.precision}; GB of 10^9 bytes on the GPU:",
-        f"{'mode':40s} {'text':>7s} {'sample':>7s} {'decode':>7s} {'host':>7s}",
+        f"{'mode':44s} {'load':>7s} {'text':>7s} {'sample':>7s} {'decode':>7s} {'host':>7s}",
         *(_row(plan) for plan in found),
         f"chosen: {chosen.name}: {chosen.reason}",
     ]
@@ -70,8 +71,8 @@ def _plan(parsed: argparse.Namespace) -> Outcome:
 
 
 def _row(found: "Plan") -> str:
-    peaks = " ".join(f"{found.peaks[stage] / 1e9:7.2f}" for stage in ("text", "sample", "decode"))
-    return f"{found.name:40s} {peaks} {found.host / 1e9:7.2f}"
+    peaks = " ".join(f"{found.peaks[stage] / 1e9:7.2f}" for stage in ("load", "text", "sample", "decode"))
+    return f"{found.name:44s} {peaks} {found.host / 1e9:7.2f}"
 
 
 def _convert(parsed: argparse.Namespace) -> Outcome:

@@ -47,11 +47,14 @@ class Component:
         blocks: of each part that can come and go, in the order in which they run.
         kept: what stays on the device in every mode.
         working: most that its stage needs besides weights.
+        loading: what a resident one has on the device besides, until it is loaded: weights before they are quantised,
+            and those that are not needed any more.
     """
 
     blocks: tuple[int, ...]
     kept: int
     working: int
+    loading: int = 0
 
     def weights(self, slots: int | None) -> int:
         """On the device while it is used, with so many blocks there at once (None: all)."""
@@ -123,9 +126,20 @@ def _sized_operations(*, quantise: bool) -> Operations:
 
 
 def dit_component(
-    config: DiTConfig, shape: VideoShape, *, text_tokens: int, dtype: torch.dtype, quantise: bool
+    config: DiTConfig,
+    shape: VideoShape,
+    *,
+    text_tokens: int,
+    dtype: torch.dtype,
+    quantise: bool,
+    quantised_file: bool = False,
 ) -> Component:
-    """The DiT: its blocks without their modulation layers; the modulation table of a schedule's steps is kept."""
+    """The DiT: its blocks without their modulation layers; the modulation table of a schedule's steps is kept.
+
+    Args:
+        quantise: its Linears run in float8.
+        quantised_file: they are float8 in the checkpoint.
+    """
     with torch.device("meta"):
         dit = DiT(replace(config, num_blocks=1)).to(dtype)  # one pair: later ones have nothing new
     block = 0
@@ -134,6 +148,9 @@ def dit_component(
         if "modulation" not in name:
             block += value.numel() if linear and quantise else value.nbytes
             block += 4 * value.shape[0] if linear and quantise else 0
+    whole = sum(value.nbytes for value in dit.blocks[0].parameters())  # with the modulation, and before it is float8
+    if quantised_file:
+        whole = block + sum(value.nbytes for name, value in dit.blocks[0].named_parameters() if "modulation" in name)
     rest = sum(value.nbytes for name, value in dit.named_parameters() if not name.startswith("transformer_blocks"))
     schedule = Schedule((999, 749, 499, 249), (0.0, 0.25, 0.5, 0.75))  # the count matters, and not zero twice
     table = 2 * config.num_blocks * len(schedule.timesteps) * 2 * 6 * config.model_dim * dtype.itemsize
@@ -158,7 +175,8 @@ def dit_component(
             device=META,
         )
 
-    return Component((block,) * (2 * config.num_blocks), rest + table, peak_of(run) + LIBRARY_BYTES)
+    count = 2 * config.num_blocks
+    return Component((block,) * count, rest + table, peak_of(run) + LIBRARY_BYTES, loading=(whole - block) * count)
 
 
 def t5_component(
@@ -166,7 +184,7 @@ def t5_component(
 ) -> Component:
     """T5's blocks, from the shapes in its checkpoint; its embedding stays on the host."""
     parts: dict[str, int] = defaultdict(int)
-    kept = heads = feed_forward = largest = 0
+    kept = heads = feed_forward = largest = loading = 0
     for name, shape in shapes.items():
         numel = torch.Size(shape).numel()
         if "final_layer_norm" in name:
@@ -174,14 +192,16 @@ def t5_component(
         if ".block." not in name:
             continue
         linear = len(shape) == 2 and "relative_attention_bias" not in name
-        parts[".".join(name.split(".")[:3])] += numel + 4 * shape[0] if linear and int8 else numel * dtype.itemsize
+        size = numel + 4 * shape[0] if linear and int8 else numel * dtype.itemsize
+        parts[".".join(name.split(".")[:3])] += size
+        loading += numel * dtype.itemsize - size
         heads = shape[1] if "relative_attention_bias" in name else heads
         feed_forward = max(feed_forward, shape[0]) if linear else feed_forward
         largest = max(largest, numel * dtype.itemsize) if linear and int8 else largest  # as it is multiplied with
     blocks = tuple(parts.values())
     # The position bias lives throughout; beside it logits and their softmax, or the feed-forward's hidden layer.
     working = 3 * heads * text_tokens**2 * dtype.itemsize + 4 * text_tokens * feed_forward * dtype.itemsize
-    return Component(blocks, kept, working + largest + LIBRARY_BYTES)
+    return Component(blocks, kept, working + largest + LIBRARY_BYTES, loading=loading)
 
 
 @dataclass(frozen=True)

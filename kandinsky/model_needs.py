@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from kandinsky.checkpoint import dit_config, open_checkpoint, read_config
+from kandinsky.checkpoint import dit_config, is_quantised, open_checkpoint, read_config
 from kandinsky.footprint import Component, dit_component, t5_component, vae_component
 from kandinsky.hub import WeightPaths
 from kandinsky.planner import Needs
@@ -29,7 +29,8 @@ def needs_from(
         text_encoder_int8: T5 in 8 bits.
         dit: the DiT's checkpoint if it is open already.
     """
-    config = dit_config(dit or open_checkpoint(paths.dit))
+    dit = dit or open_checkpoint(paths.dit)
+    config, quantised_file = dit_config(dit), is_quantised(dit)
     fixed: dict[str, Component] = {}
     if "text_embedder" in names:
         shapes = open_checkpoint(paths.text_encoder).shapes
@@ -43,10 +44,8 @@ def needs_from(
         components = dict(fixed)
         saving = None
         if "dit" in names:
-            quantise = precision == "fast"
-            components["dit"] = dit_component(
-                config, shape, text_tokens=text_tokens, dtype=names["dit"], quantise=quantise
-            )
+            quantise = {"quantise": precision == "fast", "quantised_file": quantised_file}
+            components["dit"] = dit_component(config, shape, text_tokens=text_tokens, dtype=names["dit"], **quantise)
         if "vae" in names:
             components["vae"], saving = (
                 vae_component(vae_config, vae_shapes, shape, dtype=names["vae"], memory_saving=memory_saving)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from kandinsky.block_stream import SLOTS
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.footprint import Component
+from kandinsky.footprint import LIBRARY_BYTES, Component
 from kandinsky.video_shape import VideoShape
 
 STAGES = {"text": "text_embedder", "sample": "dit", "decode": "vae"}
@@ -56,7 +56,7 @@ class Plan:
         name: of the modes, in a few words.
         modes: of each component.
         memory_saving: whether the VAE decodes with the least memory.
-        peaks: bytes on the GPU in each stage.
+        peaks: bytes on the GPU in each stage, and to load.
         host: bytes of pinned host memory.
         reason: one sentence.
     """
@@ -76,12 +76,13 @@ class Plan:
 
 def outcome(needs: Needs, modes: Mapping[str, str], *, memory_saving: bool) -> Plan:
     """What some modes take, whether they fit or not."""
-    base = host = 0
+    base = host = loading = 0
     for name in needs.components:
         component = needs.component(name, saving=memory_saving)
         base += component.weights(None) if modes[name] == "resident" else component.kept
         host += 0 if modes[name] == "resident" else sum(component.blocks)
-    peaks = {}
+        loading += component.loading if modes[name] == "resident" else 0
+    peaks = {"load": base + loading + LIBRARY_BYTES}
     for stage, name in STAGES.items():
         if name in needs.components:
             component = needs.component(name, saving=memory_saving)
@@ -89,6 +90,8 @@ def outcome(needs: Needs, modes: Mapping[str, str], *, memory_saving: bool) -> P
             if modes[name] != "resident":
                 extra = component.weights(SLOTS if modes[name] == "blocks" else None) - component.kept
             peaks[stage] = base + extra + component.working
+    if "text" in peaks:  # the first prompt may be encoded meanwhile
+        peaks["load"] = peaks["text"] + loading
     name = next((name for name, others in LADDER.items() if others == modes), "mixed")
     name += ", saving decode" if memory_saving else ""
     return Plan(name, {name: modes[name] for name in needs.components}, memory_saving, peaks, host, reason="")

@@ -84,18 +84,22 @@ def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int],
     if pieces.empty():
         return
     device = jobs[0][1].device
+    user = torch.cuda.current_stream(device) if device.type == "cuda" else None
     with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, device, on_bytes) for _ in range(THREADS)]:
+        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes) for _ in range(THREADS)]:
             future.result()
 
 
 def _copy_pieces(
-    pieces: "SimpleQueue[tuple[Source, int, Tensor]]", device: torch.device, on_bytes: Callable[[int], object]
+    pieces: "SimpleQueue[tuple[Source, int, Tensor]]",
+    user: torch.cuda.Stream | None,
+    on_bytes: Callable[[int], object],
 ) -> None:
-    cuda = device.type == "cuda"
-    stream = torch.cuda.Stream(device) if cuda else None
-    if stream is not None:  # what the targets' memory was used for before must be over
-        stream.wait_stream(torch.cuda.default_stream(device))
+    """`user` is the stream that the targets were made for; None without a GPU."""
+    cuda = user is not None
+    stream = torch.cuda.Stream(user.device) if user is not None else None
+    if stream is not None and user is not None:  # what the targets' memory was used for before must be over
+        stream.wait_stream(user)
     chunks = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
     copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
     turn = 0

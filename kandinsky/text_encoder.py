@@ -83,7 +83,8 @@ class _EncoderGraph:
     def __init__(self, model: T5Encoder, x: Tensor):
         self.x = x.clone()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(x.device), torch.cuda.graph(self.graph):
+        # Its own stream: PyTorch's for captures is one for the whole process, on the GPU that had the first of them.
+        with torch.cuda.device(x.device), torch.cuda.graph(self.graph, stream=torch.cuda.Stream(x.device)):
             self.output: Tensor = model.encoder(self.x)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint
+from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint, read_tensors
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.model.dit import DiT
 from kandinsky.text_encoder import load_text_encoder
@@ -145,3 +145,11 @@ def test_text_encoder_without_a_file(tmp_path, missing):
 def test_weights_of_another_component():
     with pytest.raises((CheckpointError, FileNotFoundError), match=r"tokenizer|text_encoder"):
         load_vae(TINY / "text_encoder", **FLOAT32)
+
+
+def test_what_is_loaded_within_a_call_is_not_of_its_inference_mode():
+    """Threads that read are not in it, and could not write to it."""
+    checkpoint = open_checkpoint(TINY / "vae")
+    with torch.inference_mode():
+        found = read_tensors(checkpoint, [*checkpoint.shapes][:3], device=CPU, dtype=torch.bfloat16)
+    assert not any(tensor.is_inference() for tensor in found.values())

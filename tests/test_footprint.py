@@ -45,6 +45,7 @@ def test_dit_weights_are_those_of_the_module(pipe):
     assert list(found.blocks) == [sum(x.nbytes for x in streamed_tensors(block)) for block in pipe.dit.blocks]
     rest = sum(p.nbytes for name, p in pipe.dit.named_parameters() if not name.startswith("transformer_blocks"))
     assert found.kept == rest + pipe.modulation.blocks.nbytes
+    assert found.loading == sum(x.nbytes for x in pipe.dit.parameters()) - rest - sum(found.blocks)
 
 
 def test_float8_halves_the_blocks():
@@ -54,6 +55,8 @@ def test_float8_halves_the_blocks():
     )
     assert 0.5 < sum(fast.blocks) / sum(exact.blocks) < 0.502
     assert fast.working < exact.working
+    file = dit_component(PUBLISHED_DIT, SHAPE, text_tokens=224, dtype=BF16, quantise=True, quantised_file=True)
+    assert file.loading == exact.loading == fast.loading - sum(exact.blocks) + sum(fast.blocks)
 
 
 def test_dit_needs_thirteen_streams_at_its_peak():

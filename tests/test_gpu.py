@@ -56,3 +56,21 @@ def test_each_module_runs_where_the_map_says(tmp_path):
     result = pipe("a cat", tmp_path / "v.mp4", time_length=1, width=512, height=512, seed=1)
     assert result.num_frames == 9
     assert result.peak_memory["sample"] > 0
+
+
+def test_what_is_loaded_within_a_call(tmp_path):
+    """T5 at a prompt that is not in the cache, the VAE's encoder at the first frames."""
+    pipe = get_T2V_pipeline("cuda:0", cache_dir=TINY, prompt_cache=tmp_path / "cache", progress=False)
+    (image,) = pipe("a cat", time_length=0, width=512, height=512, seed=1)
+    assert image.size == (512, 512)
+    frames = torch.zeros(9, 64, 64, 3, dtype=torch.uint8)
+    assert pipe.vae.encode(frames).shape == (3, 8, 8, 16)
+
+
+def test_prompts_after_the_first_are_a_graph_that_gives_the_same(gpu_pipe):
+    encoder = gpu_pipe.text_encoder.encoder
+    first = encoder("a cat")
+    for prompt in ("a dog", "a cat"):
+        encoder(prompt)
+    assert encoder._graph is not None
+    assert torch.equal(encoder("a cat"), first)

@@ -35,7 +35,8 @@ def chosen(gpu, host=64.0, **changes):
 
 def test_peaks_of_a_mode():
     found = outcome(needs(), LADDER["staged, T5 in blocks"], memory_saving=False)
-    assert found.peaks == {"text": int(3.2 * GB), "sample": int(12.1 * GB), "decode": int(6.1 * GB)}
+    peaks = {"load": 3.2, "text": 3.2, "sample": 12.1, "decode": 6.1}
+    assert found.peaks == {stage: int(peak * GB) for stage, peak in peaks.items()}
     assert found.peak == found.peaks["sample"]
     assert found.host == 19 * GB
     resident = outcome(needs(), LADDER["resident"], memory_saving=False)
@@ -85,10 +86,19 @@ def test_nothing_fits_names_the_nearest_that_would():
     assert "Not even an image fits" in message(1, "exact")
 
 
+def test_loading_counts():
+    """Weights that are quantised on the GPU are there as they were before."""
+    dit = Component((GB,) * 5, 0, GB, loading=5 * GB)
+    for gpu, mode in ((12, "resident"), (8, "staged")):
+        found = plan(Needs({"dit": dit}), free_gpu=gpu * GB, free_host=64 * GB)
+        assert found.modes == {"dit": mode}
+        assert found.peaks["sample"] == 6 * GB
+
+
 def test_a_subset_of_components():
     found = plan(Needs({"dit": Component((GB,) * 10, 0, GB)}), free_gpu=6 * GB, free_host=64 * GB)
     assert found.modes == {"dit": "blocks"}
-    assert list(found.peaks) == ["sample"]
+    assert list(found.peaks) == ["load", "sample"]
 
 
 def test_command(capsys):
