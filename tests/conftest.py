@@ -1,5 +1,6 @@
 """Shared fixtures: where the golden files are, pipelines of tiny weights, sizes small enough for a CPU."""
 
+import ctypes
 import dataclasses
 import json
 import multiprocessing
@@ -10,6 +11,9 @@ from pathlib import Path
 # Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
 # the cores, threads that spin make the tests several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Freed memory stays with the process: glibc else gives each large tensor back and asks the kernel for the next one,
+# whose zeroing of pages is a third of a decoding's time. Read when a process starts: see also `pytest_configure`.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=2147483647:glibc.malloc.trim_threshold=2147483647")
 
 import pytest
 import torch
@@ -27,6 +31,14 @@ ROOT = Path(__file__).parents[1]
 TINY = ROOT / "weights" / "tiny"
 SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
 """The model set with sizes that a CPU makes in a second."""
+
+
+def pytest_configure() -> None:
+    """Set glibc's tunables in this process too."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+            libc.mallopt(parameter, 2**31 - 1)
 
 
 def allow_small_sizes(patch: Callable[[object, str, object], object]) -> None:

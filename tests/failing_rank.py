@@ -1,26 +1,50 @@
-"""A rank that fails in the middle of sampling, for test_launch.py: `python failing_rank.py (kill | raise) FOLDER`."""
+"""A rank that fails in the middle of sampling, for test_launch.py: `python failing_rank.py FOLDER`, or forked."""
 
 import os
 import signal
 import sys
+from pathlib import Path
 
+import torch
 from conftest import SMALL, TINY
 
 from kandinsky import get_T2V_pipeline
 
 
-def fail(how: str) -> None:
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+def kill() -> None:
+    print("killed", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stumble() -> None:
     raise ArithmeticError("this rank cannot count")
 
 
-if __name__ == "__main__":
-    how, folder = sys.argv[1:]
+def run(fail, folder: Path) -> None:
+    """Make a video in `folder`; the last rank calls `fail` meanwhile."""
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False, parallelism="sequence")
     pipe.model_set = SMALL
     step = pipe.dit.step
     is_last = pipe.ranks.rank == pipe.ranks.size - 1
-    pipe.dit.step = lambda *args: fail(how) if is_last and args[-1] == 2 else step(*args)
-    pipe("a cat", f"{folder}/v.mp4", time_length=1, width=64, height=64, seed=1)
-    print("finished")
+    pipe.dit.step = lambda *args: fail() if is_last and args[-1] == 2 else step(*args)
+    pipe("a cat", folder / "v.mp4", time_length=1, width=64, height=64, seed=1)
+    print("finished", flush=True)
+
+
+def run_forked(fail, folder: Path, said: Path, variables: dict[str, str]) -> None:
+    """As `run`, in a process that was forked: with a launcher's variables, and what it prints in the file `said`.
+
+    An exception goes to `sys.excepthook`, as in a process of its own; multiprocessing would pass it by.
+    """
+    os.environ |= variables
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = said.open("w")
+    try:
+        run(fail, folder)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        raise
+
+
+if __name__ == "__main__":
+    run(stumble, Path(sys.argv[1]))

@@ -46,6 +46,7 @@ def test_auto_on_a_cpu_is_torch():
 def test_a_wrong_backend_is_refused(monkeypatch):
     """What is faster but off by more than rounding never wins."""
     monkeypatch.setattr("kandinsky.model.attention._median_ms", lambda attend, _: 1.0 if attend is torch_sdpa else 0.1)
+    monkeypatch.setattr("kandinsky.model.attention.CHECK_TOKENS", 173)  # for the error any number will do
     wrong = Attention("wrong", lambda qkv: torch_sdpa(qkv) * 1.01)
     broken = Attention("broken", lambda qkv: torch_sdpa(qkv) * math.nan)
     assert fastest([TORCH, wrong, broken], device=torch.device("cpu"), head_dim=64) is TORCH

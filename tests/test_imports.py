@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ FORBIDDEN = {
 """What the modules below a name must not import: imports go one way."""
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     found = {}
     for path in PACKAGE.rglob("*.py"):

@@ -43,7 +43,7 @@ def test_small_windows_change_nothing(autoencoder, frames):
 
 
 def test_bfloat16_rounds_no_more_than_diffusers(autoencoder):
-    z = latents_of(3).bfloat16()
+    z = latents_of(3)[:, :2, :3].bfloat16()  # in bfloat16 a CPU convolves 20 times slower
     exact = their_frames(autoencoder, z.float())
     half = tiny_autoencoder().bfloat16()
     ours = our_frames(CausalDecoder.from_diffusers(half), z)

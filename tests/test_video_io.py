@@ -16,8 +16,8 @@ from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter
 
 
 def gradient(frames, height=32, width=48):
-    ramp = np.linspace(0, 255, width)[None, None, :, None] * np.ones((frames, height, 1, 3))
-    return ramp.astype(np.uint8)
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    return np.broadcast_to(ramp[:, None], (frames, height, width, 3))
 
 
 def write(path, frames):
@@ -75,7 +75,7 @@ def test_a_slow_encoder_holds_the_writer_back(tmp_path):
 
 
 def test_dead_encoder_is_an_error(tmp_path):
-    frames = gradient(400, 256, 256)
+    frames = gradient(40, 256, 256)  # more than a pipe holds
     with pytest.raises(VideoError, match="ffmpeg failed to write"):  # noqa: SIM117
         with VideoWriter(tmp_path / "v.mp4", width=256, height=256, fps=8) as writer:
             writer._process.kill()
