@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from kandinsky.checkpoint import open_checkpoint
 from kandinsky.config import ModelSet
 from kandinsky.devices import MODULES, default_dtype
 from kandinsky.hub import WeightPaths
@@ -13,6 +14,12 @@ from kandinsky.model_needs import needs_from
 from kandinsky.planner import available_host, plan_or_nearest
 from kandinsky.video_shape import VideoShape
 from kandinsky.weight_files import Checkpoint
+
+AMPLE_TIMES, AMPLE_BYTES = 2, 8 * 10**9
+"""A GPU that has so many times the weights and so much more free is not planned for: it takes everything.
+
+To plan takes seconds, because PyTorch imports its compiler for arithmetic on the meta device. The published model's
+usual request needs 4.3 GB beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Places:
         free_host, memory_saving = available_host(), self.memory_saving
         for device in {device for device in self.devices.values() if device.type == "cuda"}:
             names = {name: self.dtype_of(name) for name in MODULES if self.devices[name] == device}
+            if free_gpu(device) > AMPLE_TIMES * weight_bytes(paths, names, dit) + AMPLE_BYTES:
+                continue
             needs_of = needs_from(
                 paths, names, text_tokens=model_set.text_tokens, text_encoder_int8=self.text_encoder_int8, dit=dit
             )
@@ -82,6 +91,13 @@ class Places:
             free_host -= found.host
             memory_saving |= found.memory_saving
         return replace(self, modes=modes, memory_saving=memory_saving)
+
+
+def weight_bytes(paths: WeightPaths, names: Mapping[str, torch.dtype], dit: Checkpoint) -> int:
+    """Of some components as they are computed with, float8 not considered: headers are read, weights are not."""
+    files = {"text_embedder": paths.text_encoder, "vae": paths.vae}
+    shapes = {name: dit.shapes if name == "dit" else open_checkpoint(files[name]).shapes for name in names}
+    return sum(torch.Size(shape).numel() * names[name].itemsize for name in names for shape in shapes[name].values())
 
 
 def free_gpu(device: torch.device) -> int:

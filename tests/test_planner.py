@@ -7,13 +7,19 @@ import torch
 from conftest import TINY
 
 from kandinsky import places
+from kandinsky.checkpoint import open_checkpoint
 from kandinsky.cli import main
+from kandinsky.config import FLASH_512
+from kandinsky.devices import MODULES
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.footprint import Component
+from kandinsky.hub import WeightPaths
 from kandinsky.planner import LADDER, MARGIN, Needs, NothingFits, outcome, plan, plan_or_nearest
 from kandinsky.video_shape import VideoShape
 
 GB = 10**9
+PLENTY = {"free_gpu": 100 * GB, "free_host": 100 * GB}
+DIT = TINY / "kandinsky4_distil_512.pt"
 SHAPE = VideoShape.from_request(12, 384, 672)
 
 
@@ -143,3 +149,17 @@ NAMES = ("dit", "vae", "text_embedder")
 
 def never(*_arguments, **_settings):
     raise AssertionError("a weight was read")
+
+
+@pytest.mark.parametrize("gigabytes", [8.1, 7.9])
+def test_a_gpu_with_room_for_everything_is_not_planned_for(gigabytes, monkeypatch):
+    """The tiny weights take a few MB."""
+    planned = []
+    monkeypatch.setattr(places, "free_gpu", lambda _: int(gigabytes * GB))
+    monkeypatch.setattr(places, "plan_or_nearest", lambda *_, **__: planned.append(1) or plan(needs(), **PLENTY))
+    devices = dict.fromkeys(MODULES, torch.device("cuda", 0))
+    unplanned = places.Places(devices, None, False, None, False, False)
+    paths = WeightPaths(DIT, TINY / "text_encoder", TINY / "tokenizer", TINY / "vae", TINY / "scheduler")
+    found = unplanned.chosen(paths, open_checkpoint(DIT), "exact", model_set=FLASH_512, alone=True)
+    assert set(found.modes.values()) == {"resident"}
+    assert bool(planned) == (gigabytes < 8)
