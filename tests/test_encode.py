@@ -15,7 +15,7 @@ from kandinsky.training import encode as encode_module
 from kandinsky.training.data import Batches, ShardDataset
 from kandinsky.training.encode import encode
 from kandinsky.training.shards import Encoded, write_shards
-from kandinsky.training.vae import Stage, new_vae, rate, train_vae
+from kandinsky.training.vae import Stage, new_vae, rate, reconstruction_loss, train_vae, trained_vae
 from kandinsky.training.videos import UnreadableVideoError, nearest_size, read_clip
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world_data import encode_clips
@@ -223,7 +223,8 @@ def test_data_of_the_world(weights, tmp_path, monkeypatch):
 
 def test_vae_training_takes_its_time(capsys, monkeypatch):
     monkeypatch.setattr("kandinsky.training.vae.SAY_EVERY", 0.0)
-    trained = train_vae(CPU, seconds=1.5, stages=(Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,))))
+    trained = new_vae(0)
+    train_vae(trained, CPU, seconds=1.5, stages=(Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,))))
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["shape"][2] for line in said] == sorted(line["shape"][2] for line in said)
     assert math.isfinite(said[-1]["loss"])
@@ -231,3 +232,20 @@ def test_vae_training_takes_its_time(capsys, monkeypatch):
     assert all(not torch.equal(value, before[name]) for name, value in trained.state_dict().items() if value.any())
     assert rate(0, 0.0) < rate(1000, 0.5) < rate(1000, 0.0)
     assert rate(1000, 1.0) == 0
+
+
+def test_object_and_background_weigh_the_same():
+    """An object on 16 of 1,024 pixels that is missing costs what a background that is off by as much everywhere does."""
+    pixels = torch.zeros(1, 3, 1, 32, 32)
+    pixels[..., 4:8, 4:8] = 1
+    missing = reconstruction_loss(torch.zeros_like(pixels), pixels)
+    edges = 2 * (2 * 4) / (31 * 32)  # across and down, two sides of four pixels each
+    assert missing.item() == pytest.approx(1 + 16 / 1024 + edges)
+
+
+def test_vae_training_goes_on(tmp_path):
+    vae = new_vae(3)
+    vae.save_pretrained(tmp_path)
+    again = trained_vae(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
+    assert all(parameter.requires_grad for parameter in again.parameters())

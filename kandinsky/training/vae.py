@@ -7,8 +7,9 @@ what runs. Loss: L1 and squared error of pixels, in which object and background 
 to the right and lower neighbour, and a little KL divergence (arXiv 1312.6114). Without the weights, training stays
 where objects are missing: they are a few percent of the pixels. No adversary and no network in the loss: the world has
 flat colours. Most steps are on small pictures, because the model is convolutional; the last ones on the size that is
-used. The learning rate falls to 0 over the seconds that are given, so that a run always ends well. Writes FOLDER/vae in
-bfloat16, with the scaling factor that gives latents a standard deviation of 1.
+used. The learning rate falls to 0 over the seconds that are given, so that a run always ends well. With `--initial` a
+VAE of an earlier run is trained on, at the size that is used. Writes FOLDER/vae in bfloat16, with the scaling factor
+that gives latents a standard deviation of 1.
 
 Legend: clips: uint8 [B, F, height, width, 3]     pixels: [B, 3, F, height, width] from -1 to 1
 """
@@ -117,9 +118,18 @@ def draw_clips(
     return render(some, frames, size=(stage.side, stage.side), generator=generator, device=device)
 
 
-def train_vae(device: torch.device, *, seconds: float, seed: int = 0, stages: Sequence[Stage] = STAGES) -> Any:
+def trained_vae(folder: Path) -> Any:
+    """diffusers' autoencoder of an earlier run, in float32 and with gradients."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    return AutoencoderKLCogVideoX.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def train_vae(
+    vae: Any, device: torch.device, *, seconds: float, seed: int = 0, stages: Sequence[Stage] = STAGES
+) -> None:
     """Train for so many seconds; a line of figures every few of them."""
-    vae = new_vae(seed).to(device).train()
+    nn.Module.to(vae, device).train()  # diffusers' own `to` warns about modules that this model does not have
     if device.type == "cuda":  # trying all of cuDNN's kernels would take a good part of the time
         torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
     scenes, choice, generator = split()[0], random.Random(seed), torch.Generator().manual_seed(seed)
@@ -147,7 +157,7 @@ def train_vae(device: torch.device, *, seconds: float, seed: int = 0, stages: Se
             }
             place = {"step": step, "seconds": round(passed, 1), "shape": list(pixels.shape)}
             print(json.dumps(place | {"loss": loss.item(), "kl": divergence.item()} | psnr), flush=True)
-    return vae.requires_grad_(False).eval()
+    vae.requires_grad_(False).eval()
 
 
 @torch.no_grad()
@@ -178,12 +188,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=130.0, help="of training")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--initial", type=Path, metavar="VAE", help="folder of the VAE to begin with")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     stages, clips = (STAGES, 16) if device.type == "cuda" else (CPU_STAGES, 1)
-    vae = train_vae(device, seconds=given.seconds, seed=given.seed, stages=stages)
+    vae = new_vae(given.seed) if given.initial is None else trained_vae(given.initial)
+    stages = stages if given.initial is None else stages[-1:]
+    train_vae(vae, device, seconds=given.seconds, seed=given.seed, stages=stages)
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, device), 4))
-    nn.Module.to(vae, torch.bfloat16)  # diffusers' own `to` warns about modules that this model does not have
+    nn.Module.to(vae, torch.bfloat16)
     vae.save_pretrained(given.folder / "vae", safe_serialization=True)
     print(json.dumps({"psnr": quality(given.folder / "vae", device, clips=clips)}))
 
