@@ -235,7 +235,7 @@ def test_vae_training_takes_its_time(capsys, monkeypatch):
 
 
 def test_object_and_background_weigh_the_same():
-    """An object on 16 of 1,024 pixels that is missing costs what a background that is off by as much everywhere does."""
+    """A missing object on 16 of 1,024 pixels costs what a background that is off by as much does."""
     pixels = torch.zeros(1, 3, 1, 32, 32)
     pixels[..., 4:8, 4:8] = 1
     missing = reconstruction_loss(torch.zeros_like(pixels), pixels)
