@@ -168,14 +168,30 @@ def plan_or_nearest(
         raise NothingFits(f"{error}. Not even an image fits") from error
 
 
-def available_host() -> int:
-    """Bytes of host memory that can be had without swapping; a large number where the system does not tell."""
-    path = Path("/proc/meminfo")
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 2**62
+def available_host(root: Path = Path("/")) -> int:
+    """Bytes of host memory that can be had without swapping; a large number where the system does not tell.
+
+    In a container (control groups, version 2) no more than its limit leaves.
+
+    Args:
+        root: of the file system that the system tells it in.
+    """
+    available = 2**62
+    path = root / "proc/meminfo"
+    if path.is_file() and (free := _fields(path).get("MemAvailable:")):
+        available = int(free) * 1024
+    group = root / "sys/fs/cgroup"
+    limit = group / "memory.max"
+    if limit.is_file() and limit.read_text().strip() != "max":
+        pages = int(_fields(group / "memory.stat")["inactive_file"])  # of files, given up when memory is asked for
+        used = int((group / "memory.current").read_text()) - pages
+        available = min(available, int(limit.read_text()) - used)
+    return available
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The first two words of each line."""
+    return {words[0]: words[1] for words in map(str.split, path.read_text().splitlines()) if len(words) > 1}
 
 
 def _gb(nbytes: int) -> str:

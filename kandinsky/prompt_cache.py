@@ -6,7 +6,6 @@ never. A file of the cache that cannot be read is a miss. Not here: eviction fro
 """
 
 import hashlib
-import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kandinsky.block_stream import Home
+from kandinsky.files import replacing
 from kandinsky.text_encoder import TextEncoder
 
 KEPT = 64
@@ -113,12 +113,10 @@ class PromptCache:
     def _write(self, key: str, embedding: Tensor) -> None:
         if self.folder is None:
             return
-        path = self._path(self.folder, key)
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"embedding": embedding.contiguous()}, unfinished)
-            os.replace(unfinished, path)
+            with replacing(self._path(self.folder, key)) as path:
+                save_file({"embedding": embedding.contiguous()}, path)
         except (OSError, SafetensorError) as error:
             warnings.warn(f"prompt_cache={str(self.folder)!r}: not written ({error})", UserWarning, stacklevel=3)
 

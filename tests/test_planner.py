@@ -163,3 +163,18 @@ def test_a_gpu_with_room_for_everything_is_not_planned_for(gigabytes, monkeypatc
     found = unplanned.chosen(paths, open_checkpoint(DIT), "exact", model_set=FLASH_512, alone=True)
     assert set(found.modes.values()) == {"resident"}
     assert bool(planned) == (gigabytes < 8)
+
+
+def test_host_memory_is_what_a_container_leaves(tmp_path):
+    assert places.available_host(tmp_path) == 2**62
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemAvailable:    700 kB\nHugePages_Total: 0\n")
+    assert places.available_host(tmp_path) == 700 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    assert places.available_host(tmp_path) == 700 * 1024
+    (group / "memory.max").write_text("500000\n")
+    (group / "memory.current").write_text("300000\n")
+    (group / "memory.stat").write_text("anon 200000\ninactive_file 90000\n")
+    assert places.available_host(tmp_path) == 290_000
