@@ -168,23 +168,23 @@ def make_batch(prompts, folder):
 
 def test_killed_and_restarted(tmp_path):
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
-    prompts.write_text("".join(f"prompt {number}\n" for number in range(6)))
+    prompts.write_text("".join(f"prompt {number}\n" for number in range(10)))
     process = fork_server().Process(target=make_batch, args=(prompts, folder))
     process.start()
-    while len(videos_in(folder)) < 2:
+    while len(videos_in(folder)) < 4:
         assert process.is_alive()
         time.sleep(0.005)
     process.kill()
     process.join()
     before = videos_in(folder)
-    assert 2 <= len(before) < 6
+    assert 4 <= len(before) < 10
     process = fork_server().Process(target=make_batch, args=(prompts, folder))
     process.start()
     process.join(120)
-    assert (folder / "result").read_text() == f"{6 - len(before)} made, {len(before)} skipped, {{}}"
+    assert (folder / "result").read_text() == f"{10 - len(before)} made, {len(before)} skipped, {{}}"
     after = videos_in(folder)
-    assert len(after) == 6
+    assert len(after) == 10
     assert {name: after[name] for name in before} == before
     done = Counter(line["number"] for line in lines_of(folder) if line["status"] == "done")
-    assert done == Counter(range(1, 7))
+    assert done == Counter(range(1, 11))
     assert not list(folder.glob(".*.partial.*"))
