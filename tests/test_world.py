@@ -39,7 +39,7 @@ def blurred(clip, sigma=1.5, noise=8.0):
 def test_captions_say_everything():
     scenes = all_scenes()
     captions = {caption(scene): scene for scene in scenes}
-    assert len(captions) == len(scenes) == 2448
+    assert len(captions) == len(scenes) == 4896
     assert parse("a small red circle at the top moves right on a dark background") == Scene(
         size="small", colour="red", shape="circle", position="top", motion="right", background="dark"
     )
@@ -57,7 +57,7 @@ def test_what_is_not_in_the_grammar_is_refused():
 def test_held_out_scenes_are_not_trained_with():
     train, held_out = split()
     assert not set(train) & set(held_out)
-    assert len(held_out) == 245
+    assert len(held_out) == 490
     for part in (train, held_out):
         for name, values in ATTRIBUTES.items():
             assert {getattr(scene, name) for scene in part} == set(values)
@@ -98,8 +98,10 @@ def test_the_judge_of_nothing():
 
 
 def test_figures_of_sets(scenes, clips):
+    plain = [number for number, scene in enumerate(scenes) if scene.texture == "plain"]
+    clips, some = clips[plain], [scenes[number] for number in plain]
     features, soft = random_features(clips), torch.stack([blurred(clip) for clip in clips])
-    again = random_features(render(scenes, 9, generator=torch.Generator().manual_seed(1), device=CPU))
+    again = random_features(render(some, 9, generator=torch.Generator().manual_seed(1), device=CPU))
     assert abs(frechet_distance(features, features)) < 1e-4
     assert frechet_distance(random_features(soft), features) > 2 * frechet_distance(again, features)
     assert sharpness(soft).mean() < 0.8 * sharpness(clips).mean()

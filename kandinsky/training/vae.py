@@ -37,8 +37,8 @@ SIZES: dict[str, Any] = {"block_out_channels": (16, 32, 64, 64), "layers_per_blo
 KL_WEIGHT = 1e-4
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
-LEAST_CONTRAST, SMALLEST_SHARE = 0.2, 0.005
-"""Of pixels from -1 to 1, what differs from the background; the least share of a clip that weighs as much as it."""
+LEAST_HUE, SMALLEST_SHARE = 0.2, 0.005
+"""Of pixels from -1 to 1, the channels' difference in an object; the least share of a clip that weighs as much as it."""
 SAY_EVERY = 5.0
 """Seconds."""
 LENGTHS = (1, 9, 17, 25)
@@ -83,9 +83,8 @@ def to_pixels(clips: Tensor) -> Tensor:
 
 
 def object_mask(pixels: Tensor) -> Tensor:
-    """Where a clip is not the background of its first corner, bool `[B, 1, F, height, width]`."""
-    background = pixels[:, :, :1, :1, :1]
-    return (pixels - background).abs().amax(1, keepdim=True) > LEAST_CONTRAST
+    """Where a clip has a hue, which backgrounds have not, bool `[B, 1, F, height, width]`."""
+    return pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True) > LEAST_HUE
 
 
 def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:

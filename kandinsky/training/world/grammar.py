@@ -1,8 +1,10 @@
 """Scenes of the synthetic world and their captions.
 
-A scene is one object on a plain background: "a small red circle at the top moves right on a dark background". A moving
+A scene is one object on a background: "a small red circle at the top moves right on a dark background". A moving
 object keeps its lane: what moves sideways is at the top, in the middle or at the bottom, what moves up or down is on
-the left, in the middle or on the right. Backgrounds have no hue, so that hue is the object's. Nothing here draws, and
+the left, in the middle or on the right. Backgrounds have no hue, so that hue is the object's. A background is plain,
+which a caption does not mention, or it flickers: tiles of it turn brighter or darker at random, independently of each
+other. That is the part of a scene that is many details at once, none of them in the caption. Nothing here draws, and
 other wordings of a caption are in `wording`.
 """
 
@@ -21,6 +23,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "position": ("top", "bottom", "left", "right", "middle"),
         "motion": ("right", "left", "up", "down", "still"),
         "background": ("dark", "gray", "light"),
+        "texture": ("plain", "flickering"),
     }
 )
 """Allowed values, in the order of a scene's fields."""
@@ -60,6 +63,7 @@ class Scene:
     position: str
     motion: str
     background: str
+    texture: str = "plain"
 
     def __post_init__(self) -> None:
         for name, allowed in ATTRIBUTES.items():
@@ -73,7 +77,8 @@ class Scene:
 def caption(scene: Scene) -> str:
     """What a scene shows, in words."""
     place, move = PLACES[scene.position], "stays still" if scene.motion == "still" else f"moves {scene.motion}"
-    return f"a {scene.size} {scene.colour} {scene.shape} {place} {move} on a {scene.background} background"
+    texture = "" if scene.texture == "plain" else f"{scene.texture} "
+    return f"a {scene.size} {scene.colour} {scene.shape} {place} {move} on a {texture}{scene.background} background"
 
 
 def parse(text: str) -> Scene:

@@ -1,6 +1,8 @@
 """What a clip shows, measured without a network, and compared with what was asked for.
 
-The background is the median of the border; the object is what differs from it. Colour is the hue of the object's core,
+The background is midway between the darker and the lighter part of the border, which are its two tones if it flickers;
+the object is what differs from it. A background flickers if hardly a tile of it is between the tones, and is plain if
+most tiles are. Colour is the hue of the object's core,
 shape the ideal mask that its own is nearest to, position and motion come from the path of its middle. One object is
 looked for: where there are two, or none, or a smear, values are None. How sharp a clip is, is `metrics`' business.
 
@@ -17,16 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kandinsky.training.world.grammar import LANES, Scene
-from kandinsky.training.world.render import BRIGHTNESS, DISTANCES, HUES, LANE, RADII
+from kandinsky.training.world.render import BEAT, BRIGHTNESS, DISTANCES, FLICKER, HUES, LANE, RADII, TILE
 
 BORDER = 4
 CROP = 24
 LEAST_CONTRAST = 0.12
 LEAST_SATURATION = 0.25
+LEAST_HUE = 0.08
+"""Difference between two channels of a tile's mean, from which some of the object is in it."""
 SHAPE_ERROR = 0.12
 """Mean square between a mask and its nearest ideal, from which it is none; two shapes differ by 0.18 to 0.42."""
 STILL = 0.1
 """Way under which an object stays where it is; one that moves goes 0.4 and more."""
+MOST_BETWEEN, LEAST_PLAIN = 0.04, 0.9
+"""Share of tiles less than half way to a tone: at most, if the background flickers; at least, if it is plain."""
 SLANTED = 0.6
 """Share of the longer way that the shorter one may have; what moves aslant has no direction of the grammar."""
 
@@ -41,6 +47,7 @@ class Verdict:
     position: str | None = None
     motion: str | None = None
     background: str | None = None
+    texture: str | None = None
 
 
 def agreement(scene: Scene, verdict: Verdict) -> dict[str, bool]:
@@ -59,7 +66,7 @@ class Parts:
 
 def take_apart(pixels: Tensor) -> Parts:
     """Background and what differs from it, of pixels `[F, 3, height, width]`."""
-    background = _border(pixels).median(dim=0).values
+    background = _tones(_border(pixels)).mean(0)
     contrast = (pixels - background[:, None, None]).abs().amax(1)
     most = contrast.flatten(1).topk(max(1, contrast[0].numel() // 200), dim=1).values[:, -1]
     return Parts(background, contrast, most)
@@ -67,12 +74,13 @@ def take_apart(pixels: Tensor) -> Parts:
 
 def judge(frames: Tensor) -> Verdict:
     """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions."""
-    pixels = _smooth(frames.movedim(-1, 1).float() / 255)  # [F, 3, height, width]
+    raw = frames.movedim(-1, 1).float() / 255  # [F, 3, height, width]
+    pixels = _smooth(raw)
     parts = take_apart(pixels)
-    kind = _background(parts.background)
+    kind, texture = _background(parts.background), _texture(raw)
     seen = parts.most > LEAST_CONTRAST
     if seen.sum() <= len(frames) / 2:
-        return Verdict(background=kind)
+        return Verdict(background=kind, texture=texture)
     pixels, contrast, most = pixels[seen], parts.contrast[seen], parts.most[seen, None, None]
     masks = (contrast > 0.5 * most).float()
     boxes = torch.tensor([_bounds(mask) for mask in masks])  # [F, top bottom left right]
@@ -86,12 +94,33 @@ def judge(frames: Tensor) -> Verdict:
         position=_position(path.mean(0), motion),
         motion=motion,
         background=kind,
+        texture=texture,
     )
 
 
 def _smooth(pixels: Tensor) -> Tensor:
     """Mean of 3 x 3 pixels `[F, 3, height, width]`: noise falls to a third, edges hardly move."""
     return F.avg_pool2d(F.pad(pixels.contiguous(), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def _texture(pixels: Tensor) -> str | None:
+    """Plain or flickering, by the share of tiles that are between the two tones; tiles with a hue are the object's."""
+    beats = (torch.arange(len(pixels)) + BEAT - 1) // BEAT
+    cores = F.avg_pool2d(pixels[..., TILE // 4 :, TILE // 4 :], TILE // 2, stride=TILE)  # the inner half of each tile
+    means = torch.stack([cores[beats == beat].mean(0) for beat in beats.unique()])  # [beats, 3, rows, columns]
+    bare = (means.amax(1) - means.amin(1)) < LEAST_HUE
+    if not bare.any():
+        return None
+    brightness = means.mean(1)[bare]
+    between = ((brightness - _tones(brightness).mean()).abs() < FLICKER / 2).float().mean()
+    if between >= LEAST_PLAIN:
+        return "plain"
+    return "flickering" if between <= MOST_BETWEEN else None
+
+
+def _tones(values: Tensor) -> Tensor:
+    """The darker and the lighter part of values `[n, ...]`, `[2, ...]`."""
+    return values.quantile(torch.tensor([0.2, 0.8]), dim=0)
 
 
 def _border(pixels: Tensor) -> Tensor:

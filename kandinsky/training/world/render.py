@@ -20,7 +20,12 @@ from kandinsky.training.world.grammar import Scene
 HUES = {"red": 0.0, "yellow": 55 / 360, "green": 125 / 360, "cyan": 180 / 360, "blue": 228 / 360, "purple": 290 / 360}
 HUE_JITTER = 6 / 360
 RADII = {"small": (0.095, 0.12), "large": (0.18, 0.21)}
-BRIGHTNESS = {"dark": (0.06, 0.18), "gray": (0.45, 0.55), "light": (0.86, 0.96)}
+BRIGHTNESS = {"dark": (0.08, 0.18), "gray": (0.45, 0.55), "light": (0.84, 0.92)}
+FLICKER = 0.07
+"""By how much tiles of a flickering background are brighter or darker than it."""
+TILE, BEAT = 8, 4
+"""Pixels of a tile's side, and frames after which it is drawn anew (the first frame is for itself): one value of the
+VAE's latents."""
 LANE = 0.24
 """From the middle to a lane at the top, bottom, left or right."""
 LANE_JITTER = 0.025
@@ -32,13 +37,15 @@ _OFFSETS = {"top": (0, -1), "bottom": (0, 1), "left": (-1, 0), "right": (1, 0), 
 
 @dataclass(frozen=True)
 class Paths:
-    """What is drawn: `start`, `end` `[B, 2]` (x, y), `radius` `[B]`, `colour`, `background` `[B, 3]` from 0 to 1."""
+    """What is drawn: `start`, `end` `[B, 2]` (x, y), `radius`, `flicker` `[B]`, `colour`, `background` `[B, 3]` from 0
+    to 1."""
 
     start: Tensor
     end: Tensor
     radius: Tensor
     colour: Tensor
     background: Tensor
+    flicker: Tensor
 
 
 def render(
@@ -69,7 +76,19 @@ def render(
     centres = paths.start[:, None] + time * (paths.end - paths.start)[:, None]  # [B, F, 2]
     cover = coverage(centres.to(device), paths.radius.to(device), [scene.shape for scene in scenes], size)[..., None]
     colour, background = (x.to(device)[:, None, None, None] for x in (paths.colour, paths.background))
+    tiles = draw_tiles(len(scenes), num_frames, size, generator).to(device)  # [B, F, height, width]
+    background = background + (paths.flicker.to(device)[:, None, None, None] * tiles)[..., None]
     return background.lerp(colour, cover).mul_(255).round_().to(torch.uint8)
+
+
+def draw_tiles(clips: int, num_frames: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """-1 or 1 for each tile and beat, as pixels `[clips, num_frames, height, width]`."""
+    height, width = size
+    shape = (clips, 1 + -(-(num_frames - 1) // BEAT), -(-height // TILE), -(-width // TILE))
+    tiles = torch.randint(0, 2, shape, generator=generator).mul_(2).sub_(1).float()
+    beats = (torch.arange(num_frames) + BEAT - 1) // BEAT
+    rows, columns = torch.arange(height) // TILE, torch.arange(width) // TILE
+    return tiles[:, beats][:, :, rows][..., columns]
 
 
 def draw_paths(scenes: Sequence[Scene], generator: torch.Generator) -> Paths:
@@ -94,7 +113,8 @@ def _path(scene: Scene, drawn: list[float]) -> tuple:
         end.append(ends[1] if direction >= 0 else ends[0])
     hue = HUES[scene.colour] + HUE_JITTER * (2 * drawn[5] - 1)
     colour = colorsys.hsv_to_rgb(hue % 1, 0.85, 0.82 + 0.13 * drawn[6])
-    return start, end, radius, colour, [_between(BRIGHTNESS[scene.background], drawn[7])] * 3
+    background = [_between(BRIGHTNESS[scene.background], drawn[7])] * 3
+    return start, end, radius, colour, background, FLICKER * (scene.texture == "flickering")
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

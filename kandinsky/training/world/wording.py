@@ -21,6 +21,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dark": ("dark", "black"),
         "gray": ("gray", "grey"),
         "light": ("light", "white", "bright"),
+        "flickering": ("flickering", "twinkling"),
     }
 )
 MOVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -41,7 +42,8 @@ def reword(scene: Scene, choice: random.Random) -> str:
     place = PLACES[scene.position]
     if scene.position == "middle" and choice.random() < 0.5:
         place = "in the center"
-    ground = f"{_word(scene.background, choice)} background"
+    texture = "" if scene.texture == "plain" else f"{_word(scene.texture, choice)} "
+    ground = f"{texture}{_word(scene.background, choice)} background"
     parts = [place, choice.choice(MOVES[scene.motion]), choice.choice((f"on a {ground}", f"against a {ground}"))]
     if choice.random() < 0.3:
         choice.shuffle(parts)
