@@ -235,12 +235,12 @@ def test_vae_training_takes_its_time(capsys, monkeypatch):
 
 
 def test_object_and_background_weigh_the_same():
-    """A missing object on 16 of 1,024 pixels costs what a background that is off by as much does."""
+    """A missing red object on 16 of 1,024 pixels costs what a background that is as red does."""
     pixels = torch.zeros(1, 3, 1, 32, 32)
-    pixels[..., 4:8, 4:8] = 1
+    pixels[:, 0, :, 4:8, 4:8] = 1
     missing = reconstruction_loss(torch.zeros_like(pixels), pixels)
     edges = 2 * (2 * 4) / (31 * 32)  # across and down, two sides of four pixels each
-    assert missing.item() == pytest.approx(1 + 16 / 1024 + edges)
+    assert missing.item() == pytest.approx((1 + 16 / 1024 + edges) / 3)
 
 
 def test_vae_training_goes_on(tmp_path):

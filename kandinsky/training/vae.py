@@ -38,7 +38,7 @@ KL_WEIGHT = 1e-4
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
 LEAST_HUE, SMALLEST_SHARE = 0.2, 0.005
-"""Of pixels from -1 to 1, the channels' difference in an object; the least share of a clip that weighs as much as it."""
+"""Of pixels from -1 to 1, channels' difference in an object; the least share of a clip that weighs as much as it."""
 SAY_EVERY = 5.0
 """Seconds."""
 LENGTHS = (1, 9, 17, 25)
