@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The embedded tiny model, from nothing to training/tiny, on one GPU in about nine minutes. Run in the repository's root.
+# The embedded tiny model, from nothing to training/tiny, on one GPU; docs/training.md has the times of our runs. Run in the repository's root.
 set -euo pipefail
 python3 -m kandinsky.training.world.model_set training/tiny
 [ -d training/tiny/text_encoder ] || python3 -m kandinsky.training.world.text training/tiny

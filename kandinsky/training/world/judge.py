@@ -2,9 +2,9 @@
 
 The background is midway between the darker and the lighter part of the border, which are its two tones if it flickers;
 the object is what differs from it. A background flickers if hardly a tile of it is between the tones, and is plain if
-most tiles are. Colour is the hue of the object's core,
-shape the ideal mask that its own is nearest to, position and motion come from the path of its middle. One object is
-looked for: where there are two, or none, or a smear, values are None. How sharp a clip is, is `metrics`' business.
+most tiles are. Colour is the hue of the object's core, shape the ideal mask that its own is nearest to, position and
+motion come from the path of its middle. One object is looked for: where there are two, or none, or a smear, values are
+None. How sharp a clip is, is `metrics`' business.
 
 Legend: F frames; lengths are fractions of the picture's shorter side, places (x, y) from its middle, as in `render`.
 """
