@@ -3,8 +3,9 @@
 Each module ("block") is packed into one flat host buffer. On the device there are `slots` buffers; block i uses slot
 i % slots, and while the stream is open its parameters are views of that slot. A hook before a block lets the compute
 stream wait for the block's copy; a hook after it lets a side stream load the next block that uses the same slot. With
-as many slots as blocks everything is copied once ("staged"); with fewer, round and round ("blocks"). The kernels and
-the bytes that they read are those of weights that stay on the device, so results are equal to the bit.
+as many slots as blocks everything is copied once ("staged"); with fewer, round and round, or until the last block is there
+if one pass is all there is ("blocks"). The kernels and the bytes that they read are those of weights that stay on the
+device, so results are equal to the bit.
 
 On a CPU the same bookkeeping runs with plain copies, which is how it is tested. Method: prefetch on a copy stream, as
 in ZeRO-Infinity (arXiv 2104.07857) and accelerate's offload hooks; these copy tensor by tensor and do not run ahead.
@@ -98,13 +99,14 @@ def pack(blocks: Iterable[Sequence[Tensor]]) -> list[Packed]:
 
 
 class BlockStream:
-    """Blocks that come and go. Use as a context manager around every pass over them; passes may follow one another.
+    """Blocks that come and go. Use as a context manager around passes over them.
 
     Args:
         blocks: modules, in the order in which they run, each once a pass.
         packed: of each block, what is to come and go.
         device: where the blocks run.
         slots: blocks on the device at once; None is all.
+        one_pass: each time there is one pass; the first blocks are not loaded for another.
     """
 
     def __init__(
@@ -114,8 +116,10 @@ class BlockStream:
         device: torch.device,
         *,
         slots: int | None = SLOTS,
+        one_pass: bool = False,
     ):
         self.device = device
+        self.one_pass = one_pass
         self.packed = packed
         self.slots = min(slots or len(blocks), len(blocks))
         if device.type == "cuda":
@@ -123,6 +127,7 @@ class BlockStream:
                 list(pool.map(partial(pin_, device=device), (part.host for part in packed)))
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[Tensor] = []
+        self._held: dict[int, int] = {}  # slot to block
         self._ready: dict[int, torch.cuda.Event] = {}
         self._open = False
         for index, block in enumerate(blocks):
@@ -169,19 +174,23 @@ class BlockStream:
         packed = self.packed[index]
         with torch.cuda.stream(self._side), torch.inference_mode(False):
             self._buffers[index % self.slots][: packed.nbytes].copy_(packed.host, non_blocking=True)
+        self._held[index % self.slots] = index
         if self._side is not None:
             self._ready[index] = torch.cuda.Event()
             self._ready[index].record(self._side)
 
     def _before(self, index: int, *_hook: object) -> None:
         assert self._open, "a block ran outside of its block stream"
+        assert self._held[index % self.slots] == index, f"block {index} ran out of turn: its weights are not here"
         if self._side is not None:
             torch.cuda.current_stream(self.device).wait_event(self._ready[index])
 
     def _after(self, index: int, *_hook: object) -> None:
-        following = index + self.slots if index + self.slots < len(self.packed) else index % self.slots
-        if following == index:
-            return  # alone in its slot
+        following = index + self.slots
+        if following >= len(self.packed):
+            following = index % self.slots  # of the next pass
+            if self.one_pass or following == index:  # or it is alone in its slot
+                return
         if self._side is not None:
             self._side.wait_event(torch.cuda.current_stream(self.device).record_event())
         self._load(following)

@@ -19,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kandinsky.config import DiTConfig
+from kandinsky.meta_sizes import CONVOLUTIONS, result_of
 from kandinsky.model.attention import Attention
+from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import Operations
 from kandinsky.sampler import Schedule, sample
@@ -34,7 +36,7 @@ from kandinsky.video_shape import VideoShape
 META = torch.device("meta")
 LIBRARY_BYTES = 64 * 2**20
 """Workspaces of the matrix libraries, which PyTorch's allocator counts too."""
-_CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.conv3d.default, torch.ops.aten.conv2d.default)
+_UNCOUNTED = (torch.ops.aten.convolution.default, *CONVOLUTIONS)
 STATISTICS_PROGRAMS = 2112
 """Rows of partial sums of the VAE's statistics kernel (`vae.kernels.PROGRAMS`; that module needs Triton)."""
 
@@ -71,11 +73,16 @@ class Live(TorchDispatchMode):
         self.now = self.peak = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler to keep it away from here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in _CONVOLUTIONS:
+        result = result_of(func, args, kwargs or {})
+        if func in _UNCOUNTED:
             return result  # a GPU writes it to where it is copied to here
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.is_meta:
@@ -161,8 +168,10 @@ def dit_component(
             for name, child in list(part.named_children()):
                 if isinstance(child, nn.Linear):
                     setattr(part, name, _Product(child.out_features, dtype, quantise=quantise))
-    with torch.inference_mode():
-        modulation = dit.modulation(torch.zeros(len(schedule.timesteps), 1, dtype=torch.int64, device=META))
+    steps, width = len(schedule.timesteps), config.model_dim
+    with torch.inference_mode():  # of one pair of blocks; two segments, and one of them in the last norm
+        blocks, out = torch.empty(steps, 2, 2, 6, width, device=META), torch.empty(steps, 1, 2, width, device=META)
+    modulation = ModulationTable(blocks.to(dtype), out.to(dtype))
 
     def run() -> None:
         text = torch.empty(text_tokens, config.in_text_dim, dtype=dtype, device=META)

@@ -61,11 +61,11 @@ def locate(
     for name, path in given.items():
         if not path.exists():
             raise FileNotFoundError(f"{name} not found at {path}, the path that was given for it")
-    missing = [name for name in COMPONENTS if name not in given and not _stands(cache_dir, name, model_set)]
+    missing = [name for name in COMPONENTS if name not in given and not _stands(cache_dir, name, model_set, precision)]
     if missing and local_files_only:
         raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, "local_files_only=True forbids downloading"))
     if missing:
-        _download(cache_dir, missing, model_set, revision)
+        _download(cache_dir, missing, model_set, revision, precision)
     return WeightPaths(**{name: given.get(name) or _path(cache_dir, name, model_set, precision) for name in COMPONENTS})
 
 
@@ -96,7 +96,7 @@ def fetch(repository: str, revision: str | None, model_set: ModelSet, *, local_f
         raise FileNotFoundError(f"{repository!r} is not a folder here, nor found on the hub ({reason})") from error
 
 
-def _path(cache_dir: Path, name: str, model_set: ModelSet, precision: str = "exact") -> Path:
+def _path(cache_dir: Path, name: str, model_set: ModelSet, precision: str) -> Path:
     if name != "dit":
         return cache_dir / name
     published = cache_dir / model_set.dit_file
@@ -116,21 +116,23 @@ def _is_copy_of(converted: Path, published: Path) -> bool:
     return source == str(published.stat().st_size) and converted.stat().st_size == header.size
 
 
-def _stands(cache_dir: Path, name: str, model_set: ModelSet) -> bool:
-    path = _path(cache_dir, name, model_set)
+def _stands(cache_dir: Path, name: str, model_set: ModelSet, precision: str) -> bool:
+    path = _path(cache_dir, name, model_set, precision)
     if name == "dit":
         return path.is_file()
     return all(any(path.glob(mark)) for mark in _MARKS[name])
 
 
-def _download(cache_dir: Path, missing: list[str], model_set: ModelSet, revision: Mapping[str, str]) -> None:
+def _download(
+    cache_dir: Path, missing: list[str], model_set: ModelSet, revision: Mapping[str, str], precision: str
+) -> None:
     from huggingface_hub import constants, hf_hub_download, snapshot_download
 
     try:
         _check_reachable(constants.ENDPOINT)
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / ".download.lock"):
-            missing = [name for name in missing if not _stands(cache_dir, name, model_set)]
+            missing = [name for name in missing if not _stands(cache_dir, name, model_set, precision)]
             folders = [f"{name}/*" for name in missing if name != "dit"]
             if "dit" in missing:
                 repository = model_set.dit_repository

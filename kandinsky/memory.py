@@ -142,4 +142,4 @@ def home_of_t5(model: T5Encoder, device: torch.device, *, mode: str) -> Home:
     stack = model.encoder
     stack.final_layer_norm.to(device)
     packed = pack([*block.parameters(), *block.buffers()] for block in stack.block)
-    return BlockStream([*stack.block], packed, device, slots=slots_of(mode))
+    return BlockStream([*stack.block], packed, device, slots=slots_of(mode), one_pass=True)

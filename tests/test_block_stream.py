@@ -25,8 +25,8 @@ def run(blocks, x):
     return x
 
 
-def streamed(blocks, slots):
-    return BlockStream(blocks, [Packed([*block.parameters()]) for block in blocks], CPU, slots=slots)
+def streamed(blocks, slots, **settings):
+    return BlockStream(blocks, [Packed([*block.parameters()]) for block in blocks], CPU, slots=slots, **settings)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 6, 7, None])
@@ -64,6 +64,25 @@ def test_a_slot_is_refilled_only_after_its_block_has_run():
             for block, weight in zip(blocks, weights, strict=True):
                 assert torch.equal(block.weight, weight)
                 block(torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize("slots", [1, 3, 7])
+def test_nothing_is_loaded_after_the_only_pass(slots, monkeypatch):
+    """Each block is copied once while the stream is open; a second pass is an error and not a wrong result."""
+    x = torch.randn(3, 8)
+    expected = run(layers(), x)
+    blocks, loaded = layers(), []
+    stream = streamed(blocks, slots, one_pass=True)
+    load = stream._load
+    monkeypatch.setattr(stream, "_load", lambda index: (loaded.append(index), load(index)))
+    for _ in range(2):
+        loaded.clear()
+        with stream:
+            assert torch.equal(run(blocks, x), expected)
+        assert loaded == list(range(7))
+    if slots < len(blocks):
+        with pytest.raises(AssertionError, match="block 0 ran out of turn"), stream:
+            run(blocks, run(blocks, x))
 
 
 def test_use_outside_is_an_error_of_ours():
@@ -154,6 +173,7 @@ def test_streams_wait_for_each_other(slots, monkeypatch):
         done = log[-1][1] if isinstance(log[-1], tuple) else None
         users = [user for user in ran if user % slots == index % slots]
         assert not users or done[-1] == users[-1] == ran[-1]
+        stream._held[index % slots] = index
         side.pending.append(lambda: target[: packed.nbytes].copy_(packed.host))
         stream._ready[index] = LateEvent()
         stream._ready[index].record(side)

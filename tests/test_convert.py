@@ -99,6 +99,14 @@ def test_float8_copy(weights):
     assert (values.float() * scale.T - original).norm() < 0.04 * original.norm()
 
 
+def test_float8_copy_alone_is_enough_for_fast(weights):
+    path = convert(weights, precision="fast", device=CPU, progress=False)
+    (weights / f"{NAME}.pt").unlink()
+    assert located(weights, "fast") == path.name
+    with pytest.raises(FileNotFoundError, match=rf"{NAME}\.pt  from"):
+        located(weights)
+
+
 def test_float8_is_rounded_by_the_book():
     """Scale and weights as exact arithmetic with one rounding each gives them: no device can do otherwise."""
     weight = torch.randn(50, 301, generator=torch.Generator().manual_seed(0)).bfloat16()

@@ -74,6 +74,20 @@ def test_loading_imports_nothing_heavy():
     assert run.stdout.strip() == "[]"
 
 
+def test_sizes_import_nothing_heavy():
+    """Neither those of the planner, of a card that is too small too, nor those of float8 weights not yet read."""
+    code = (
+        "import sys, torch; from kandinsky.cli import main; from kandinsky.model.rows import quantise_weight; "
+        "heavy = {'sympy', 'torch._dynamo'} - {*sys.modules}; "
+        "quantise_weight(torch.empty(2, 2, device='meta')); "
+        "main(['plan', '--weights', 'weights/tiny', '--gpu-memory', '0.01', '--host-memory', '8']); "
+        "print(heavy & {*sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert "nothing fits" in run.stderr
+    assert run.stdout.strip() == "set()"
+
+
 def test_public_names():
     for name in kandinsky.__all__:
         assert getattr(kandinsky, name) is not None

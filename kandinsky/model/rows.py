@@ -15,10 +15,11 @@ SMALLEST_SCALE = 1e-12
 def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """`[out, in]` to float8 `[out, in]`, and what its rows are to be multiplied with, float32 `[1, out]`.
 
-    On the meta device only sizes: for arithmetic there PyTorch first imports its compiler, which takes seconds.
+    On the meta device only sizes: for arithmetic there, and for `empty_like`, PyTorch first imports its compiler or
+    sympy, which take seconds.
     """
     if weight.is_meta:
-        return torch.empty_like(weight, dtype=FLOAT8), weight.new_empty(1, len(weight), dtype=torch.float32)
+        return weight.new_empty(weight.shape, dtype=FLOAT8), weight.new_empty(1, len(weight), dtype=torch.float32)
     largest = weight.float().abs().amax(dim=1, keepdim=True).clamp(min=SMALLEST_SCALE)
     scale = largest * (1 / FLOAT8_MAX)
     return (weight.float() / scale).to(FLOAT8), scale.T.contiguous()
