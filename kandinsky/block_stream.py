@@ -3,9 +3,9 @@
 Each module ("block") is packed into one flat host buffer. On the device there are `slots` buffers; block i uses slot
 i % slots, and while the stream is open its parameters are views of that slot. A hook before a block lets the compute
 stream wait for the block's copy; a hook after it lets a side stream load the next block that uses the same slot. With
-as many slots as blocks everything is copied once ("staged"); with fewer, round and round, or until the last block is there
-if one pass is all there is ("blocks"). The kernels and the bytes that they read are those of weights that stay on the
-device, so results are equal to the bit.
+as many slots as blocks everything is copied once ("staged"); with fewer, round and round, or until the last block is
+there if one pass is all there is ("blocks"). The kernels and the bytes that they read are those of weights that stay on
+the device, so results are equal to the bit.
 
 On a CPU the same bookkeeping runs with plain copies, which is how it is tested. Method: prefetch on a copy stream, as
 in ZeRO-Infinity (arXiv 2104.07857) and accelerate's offload hooks; these copy tensor by tensor and do not run ahead.

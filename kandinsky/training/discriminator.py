@@ -6,8 +6,6 @@ changed: forward hooks take what its blocks return. What is scored are the visua
 Legend:  tokens: [clips x (visual + text tokens), model_dim]     scores: [clips, visual_tokens]
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,33 +69,35 @@ class Heads(nn.ModuleList):
         return [head(tokens, time_embed, context) for head, tokens in zip(self, features, strict=True)]
 
 
-@contextmanager
-def captured(teacher: DiT) -> Iterator[list[tuple[Tensor, Residual, Context]]]:
-    """What the global blocks return, and the context that they are given, while this is open."""
-    outputs: list[tuple[Tensor, Residual, Context]] = []
+class Features:
+    """A frozen teacher's stream after every global block; forward hooks take it, so the teacher is not changed.
 
-    def keep(_module: nn.Module, arguments: tuple[Any, ...], output: tuple[Tensor, Residual]) -> None:
-        outputs.append((*output, arguments[CONTEXT]))
-
-    handles = [block.register_forward_hook(keep) for block in teacher.blocks if block.dilated]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def features(
-    teacher: DiT, visual: Tensor, text: Tensor, time: Tensor, *, checkpointing: bool = False
-) -> tuple[list[Tensor], Tensor, Context]:
-    """The teacher's stream after every global block, its time embedding, and the context of the call.
-
-    Args:
-        visual: noisy latents `[clips, T, H, W, C]`; gradients reach them, and no parameter of the teacher.
-        text: `[clips, text_tokens, in_text_dim]`.
-        time: their timesteps `[clips]`.
+    The hooks are there from the beginning, so that a compiler sees none come and go.
     """
-    with captured(teacher) as outputs:
-        velocity(teacher, visual, text, time, checkpointing=checkpointing)
-    streams = [add_residual(tokens, residual, context.segments) for tokens, residual, context in outputs]
-    return streams, teacher.time_embeddings(time), outputs[0][2]
+
+    def __init__(self, teacher: DiT):
+        self.teacher = teacher
+        self._outputs: list[tuple[Tensor, Residual, Context]] | None = None  # while a call runs
+        for block in teacher.blocks:
+            if block.dilated:
+                block.register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, arguments: tuple[Any, ...], output: tuple[Tensor, Residual]) -> None:
+        if self._outputs is not None:  # a checkpointed block runs again on the way back
+            self._outputs.append((*output, arguments[CONTEXT]))
+
+    def __call__(
+        self, visual: Tensor, text: Tensor, time: Tensor, *, checkpointing: bool = False
+    ) -> tuple[list[Tensor], Tensor, Context]:
+        """The streams, the teacher's time embedding, and the context of the call.
+
+        Args:
+            visual: noisy latents `[clips, T, H, W, C]`; gradients reach them, and no parameter of the teacher.
+            text: `[clips, text_tokens, in_text_dim]`.
+            time: their timesteps `[clips]`.
+        """
+        self._outputs = outputs = []
+        velocity(self.teacher, visual, text, time, checkpointing=checkpointing)
+        self._outputs = None
+        streams = [add_residual(tokens, residual, context.segments) for tokens, residual, context in outputs]
+        return streams, self.teacher.time_embeddings(time), outputs[0][2]

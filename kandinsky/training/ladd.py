@@ -22,7 +22,7 @@ from torch.func import functional_call
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import predict_x0, renoise
 from kandinsky.training.batch import velocity
-from kandinsky.training.discriminator import Heads, features
+from kandinsky.training.discriminator import Features, Heads
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
@@ -66,10 +66,7 @@ class Ladd(nn.Module):
             self.heads = Heads(teacher.config)
         self.levels, self.settings = levels, settings
         self.frozen = (teacher.requires_grad_(False),)
-
-    @property
-    def teacher(self) -> DiT:
-        return self.frozen[0]
+        self.features = Features(teacher)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
         """For a batch of latents of `shape`."""
@@ -85,10 +82,10 @@ class Ladd(nn.Module):
         fake = self.denoise(renoise(latents, draws.student_noise, self._alpha(draws.steps)), text, draws.steps)
         level = self.levels.alpha(draws.time)
         noisy_fake, noisy_real = renoise(fake, draws.fake_noise, level), renoise(latents, draws.real_noise, level)
-        seen = features(self.teacher, noisy_fake, text, draws.time, checkpointing=self.settings.checkpointing)
+        seen = self.features(noisy_fake, text, draws.time, checkpointing=self.settings.checkpointing)
         for_student = functional_call(self.heads, {k: v.detach() for k, v in self.heads.named_parameters()}, seen)
         with torch.no_grad():
-            real_seen = features(self.teacher, noisy_real, text, draws.time)
+            real_seen = self.features(noisy_real, text, draws.time)
         fake_scores = self.heads([tokens.detach() for tokens in seen[0]], *seen[1:])
         real_scores = self.heads(*real_seen)
         adversarial, hinge = generator_loss(for_student), discriminator_loss(real_scores, fake_scores)
@@ -117,7 +114,7 @@ class Ladd(nn.Module):
             return scores[0].new_zeros(())
         distance = self.settings.r1_distance
         with torch.no_grad():
-            moved = features(self.teacher, noisy_real + distance * draws.nudge, text, draws.time)
+            moved = self.features(noisy_real + distance * draws.nudge, text, draws.time)
         return approximate_r1(scores, self.heads(*moved), distance)
 
 

@@ -28,6 +28,7 @@ from kandinsky.training import checkpoints
 from kandinsky.training.checkpoints import Trained
 from kandinsky.training.data import Batch, Batches, ShardDataset
 from kandinsky.training.ema import Ema
+from kandinsky.training.graphs import GraphedStep
 from kandinsky.training.levels import Levels
 from kandinsky.training.samples import SampleWriter
 from kandinsky.training.settings import RunSettings
@@ -60,8 +61,8 @@ def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True)
         The last checkpoint.
 
     Raises:
-        ValueError: the batch is not a multiple of the processes, one process is to be sharded, or the checkpoints are
-            of another run.
+        ValueError: the batch is not a multiple of the processes, one process is to be sharded, several are to be
+            recorded, or the checkpoints are of another run.
         RuntimeError: the loss is not finite; the last checkpoint stands.
     """
     return Run(objective, settings, progress=progress).train()
@@ -103,6 +104,8 @@ class Run:
         if settings.batch_size % accelerator.num_processes:
             count = accelerator.num_processes
             raise ValueError(f"batch_size={settings.batch_size}: allowed are multiples of the {count} processes")
+        if settings.cuda_graphs and accelerator.num_processes > 1:
+            raise ValueError(f"cuda_graphs=True: allowed with one process, there are {accelerator.num_processes}")
         if settings.fsdp and accelerator.num_processes == 1:
             raise ValueError("fsdp=True: there is one process; allowed under torchrun with several")
         self.plain = cast("Objective", objective)
@@ -120,6 +123,8 @@ class Run:
         ]
         self.optimiser = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
         self.objective = objective if settings.fsdp else accelerator.prepare(objective)
+        graphed = settings.cuda_graphs and self.device.type == "cuda"
+        self._backward = GraphedStep(self.objective, accelerator.autocast) if graphed else self._eager
         self.ema = Ema(self.plain.student, settings.ema_decay)
         self.trained = Trained(self.objective, self.plain.student, self.optimiser, self.ema)
         data, place = ShardDataset(settings.data), {"device": self.device, "resident": settings.resident_data}
@@ -206,17 +211,21 @@ class Run:
         rows = self._rows()
         draws = self.plain.draw(tuple(batch.latents.shape), self.generator)
         mine = type(draws)(*(drawn[rows] for drawn in draws))
-        with self.accelerator.autocast():
-            losses = self.objective(batch.latents[rows].float(), batch.text[rows].float(), mine)
-        self.accelerator.backward(losses.total)
-        logs = dict(losses.logs)
+        logs = dict(self._backward(batch.latents[rows].float(), batch.text[rows].float(), mine).logs)
         for group, (name, adam) in zip(self.optimiser.param_groups, self.settings.groups().items(), strict=True):
-            group["lr"] = adam.learning_rate * min(1.0, (self.step + 1) / max(adam.warmup, 1))
+            group["lr"] = adam.rate(self.step, self.settings.steps)
             logs[f"norm/{name}"] = _whole(nn.utils.clip_grad_norm_(group["params"], adam.max_norm))
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.ema.update()
         return logs
+
+    def _eager(self, latents: Tensor, text: Tensor, draws: tuple[Tensor, ...]) -> Losses:
+        """Losses of a batch, its gradients in the parameters."""
+        with self.accelerator.autocast():
+            losses = self.objective(latents, text, draws)
+        self.accelerator.backward(losses.total)
+        return losses
 
     def _rows(self) -> slice:
         """This process's part of a batch."""

@@ -26,7 +26,8 @@ class AdamSettings:
     """AdamW (arXiv 1711.05101).
 
     Args:
-        learning_rate: after `warmup` steps of linear increase; constant then, the EMA does the averaging.
+        learning_rate: after `warmup` steps of linear increase, and until the run's last `cooldown` steps, over which it
+            falls linearly to 0.
         max_norm: gradients are scaled down to it.
     """
 
@@ -35,7 +36,13 @@ class AdamSettings:
     beta2: float = 0.99
     weight_decay: float = 0.0
     warmup: int = 100
+    cooldown: int = 0
     max_norm: float = 1.0
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step number `step`, counted from 0, of a run of `steps`."""
+        rising, falling = (step + 1) / max(self.warmup, 1), (steps - step) / max(self.cooldown, 1)
+        return self.learning_rate * min(1.0, rising, falling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,8 @@ class RunSettings:
             small that starting kernels is what takes time; "no" for float32.
         checkpointing: compute each block again on the way back instead of keeping its activations.
         fsdp: shard parameters and optimiser over the processes (FSDP2).
+        cuda_graphs: record forward and backward of each shape of batch once, and replay them; with one process, for
+            small models on a GPU. On a CPU it changes nothing.
         log_every, sample_every, save_every: steps; 0 is never. The last step is always saved.
         max_seconds: stop, saved, when the run has taken so long; started again, it goes on.
         sample_prompts: how many captions of the data are sampled.
@@ -71,6 +80,7 @@ class RunSettings:
     mixed_precision: str = "bf16"
     checkpointing: bool = False
     fsdp: bool = False
+    cuda_graphs: bool = False
     seed: int = 0
     log_every: int = 50
     sample_every: int = 0

@@ -31,6 +31,8 @@ from kandinsky.vae.autoencoder import load_vae
 
 LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 3)
 BATCH = 64
+SMALL_WEIGHT = 2
+"""How often a small object is drawn for a large one: its shape is the harder to learn."""
 REWORDED = 0.15
 """Share of clips whose caption is another wording; the others' tells everything."""
 
@@ -50,9 +52,10 @@ def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int)
     t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
     choice, generator, texts = random.Random(seed), torch.Generator().manual_seed(seed), {}
     scenes = split()[0]
+    often = [SMALL_WEIGHT if scene.size == "small" else 1 for scene in scenes]
     with tqdm(total=clips, desc="clips") as bar:
         while bar.n < clips:
-            some = choice.choices(scenes, k=min(BATCH, clips - bar.n))
+            some = choice.choices(scenes, often, k=min(BATCH, clips - bar.n))
             frames = choice.choices(LENGTHS, LENGTH_WEIGHTS)[0]
             latents = encode_clips(vae, render(some, frames, generator=generator, device=device)).cpu()
             for scene, made in zip(some, latents, strict=True):

@@ -68,8 +68,12 @@ def take_apart(pixels: Tensor) -> Parts:
     """Background and what differs from it, of pixels `[F, 3, height, width]`."""
     background = _tones(_border(pixels)).mean(0)
     contrast = (pixels - background[:, None, None]).abs().amax(1)
-    most = contrast.flatten(1).topk(max(1, contrast[0].numel() // 200), dim=1).values[:, -1]
-    return Parts(background, contrast, most)
+    return Parts(background, contrast, most(contrast))
+
+
+def most(values: Tensor) -> Tensor:
+    """What half a percent of the pixels reach in each frame of values `[F, height, width]`, `[F]`."""
+    return values.flatten(1).topk(max(1, values[0].numel() // 200), dim=1).values[:, -1]
 
 
 def judge(frames: Tensor) -> Verdict:

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kandinsky.training.world.judge import LEAST_CONTRAST, take_apart
+from kandinsky.training.world.judge import most
 
 FEATURES = 64
+LEAST_CHROMA = 0.12
+"""Under which there is no object."""
 FRAMES = 6
 """Pairs of neighbouring frames that features are taken from."""
 _LAYERS = ((6, 32), (32, 64), (64, FEATURES))
@@ -23,8 +25,9 @@ _LAYERS = ((6, 32), (32, 64), (64, FEATURES))
 def sharpness(videos: Tensor) -> Tensor:
     """How sharp the object's edge is, whatever its colours and size: 1 is a step, 1 / (1 + w) an edge w pixels wide.
 
-    Counted are pixels between a fifth and four fifths of the object's contrast, for each place where it crosses one
-    half. Without an object it is 0.
+    Counted are pixels between a fifth and four fifths of the object's chroma (the difference between a pixel's largest
+    and smallest channel), for each place where it crosses one half; backgrounds have none, whether they flicker or not.
+    Without an object it is 0.
 
     Returns:
         `[clips]`.
@@ -33,8 +36,8 @@ def sharpness(videos: Tensor) -> Tensor:
 
 
 def _sharpness(pixels: Tensor) -> Tensor:
-    parts = take_apart(pixels)
-    share = parts.contrast / parts.most.clamp(min=LEAST_CONTRAST)[:, None, None]  # [F, height, width]
+    chroma = pixels.amax(1) - pixels.amin(1)  # [F, height, width]
+    share = chroma / most(chroma).clamp(min=LEAST_CHROMA)[:, None, None]
     inside = share > 0.5
     crossings = (inside[:, 1:] != inside[:, :-1]).sum() + (inside[:, :, 1:] != inside[:, :, :-1]).sum()
     between = ((share > 0.2) & (share < 0.8)).sum()
