@@ -194,7 +194,17 @@ def test_samples_are_written(kind, data, teacher, tmp_path):
     assert len(json.loads((tmp_path / "samples" / "step-00000002.json").read_text())) == 2
 
 
+@pytest.fixture
+def own_precision():
+    """Precision is a state of the process, of accelerate and of PyTorch."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("own_precision")
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("kind", [PretrainSettings, LaddSettings])
 def test_graphs_change_nothing(kind, precision, data, teacher, tmp_path):
