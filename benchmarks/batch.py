@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kandinsky.batch import run_batch
-from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.config import ModelSet
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import GenerationResult, Kandinsky4T2VPipeline
 from kandinsky.prompts import Item, make_items
@@ -86,13 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=12)
-    parser.add_argument("--tiny", action="store_true", help="the embedded tiny weights on the CPU")
+    parser.add_argument("--tiny", action="store_true", help="the embedded tiny model on the CPU, up to 3 seconds")
     parser.add_argument("--process", action="store_true", help="also a process for each video")
     given = parser.parse_args()
     size = "tiny" if given.tiny else "full"
     if given.tiny:
         pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
-        pipe.model_set = replace(FLASH_512, sizes=((64, 64),))
     else:
         from stages import build
 

@@ -83,7 +83,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, help=f"pixels; default: {DEMO_SIZE['width']}, {OWN_SIZES}")
     parser.add_argument("--height", type=int, help=f"pixels; default: {DEMO_SIZE['height']}, {OWN_SIZES}")
     parser.add_argument(
-        "--weights", default="./weights/", help="folder of the weights (weights/tiny: random, for a try)"
+        "--weights", default="./weights/", help="folder of the weights (weights/tiny: a tiny model, for a try)"
     )
     parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes to start, one for each GPU (or on the CPU)")

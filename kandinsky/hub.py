@@ -161,5 +161,5 @@ def _what_to_do(cache_dir: Path, missing: list[str], model_set: ModelSet, reason
             lines.append(f"  {model_set.dit_file}  from {model_set.dit_repository}")
         else:
             lines.append(f"  {name}/  ({', '.join(_MARKS[name])})  from {model_set.components_repository}")
-    lines.append("To try everything without them, use the embedded tiny random weights: --weights weights/tiny")
+    lines.append("To try everything without them, use the embedded tiny model: --weights weights/tiny")
     return "\n".join(lines)

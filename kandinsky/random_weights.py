@@ -1,8 +1,8 @@
 """Complete model sets of random weights in the published layout: a tiny one to try everything with, a full-size one
 for load and speed measurements.
 
-The tiny set comes from a seed and is the same everywhere (drawn on the CPU); `weights/tiny` in the repository is
-`make_random_weights("weights/tiny", "tiny")`. Videos made with random weights are noise. Weights are well conditioned,
+The tiny set comes from a seed and is the same everywhere (drawn on the CPU); `tests/weights` in the repository is
+`make_random_weights("tests/weights", "tiny")`. Videos made with random weights are noise. Weights are well conditioned,
 so that error figures mean something: Linears and convolutions 1/sqrt(fan_in), norms near 1, modulation (and with
 it the gates) small.
 """

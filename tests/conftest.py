@@ -28,7 +28,8 @@ from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.video_shape import VideoShape
 
 ROOT = Path(__file__).parents[1]
-TINY = ROOT / "weights" / "tiny"
+TINY = ROOT / "tests" / "weights"
+"""Random weights of the published architecture, a few megabytes; `ROOT / "weights" / "tiny"` is trained."""
 SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (64, 96)))
 """The model set with sizes that a CPU makes in a second."""
 
@@ -99,7 +100,7 @@ def golden_pipe() -> Kandinsky4T2VPipeline:
 
 @pytest.fixture(scope="session")
 def pipe() -> Kandinsky4T2VPipeline:
-    """The embedded tiny weights with small sizes."""
+    """Random tiny weights with small sizes."""
     pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
     pipe.model_set = SMALL
     return pipe

@@ -1,0 +1,33 @@
+"""The embedded tiny model makes what prompts say, as a judge that is no network sees it."""
+
+import pytest
+from conftest import ROOT
+
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.training.world.grammar import caption, parse, split
+from kandinsky.training.world.judge import agreement, judge
+
+PROMPTS = (
+    "a large red circle in the middle moves right on a dark background",
+    "a small yellow triangle on the left moves down on a light background",
+    "a large blue cross at the bottom stays still on a flickering gray background",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return get_T2V_pipeline("cpu", cache_dir=ROOT / "weights" / "tiny", local_files_only=True, progress=False)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_video_shows_the_prompt(tiny, prompt):
+    video = tiny(prompt, time_length=2, seed=0, output_type="pt")
+    assert video.shape == (17, 128, 128, 3)
+    assert all(agreement(parse(prompt), judge(video)).values()), judge(video)
+
+
+def test_an_image_shows_the_object(tiny):
+    scene = split()[1][0]
+    (image,) = tiny(caption(scene), time_length=0, seed=0, output_type="pt")
+    verdict = judge(image[None] if image.ndim == 3 else image)
+    assert (verdict.colour, verdict.shape) == (scene.colour, scene.shape)
