@@ -1,7 +1,7 @@
 """Videos an hour: one batch against as many calls of their own.
 
     python benchmarks/batch.py [--count 20] [--seconds 12] [--process]
-    python benchmarks/batch.py --tiny --count 4 --seconds 1      # 64x64 on a CPU, to try the benchmark itself
+    python benchmarks/batch.py --tiny --count 4 --seconds 1      # 128x128 on a CPU, to try the benchmark itself
 
 Full-size random weights on one GPU (they cost the same as real ones), 672x384. `single`: one call after the other on
 the same loaded pipeline; `batch`: `run_batch` over the same prompts and seeds. Two calls run before, so that nothing is

@@ -48,7 +48,7 @@ from kandinsky.video_shape import VideoShape
 from kandinsky.weight_files import Checkpoint
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
-TOKENIZER = Path(__file__).parents[1] / "weights" / "tiny" / "tokenizer"
+TOKENIZER = Path(__file__).parents[1] / "tests" / "weights" / "tokenizer"
 LOG = "figures.jsonl"
 SIZE = "full" if torch.cuda.is_available() else "tiny"
 MODEL_SET = FLASH_512 if SIZE == "full" else replace(FLASH_512, sizes=((64, 96),))

@@ -33,7 +33,7 @@ from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
-TOKENIZER = Path(__file__).parents[1] / "weights" / "tiny" / "tokenizer"
+TOKENIZER = Path(__file__).parents[1] / "tests" / "weights" / "tokenizer"
 SHAPE = VideoShape.from_request(12, 384, 672)
 
 

@@ -32,7 +32,7 @@ class GraphedStep:
         autocast: makes the context that its forward runs in.
     """
 
-    def __init__(self, objective: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]):
+    def __init__(self, objective: nn.Module, autocast: Callable[..., AbstractContextManager[Any]]):
         self._objective, self._autocast = objective, autocast
         self._parameters = [value for value in objective.parameters() if value.requires_grad]
         self._recorded: dict[torch.Size, Recorded] = {}
