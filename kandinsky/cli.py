@@ -8,7 +8,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kandinsky.cli_batch import generate_batch
@@ -20,14 +19,14 @@ from kandinsky.cli_run import (
     Parser,
     add_output_arguments,
     add_print_arguments,
+    add_shape_arguments,
     check_and_launch,
     load_pipeline,
     made,
+    model_set_of,
     output_settings,
     parse_and_run,
 )
-from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.model_set_file import read_model_set
 from kandinsky.web import add_web_arguments, serve
 
 DEMO_PROMPT = (
@@ -35,8 +34,6 @@ DEMO_PROMPT = (
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
 )
 """The published demonstration's prompt."""
-DEMO_SIZE = {"width": 672, "height": 384}
-OWN_SIZES = "or what the weights' own model_set.json allows"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +76,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
-    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; default: 12, {OWN_SIZES}")
-    parser.add_argument("--width", type=int, help=f"pixels; default: {DEMO_SIZE['width']}, {OWN_SIZES}")
-    parser.add_argument("--height", type=int, help=f"pixels; default: {DEMO_SIZE['height']}, {OWN_SIZES}")
+    add_shape_arguments(parser)
     parser.add_argument(
         "--weights", default="./weights/", help="folder of the weights (weights/tiny: a tiny model, for a try)"
     )
@@ -125,7 +120,7 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     from kandinsky.request import check_request
     from kandinsky.video_shape import VideoShape
 
-    model_set = _fill_in(parsed)
+    model_set = model_set_of(parsed)
     if parsed.prompts is not None:
         return generate_batch(parsed, model_set, arguments=arguments)
     shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width, model_set=model_set)
@@ -140,15 +135,6 @@ def _generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcom
     pipe = load_pipeline(parsed, prompt=job.prompt)
     size = shape.seconds, shape.width, shape.height
     return made(pipe(job.prompt, save_path, 1, *size, job.seed, output_type="file", **settings), shape)
-
-
-def _fill_in(parsed: argparse.Namespace) -> ModelSet:
-    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
-    own = read_model_set(Path(parsed.weights))
-    for name, value in DEMO_SIZE.items() if own is None else ():
-        if getattr(parsed, name) is None:
-            setattr(parsed, name, value)
-    return own or FLASH_512
 
 
 def _random_weights(parsed: argparse.Namespace) -> Outcome:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli_run import Outcome, add_print_arguments
+from kandinsky.cli_run import Outcome, add_print_arguments, add_shape_arguments, model_set_of
 
 if TYPE_CHECKING:
     from kandinsky.planner import Plan
@@ -15,9 +15,7 @@ def add_memory_commands(commands: Any) -> None:
     plan = commands.add_parser("plan", help="what fits into this GPU, or another", description=about)
     plan.add_argument("--gpu-memory", type=float, help="free GB (10^9 bytes) of the GPU; default: what is free here")
     plan.add_argument("--host-memory", type=float, help="free GB of the host; default: what is free here")
-    plan.add_argument("--width", type=int, default=672, help="pixels (default: 672)")
-    plan.add_argument("--height", type=int, default=384, help="pixels (default: 384)")
-    plan.add_argument("--time-length", type=int, default=12, help="seconds, 0 is an image (default: 12)")
+    add_shape_arguments(plan)
     plan.add_argument("--precision", default="exact", choices=("exact", "fast"))
     plan.add_argument("--weights", default="./weights/", help="folder of the weights, whose headers are read")
     about = "Write the DiT's checkpoint as .safetensors beside it, which loads faster; it is then preferred."
@@ -38,17 +36,15 @@ def _plan(parsed: argparse.Namespace) -> Outcome:
 
     import torch
 
-    from kandinsky.config import FLASH_512
     from kandinsky.devices import MODULES
     from kandinsky.hub import locate
     from kandinsky.model_needs import needs_from
-    from kandinsky.model_set_file import read_model_set
     from kandinsky.places import free_gpu
     from kandinsky.planner import LADDER, available_host, outcome, plan_or_nearest
     from kandinsky.video_shape import VideoShape
 
     folder = Path(parsed.weights)
-    model_set = read_model_set(folder) or FLASH_512
+    model_set = model_set_of(parsed)
     shape = VideoShape.from_request(parsed.time_length, parsed.height, parsed.width, model_set=model_set)
     if parsed.gpu_memory is None and not torch.cuda.is_available():
         raise ValueError("--gpu-memory is needed on a machine without a CUDA device, in GB")

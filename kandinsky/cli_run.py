@@ -12,12 +12,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.model_set_file import read_model_set
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
     from kandinsky.video_shape import VideoShape
 
+DEMO_SIZE = {"width": 672, "height": 384}
 STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
 
 
@@ -48,6 +53,23 @@ def add_print_arguments(parser: argparse.ArgumentParser) -> None:
     """`--quiet` and `--json`."""
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")
     parser.add_argument("--json", action="store_true", help="print one line of JSON to stdout, and nothing else there")
+
+
+def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    """Length and size; see `model_set_of`."""
+    own = "or what the weights' own model_set.json allows"
+    parser.add_argument("--time-length", type=int, help=f"seconds; 0 makes an image; default: 12, {own}")
+    parser.add_argument("--width", type=int, help=f"pixels; default: {DEMO_SIZE['width']}, {own}")
+    parser.add_argument("--height", type=int, help=f"pixels; default: {DEMO_SIZE['height']}, {own}")
+
+
+def model_set_of(parsed: argparse.Namespace) -> ModelSet:
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    own = read_model_set(Path(parsed.weights))
+    for name, value in DEMO_SIZE.items() if own is None else ():
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, value)
+    return own or FLASH_512
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
