@@ -72,12 +72,12 @@ class Heads(nn.ModuleList):
 class Features:
     """A frozen teacher's stream after every global block; forward hooks take it, so the teacher is not changed.
 
-    The hooks are there from the beginning, so that a compiler sees none come and go.
+    The hooks stay, and keep something only while a call runs.
     """
 
     def __init__(self, teacher: DiT):
         self.teacher = teacher
-        self._outputs: list[tuple[Tensor, Residual, Context]] | None = None  # while a call runs
+        self._outputs: list[tuple[Tensor, Residual, Context]] | None = None
         for block in teacher.blocks:
             if block.dilated:
                 block.register_forward_hook(self._keep)
