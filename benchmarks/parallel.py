@@ -40,6 +40,7 @@ from kandinsky.parallel import builder, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.ranks import Ranks, local_rank, open_group
+from kandinsky.reading import MappedSource
 from kandinsky.sampler import Schedule
 from kandinsky.t5 import T5Encoder
 from kandinsky.text_encoder import TextEncoder
@@ -56,7 +57,7 @@ MODEL_SET = FLASH_512 if SIZE == "full" else replace(FLASH_512, sizes=((64, 96),
 
 
 class InMemory(Checkpoint):
-    """Tensors that are already there, read as from a file."""
+    """Tensors on the host, read as from a file."""
 
     def __init__(self, state: Mapping[str, Tensor]):
         self.path, self.state = Path("random weights"), state
@@ -65,6 +66,9 @@ class InMemory(Checkpoint):
     def tensor(self, name, device, regions=None):
         whole = self.state[name].to(device)
         return whole if regions is None else torch.cat([whole[region] for region in regions])
+
+    def source(self, name):
+        return MappedSource(self.state[name])
 
 
 class Silence:
@@ -131,7 +135,8 @@ def build(mode: str, ranks: Ranks, device: torch.device, parts: tuple) -> Kandin
     """A pipeline of random weights, as the factory makes one from files."""
     sizes, (text_encoder, vae, messenger) = SIZES[SIZE], parts
     whole = random_dit(sizes.dit, torch.Generator(device).manual_seed(0))
-    checkpoint = InMemory(whole.state_dict())
+    checkpoint = InMemory({name: value.cpu().contiguous() for name, value in whole.state_dict().items()})
+    del whole
     place = {"device": device, "dtype": default_dtype(device)}
     dit = load_dit(checkpoint, build=builder(mode, ranks), shard=shard_for(mode, ranks), **place)
     schedule = Schedule.from_config(SCHEDULER)
