@@ -2,7 +2,7 @@
 
 import sys
 
-from kandinsky.cli import generate_main
+from kandinsky.cli.main import generate_main
 
 if __name__ == "__main__":
     sys.exit(generate_main())

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.batch import run_batch
+from kandinsky.batch.prompts import Item, make_items
+from kandinsky.batch.run import run_batch
+from kandinsky.checkpoint.random_weights import make_random_weights
 from kandinsky.config import ModelSet
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import GenerationResult, Kandinsky4T2VPipeline
-from kandinsky.prompts import Item, make_items
-from kandinsky.random_weights import make_random_weights
 
 SUBJECTS = ("a woolly mammoth", "a lighthouse", "an old train", "a red kite", "a steam engine")
 PLACES = ("in deep snow", "in a storm", "at sunset", "under a clear sky")
@@ -34,7 +34,7 @@ TINY = Path(__file__).parents[1] / "weights" / "tiny"
 
 
 def items_of(model_set: ModelSet, count: int, seconds: int) -> tuple[Item, ...]:
-    height, width = max(model_set.sizes, key=lambda size: (size == (384, 672), size))
+    width, height = max(model_set.sizes, key=lambda size: (size == (672, 384), size))
     prompts = [f"{SUBJECTS[i % 5]} {PLACES[i // 5 % 4]}, take {i}" for i in range(count)]
     return make_items(
         prompts, {"seed": 1, "time_length": seconds, "width": width, "height": height}, model_set=model_set

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kandinsky.video_io import CODECS, ffmpeg
+from kandinsky.output.video import CODECS, ffmpeg
 
 FRAMES, HEIGHT, WIDTH = 97, 384, 672
 SETTINGS = {

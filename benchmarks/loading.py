@@ -17,20 +17,20 @@ import torch
 
 PHASES = (
     ("paths", "kandinsky.factory", "locate"),
-    ("plan (auto)", "kandinsky.places", "plan_or_nearest"),
+    ("plan (auto)", "kandinsky.loading.places", "plan_or_nearest"),
     ("header of the DiT", "kandinsky.factory", "open_checkpoint"),
-    ("T5", "kandinsky.components", "load_t5"),
-    ("tokenizer (thread)", "kandinsky.components", "load_tokenizer"),
-    ("T5 to its home (thread)", "kandinsky.components", "home_of_t5"),
-    ("DiT", "kandinsky.components", "load_dit"),
-    ("VAE", "kandinsky.components", "load_vae"),
-    ("reading (in T5, DiT, VAE)", "kandinsky.checkpoint", "read_all"),
-    ("fingerprints (thread)", "kandinsky.assembly", "_fingerprints"),
-    ("attention compiled (thread)", "kandinsky.assembly", "prepare"),
-    ("DiT to its home", "kandinsky.assembly", "home_of_dit"),
-    ("modulation table", "kandinsky.assembly", "Kandinsky4T2VPipeline"),
-    ("attention chosen", "kandinsky.assembly", "choose_attention"),
-    ("modulation off the GPU", "kandinsky.assembly", "offload_modulation_"),
+    ("T5", "kandinsky.loading.components", "load_t5"),
+    ("tokenizer (thread)", "kandinsky.loading.components", "load_tokenizer"),
+    ("T5 to its home (thread)", "kandinsky.loading.components", "home_of_t5"),
+    ("DiT", "kandinsky.loading.components", "load_dit"),
+    ("VAE", "kandinsky.loading.components", "load_vae"),
+    ("reading (in T5, DiT, VAE)", "kandinsky.checkpoint.load", "read_all"),
+    ("fingerprints (thread)", "kandinsky.loading.assemble", "_fingerprints"),
+    ("attention compiled (thread)", "kandinsky.loading.assemble", "prepare"),
+    ("DiT to its home", "kandinsky.loading.assemble", "home_of_dit"),
+    ("modulation table", "kandinsky.loading.assemble", "Kandinsky4T2VPipeline"),
+    ("attention chosen", "kandinsky.loading.assemble", "choose_attention"),
+    ("modulation off the GPU", "kandinsky.loading.assemble", "offload_modulation_"),
 )
 """What is timed: a name, and the function where it is called."""
 THREADS = (4, 8, 16)
@@ -145,8 +145,8 @@ def load_published(folder: Path, device: str) -> dict:
 
 def read_alone(folder: Path, device: str) -> dict:
     """All weights to the device by numbers of threads, nothing else: what loading cannot be faster than."""
-    from kandinsky import reading
-    from kandinsky.checkpoint import open_checkpoint, read_tensors
+    from kandinsky.checkpoint import gpu_copy as reading
+    from kandinsky.checkpoint.load import open_checkpoint, read_tensors
 
     device_ = torch.device(device, 0) if device != "cpu" else torch.device("cpu")
     files = [folder / name for name in ("text_encoder", "kandinsky4_distil_512.safetensors", "vae")]

@@ -25,7 +25,7 @@ import torch
 from loading import load, load_published, read_alone, status, without_copies
 
 PROMPTS = ("Several giant wooly mammoths approach.", "A lighthouse in a storm at night.")
-SIZES = ((12, 384, 672), (5, 512, 512), (1, 352, 736))
+SIZES = ((12, 672, 384), (5, 512, 512), (1, 352, 736))
 """Seconds, height, width; the first is the one that is timed."""
 TRY_OUT = ((1, 352, 736),)
 MODES_T5 = {"dit": "resident", "vae": "resident", "text_embedder": "blocks"}
@@ -115,11 +115,10 @@ def measure_load(folder: Path, device: str, name: str) -> dict:
 
 def predictions(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     """The planner's peaks in GB for each row and size."""
-    from kandinsky.config import FLASH_512
-    from kandinsky.devices import MODULES
-    from kandinsky.hub import locate
-    from kandinsky.model_needs import needs_from
-    from kandinsky.planner import outcome
+    from kandinsky.checkpoint.locate import locate
+    from kandinsky.config import FLASH_512, MODULES
+    from kandinsky.memory.needs import needs_from
+    from kandinsky.memory.planner import outcome
     from kandinsky.video_shape import VideoShape
 
     paths = locate(folder, model_set=FLASH_512, given={}, local_files_only=True, revision={})
@@ -128,7 +127,7 @@ def predictions(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     for row in ROWS:
         modes = row.memory if isinstance(row.memory, dict) else dict.fromkeys(MODULES, row.memory)
         for seconds, height, width in SIZES:
-            needs = needs_of(VideoShape.from_request(seconds, height, width), row.precision)
+            needs = needs_of(VideoShape.from_request(seconds, width, height), row.precision)
             peaks = outcome(needs, modes, memory_saving=row.saving).peaks
             size = {stage: peak / 1e9 for stage, peak in peaks.items()}
             predicted.setdefault(row.name, {})[f"{width}x{height} {seconds} s"] = size

@@ -27,26 +27,27 @@ from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kandinsky import parallel
-from kandinsky.assembly import configure_
-from kandinsky.checkpoint import load_dit
+from kandinsky.checkpoint.files import Checkpoint
+from kandinsky.checkpoint.gpu_copy import MappedSource
+from kandinsky.checkpoint.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.config import FLASH_512
-from kandinsky.devices import default_dtype
-from kandinsky.messages import Box, Messenger, Sum
+from kandinsky.loading.assemble import configure_
+from kandinsky.loading.components import load_dit
+from kandinsky.loading.devices import default_dtype
 from kandinsky.model.attention import BACKENDS, Attention, torch_sdpa
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import fused
-from kandinsky.parallel import builder, shard_for
+from kandinsky.parallel import apply as parallel
+from kandinsky.parallel.apply import builder
+from kandinsky.parallel.boxes import Box, Messenger
+from kandinsky.parallel.ranks import Ranks, local_rank, open_group
+from kandinsky.parallel.tensor import Sum, shard_for
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
-from kandinsky.ranks import Ranks, local_rank, open_group
-from kandinsky.reading import MappedSource
 from kandinsky.sampler import Schedule
-from kandinsky.t5 import T5Encoder
-from kandinsky.text_encoder import TextEncoder
+from kandinsky.text.encoder import TextEncoder
+from kandinsky.text.t5 import T5Encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
-from kandinsky.weight_files import Checkpoint
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
 TOKENIZER = Path(__file__).parents[1] / "tests" / "weights" / "tokenizer"
@@ -230,8 +231,8 @@ def work(folder: Path, arguments: argparse.Namespace) -> None:
         tokenizer = T5Tokenizer.from_pretrained(TOKENIZER)
         t5 = T5Encoder.from_transformers(random_text_encoder(SIZES[SIZE].t5, generator, dtype=dtype))
         text_encoder = TextEncoder(t5, tokenizer, text_tokens=224)
-    height, width = (384, 672) if SIZE == "full" else (64, 96)
-    shape = VideoShape.from_request(arguments.seconds, height, width, model_set=MODEL_SET)
+    width, height = (672, 384) if SIZE == "full" else (96, 64)
+    shape = VideoShape.from_request(arguments.seconds, width, height, model_set=MODEL_SET)
     for mode in arguments.modes if ranks.size > 1 else ("none",):
         pipe = build(mode, ranks, device, (text_encoder, vae, messenger))
         if device.type == "cuda":

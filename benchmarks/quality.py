@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.training.evaluate import accuracy, some_scenes
+from kandinsky.training.world.evaluate import accuracy, some_scenes
 from kandinsky.training.world.grammar import caption
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny"

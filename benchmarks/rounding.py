@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.config import DiTConfig
 from kandinsky.model.attention import TORCH, Attention, torch_sdpa
-from kandinsky.random_weights import random_dit
 
 CONFIG = DiTConfig(
     in_visual_dim=16,

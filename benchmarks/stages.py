@@ -19,22 +19,22 @@ from pathlib import Path
 import torch
 from measure import CUDA, Timing, attention_table, gemm_ceiling, measure, peak_gib
 
+from kandinsky.checkpoint.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.config import PUBLISHED_DIT
-from kandinsky.memory import offload_modulation_
+from kandinsky.memory.modes import offload_modulation_
 from kandinsky.model.attention import BACKENDS, choose_attention
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import PLAIN, fused
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.sampler import Schedule
-from kandinsky.t5 import T5Encoder
-from kandinsky.text_encoder import TextEncoder
+from kandinsky.text.encoder import TextEncoder
+from kandinsky.text.t5 import T5Encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
 PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
 TOKENIZER = Path(__file__).parents[1] / "tests" / "weights" / "tokenizer"
-SHAPE = VideoShape.from_request(12, 384, 672)
+SHAPE = VideoShape.from_request(12, 672, 384)
 
 
 def build(seed: int) -> Kandinsky4T2VPipeline:
@@ -181,7 +181,7 @@ def measure_pipeline(seed: int, *, kernels: bool) -> dict:
     print(f"VAE decode             {decode}, peak {peak_gib(lambda: list(pipe.vae.decode(latents))):.2f} GiB")
     figures["request_s"] = whole_request(pipe)
     for seconds, height, width in ((12, 512, 512), (5, 352, 736), (0, 512, 512), (1, 480, 544)):
-        shape = VideoShape.from_request(seconds, height, width)
+        shape = VideoShape.from_request(seconds, width, height)
         started = time.perf_counter()
         timing = step_timing(pipe, shape, repeats=3)
         elapsed = time.perf_counter() - started

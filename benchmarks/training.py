@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from kandinsky.random_weights import SCHEDULER, SIZES, random_dit
-from kandinsky.ranks import local_rank
+from kandinsky.checkpoint.random_weights import SCHEDULER, SIZES, random_dit
+from kandinsky.parallel.ranks import local_rank
 from kandinsky.training.ladd import Ladd
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Run

@@ -2,7 +2,7 @@
 
 import sys
 
-from kandinsky.cli import main
+from kandinsky.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What the model is: sizes of the DiT, of the model set around it, and the published preset.
+"""What the model is: sizes of the DiT, of the model set around it, the published preset, and the names of options.
 
 Frozen dataclasses, validated where they are built. Architecture fields have no defaults: a number that is not in
 a checkpoint or in a preset does not exist. This module computes nothing about videos (see `video_shape`).
@@ -7,6 +7,17 @@ a checkpoint or in a preset does not exist. This module computes nothing about v
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+VERSION = "0.1.0"
+"""Of this library; `pyproject.toml` reads it here."""
+MODULES = ("dit", "vae", "text_embedder")
+"""The components that run on a device each, by the names of the published `device_map`."""
+PRECISIONS = ("exact", "fast")
+"""What `precision` may be; `model.precision` has a value for each."""
+PARALLELISMS = ("tensor", "sequence", "none")
+"""What `parallelism` may be; `parallel.apply` has a value for each."""
+MEMORY_MODES = ("resident", "staged", "blocks")
+"""What `memory` may be for a component, besides "auto" for all; `memory.modes` says what each means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +82,7 @@ class ModelSet:
 
     Args:
         resolution: name of the training resolution, the only one `get_T2V_pipeline(resolution=...)` takes.
-        sizes: allowed (height, width) in pixels.
+        sizes: allowed (width, height) in pixels.
         max_seconds: longest clip; RoPE tables hold 128 positions, 63 s are 127 latent frames.
         text_tokens: length to which every prompt is padded or cut.
         fps: pixel frames per second.
@@ -94,7 +105,7 @@ class ModelSet:
 
 FLASH_512 = ModelSet(
     resolution=512,
-    sizes=((512, 512), (352, 736), (736, 352), (384, 672), (672, 384), (480, 544), (544, 480)),
+    sizes=((512, 512), (736, 352), (352, 736), (672, 384), (384, 672), (544, 480), (480, 544)),
     max_seconds=63,
     text_tokens=224,
     fps=8,
@@ -106,3 +117,9 @@ FLASH_512 = ModelSet(
 )
 
 MODEL_SETS: Mapping[int, ModelSet] = MappingProxyType({FLASH_512.resolution: FLASH_512})
+
+
+MODULES = ("dit", "vae", "text_embedder")
+
+
+PRECISIONS = ("exact", "fast")

@@ -1,90 +1,158 @@
-"""The pipeline: encode the prompt, sample latents, decode frames, write the video.
+"""The public class: arguments of a call to a request, and what comes of it in the form that the caller expects.
 
-Components arrive as arguments; nothing is downloaded, no environment is read. Every argument of a call is checked
-before a model runs.
+A call is `request_of(arguments)` and `run(request)`: whoever has a `Request` already (the command, the page, a batch)
+hands that in. What a run does stands in `runner`.
 """
 
-import os
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any
+# One result or a list of them, by whether `bs` is the literal 1: a type checker cannot keep these two apart, and takes
+# the first that fits, which is right.
+# pyright: reportOverlappingOverload=false
 
-import torch
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
+
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from kandinsky.block_stream import RESIDENT, Home
-from kandinsky.clock import Clock
-from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.finish import Finisher, Frames, GenerationResult
-from kandinsky.latents_file import DecodeError, Unfinished, VaeSource, kept
-from kandinsky.model.dit import DiT
-from kandinsky.output import Output, OutputOptions
-from kandinsky.pretrained import Pretrained
-from kandinsky.prompt_cache import PromptCache
-from kandinsky.ranks import Ranks
-from kandinsky.record import Origin, Record
-from kandinsky.request import Job, check_request, options_of_call
-from kandinsky.sampler import Schedule, sample
-from kandinsky.steps import OnStepEnd, Steps, StoppedError, check_callback, go_on
-from kandinsky.text_encoder import TextEncoder
-from kandinsky.vae.autoencoder import VideoAutoencoder
-from kandinsky.video_shape import VideoShape
+from kandinsky.checkpoint.locate import fetch
+from kandinsky.checkpoint.save import save_model_set
+from kandinsky.config import FLASH_512
+from kandinsky.loading.assemble import load_parts
+from kandinsky.loading.devices import DeviceMap, devices_of
+from kandinsky.loading.move import check_whole, moved
+from kandinsky.loading.settings import settings_of
+from kandinsky.output.options import OutputOptions
+from kandinsky.output.remaining import remaining_of
+from kandinsky.output.result import Frames, FramesResult, GenerationResult, LatentsResult, Result
+from kandinsky.progress import OnStep
+from kandinsky.request import DEFAULT_PATH, Request, check_targets, request_of
+from kandinsky.runner import AfterStep, Runner
 
-__all__ = ["DecodeError", "Finish", "GenerationResult", "Kandinsky4T2VPipeline", "StoppedError"]
-
-Finish = Callable[[], GenerationResult | Frames | None]
+Target = str | os.PathLike[str]
+Many = list[GenerationResult] | list[list[Image.Image]] | list[np.ndarray] | list[Tensor]
 
 
-class Kandinsky4T2VPipeline(Pretrained):
-    """Text to video.
+class Extras(TypedDict, total=False):
+    """Arguments of a call that may be given to each kind of it."""
+
+    fps: int | None
+    crf: int | None
+    codec: str | None
+    metadata: bool
+    on_step: OnStep | None
+    callback_on_step_end: AfterStep | None
+
+
+class Sized(Extras, total=False):
+    """The same, and what is made."""
+
+    time_length: int | None
+    width: int | None
+    height: int | None
+    seed: int | None
+
+
+class Kandinsky4T2VPipeline(Runner):
+    """Text to video: the published call, and diffusers' names for what this library does.
 
     Args:
-        dit: the transformer.
-        text_encoder: None on ranks that are not their team's first.
-        vae: None there too, unless the team decodes together.
-        schedule: timesteps of the sampler.
-        model_set: what the weights were trained for.
-        ranks: all processes; the main one gives the request.
-        team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
-        progress: show progress bars on the main rank.
-
-    `origin` and `vae_source` say how it was loaded, for records and for latents of unfinished videos; who puts a
-    pipeline together may set them. `dit_home` is entered around sampling, see `memory`.
+        parts: everything that runs, from `loading.assemble.load_parts` or put together by hand. `to` alone puts others
+            in their place.
     """
 
-    def __init__(
-        self,
-        dit: DiT,
-        text_encoder: TextEncoder | PromptCache | None,
-        vae: VideoAutoencoder | None,
-        schedule: Schedule,
-        *,
-        model_set: ModelSet = FLASH_512,
-        ranks: Ranks | None = None,
-        team: Ranks | None = None,
-        progress: bool = True,
-    ):
-        self.dit = dit
-        self.text_encoder = text_encoder
-        self.vae = vae
-        self.schedule = schedule
-        self.model_set = model_set
-        self.ranks = ranks or Ranks()
-        self.team = team or self.ranks
-        self.progress = progress and self.ranks.is_main
-        self.dit_home: Home = RESIDENT
-        self.origin: Origin | None = None
-        self.vae_source: VaeSource | None = None
-        # The schedule's timesteps are all that are ever asked for: their modulation is computed once.
-        with torch.inference_mode():
-            self.modulation = dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
-
-    @torch.inference_mode()
+    @overload
     def __call__(
         self,
         text: str | Sequence[str],
-        save_path: str | os.PathLike[str] = "./test.mp4",
+        *,
+        bs: int = 1,
+        time_length: Literal[0],
+        width: int | None = None,
+        height: int | None = None,
+        seed: int | None = None,
+        return_frames: bool = False,
+        output_type: Literal["pil"] | None = None,
+        **extras: Unpack[Extras],
+    ) -> list[Image.Image]: ...
+    @overload
+    def __call__(
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, return_frames: Literal[True],
+        output_type: Literal["pil"] | None = None, **sized: Unpack[Sized],
+    ) -> list[Image.Image]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, *, return_frames: Literal[True],
+        output_type: Literal["pil"] | None = None, **sized: Unpack[Sized],
+    ) -> list[list[Image.Image]]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, output_type: Literal["pil"],
+        **sized: Unpack[Sized],
+    ) -> list[Image.Image]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, *, output_type: Literal["pil"],
+        **sized: Unpack[Sized],
+    ) -> list[list[Image.Image]]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, output_type: Literal["np"],
+        **sized: Unpack[Sized],
+    ) -> np.ndarray: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, *, output_type: Literal["np"],
+        **sized: Unpack[Sized],
+    ) -> list[np.ndarray]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, output_type: Literal["pt", "latent"],
+        **sized: Unpack[Sized],
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, *,
+        output_type: Literal["pt", "latent"], **sized: Unpack[Sized],
+    ) -> list[Tensor]: ...  # fmt: skip
+    @overload
+    def __call__(
+        self,
+        text: str,
+        save_path: Target = ...,
+        bs: Literal[1] = 1,
+        time_length: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        seed: int | None = None,
+        return_frames: Literal[False] = False,
+        *,
+        output_type: Literal["file"] | None = None,
+        **extras: Unpack[Extras],
+    ) -> GenerationResult: ...
+    @overload
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        save_path: Target = ...,
+        bs: int = 1,
+        time_length: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        seed: int | None = None,
+        return_frames: Literal[False] = False,
+        *,
+        output_type: Literal["file"] | None = None,
+        **extras: Unpack[Extras],
+    ) -> list[GenerationResult]: ...
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        save_path: Target = DEFAULT_PATH,
         bs: int = 1,
         time_length: int | None = None,
         width: int | None = None,
@@ -97,8 +165,9 @@ class Kandinsky4T2VPipeline(Pretrained):
         crf: int | None = None,
         codec: str | None = None,
         metadata: bool = True,
-        callback_on_step_end: OnStepEnd | None = None,
-    ) -> GenerationResult | Frames | list[GenerationResult] | list[Frames] | None:
+        on_step: OnStep | None = None,
+        callback_on_step_end: AfterStep | None = None,
+    ) -> GenerationResult | Frames | Many | None:
         """Make videos or images.
 
         Args:
@@ -113,182 +182,140 @@ class Kandinsky4T2VPipeline(Pretrained):
                 result, in the progress bar and in each PIL image's `info["seed"]`.
             return_frames: the published way to say `output_type="pil"`.
             output_type: "file" writes `save_path`, "pil", "np" and "pt" return the frames, "latent" the latents before
-                decoding. None is "file" for videos and "pil" for images.
+                decoding. None is "file" for videos, and for images with a `save_path`; else "pil".
             fps: 1 to 120, frames per second that the file plays at (default: the model's 8); the frames stay the same.
             crf: quality of a video file, 0 (best) to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9.
             codec: "h264" (default), "hevc" or "vp9" (default of .webm).
             metadata: write the record of the generation into the file; see `kandinsky show`.
-            callback_on_step_end: called after each step with the number of steps done (1 to `total`), `total`, and the
-                latents `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make
-                a video together, the first one's is asked.
+            on_step: called after each step with the number of steps done (1 to `total`), `total`, and the latents
+                `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make a video
+                together, the first one's is asked.
+            callback_on_step_end: diffusers' form of it: called with the pipeline, the index of the step (from 0), its
+                timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
+                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
-            CPU tensor; latents `[T, H, W, C]`. Several videos give a list of these, several PIL images one flat list.
-            None on ranks that do not write. Ranks that share out the jobs each return what they made.
+            CPU tensor; latents `[T, H, W, C]`. A list of prompts, and `bs` above 1, give a list of these; PIL images of
+            several `time_length=0` are one flat list. None on ranks that do not write. Ranks that share out the jobs
+            each return what they made.
 
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
-            StoppedError: the callback returned False; videos of this call that were finished before stay.
+            StoppedError: a callback stopped the run; videos of this call that were finished before stay.
         """
-        check_callback(callback_on_step_end)
-        shape = VideoShape.from_request(time_length, height, width, model_set=self.model_set)
-        given = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
-        options = options_of_call(given, return_frames=return_frames)
-        request = check_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
-        request, watched = self.ranks.share((request, callback_on_step_end is not None))
-        jobs, on_step_end = request.jobs, (callback_on_step_end or go_on) if watched else None
-        mine = jobs if self.team.size == self.ranks.size else jobs[self.ranks.rank :: self.ranks.size]
-        results = [self.start(job, request.shape, request.output, on_step_end=on_step_end)() for job in mine]
-        if not self.team.is_main or not results:
+        watch = self._watch(on_step, callback_on_step_end)
+
+        def asked() -> Request:
+            options = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
+            size = (time_length, width, height)
+            request = request_of(
+                text, save_path, bs, *size, seed, return_frames, model_set=self.model_set, options=options
+            )
+            check_targets(request)
+            return request
+
+        request = self.ranks.share_made(asked)
+        results = self._run(request, watch)
+        if not results:
             return None
-        if request.shape.is_image and request.output.type == "pil":
-            return [image for images in results for image in images]  # type: ignore[union-attr]
-        return results if len(jobs) > 1 else results[0]  # type: ignore[return-value]
-
-    @torch.inference_mode()
-    def start(
-        self,
-        job: Job,
-        shape: VideoShape,
-        output: Output,
-        *,
-        text: Tensor | None = None,
-        on_step_end: OnStepEnd | None = None,
-    ) -> Finish:
-        """Encode, sample and decode a checked job.
-
-        Args:
-            text: what the text encoder made of the prompt, if it has run already.
-
-        Returns:
-            A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
-            place and returns the result. It does not use the devices: the next job may start before.
-
-        Raises:
-            DecodeError, StoppedError: as a call; the function raises DecodeError too.
-        """
-        clock = Clock(frozenset(part.device for part in (self.dit, self.vae, self.text_encoder) if part is not None))
-        start = time.perf_counter()
-        with clock.stage("text"):
-            text = self._encode(job.prompt, text)
-        with clock.stage("sample"):
-            latents = self.sample_latents(text, shape, seed=job.seed, on_step_end=on_step_end)
-        if output.type == "latent":
-            result = latents if self.team.is_main else None
-            return lambda: result
-        if not self.team.is_main:
-            self._help_decode(latents)
-            return lambda: None
-        complete = self._decode(latents, job, shape, output, clock)
-
-        def finish() -> GenerationResult | Frames:
-            result = complete()
-            clock.seconds["total"] = time.perf_counter() - start
-            return result
-
-        return finish
-
-    def _decode(
-        self, latents: Tensor, job: Job, shape: VideoShape, output: Output, clock: Clock
-    ) -> Callable[[], GenerationResult | Frames]:
-        """Decode; the latents are safe until the returned function has written the result or is done."""
-        record = self._record(job, shape, output)
-        unfinished = Unfinished(
-            latents=latents.cpu(),  # a copy that is reachable even if the device hangs
-            record=record,
-            save_path=job.path,
-            metadata=output.metadata,
-            vae=self.vae_source,
-        )
-        with ExitStack() as stack:
-            stack.enter_context(kept(unfinished))
-            if job.path is None:
-                frames = self.finisher.frames(latents, output.type)
-                for image in frames if isinstance(frames, list) else ():
-                    image.info["seed"] = job.seed
-                return lambda: frames
-            write = self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
-            safe = stack.pop_all()
-
-        def finish() -> GenerationResult:
-            with safe:
-                return write()
-
-        return finish
-
-    def _record(self, job: Job, shape: VideoShape, output: Output) -> Record:
-        return Record(
-            prompt=job.prompt,
-            seed=job.seed,
-            width=shape.width,
-            height=shape.height,
-            time_length=shape.seconds,
-            fps=output.fps,
-            crf=output.crf,
-            codec=output.codec,
-            origin=self.origin,
-        )
-
-    @property
-    def is_resident(self) -> bool:
-        """Whether all weights that this process has stay on their devices."""
-        homes = [self.dit_home, *([] if self.text_encoder is None else [self.text_encoder.home])]
-        return all(home is RESIDENT for home in homes) and not (self.vae is not None and self.vae.staged)
-
-    @property
-    def finisher(self) -> Finisher:
-        """What decodes and writes; only where there is a VAE."""
-        assert self.vae is not None
-        return Finisher(self.vae, self.model_set, alone=self.team.size == 1, progress=self.progress)
+        values = [_value(result) for result in results]
+        if request.shape.is_image and request.output.kind == "pil":
+            return [image for images in values if isinstance(images, list) for image in images]
+        several = len(request.jobs) > 1 or not isinstance(text, str)
+        return cast("Many", values) if several else values[0]
 
     def decode_to(
         self,
-        latents: Tensor | str | os.PathLike[str],
-        save_path: str | os.PathLike[str] | None = None,
-        **options: Any,
+        latents: Tensor | Target,
+        save_path: Target | None = None,
+        *,
+        fps: int | None = None,
+        crf: int | None = None,
+        codec: str | None = None,
+        metadata: bool | None = None,
     ) -> GenerationResult:
-        """Finish an interrupted generation; see `Finisher.decode_to`, which takes the same arguments."""
-        return self.finisher.decode_to(latents, save_path, **options)
+        """Finish an interrupted generation.
 
-    def _encode(self, prompt: str, text: Tensor | None = None) -> Tensor:
-        """`[text_tokens, in_text_dim]` on the DiT's device, on every rank."""
-        if text is None and self.text_encoder is not None:
-            text = self.text_encoder(prompt)
-        shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
-        return self.team.share_tensor(text, shape, device=self.dit.device, dtype=self.dit.dtype)
-
-    @torch.inference_mode()
-    def sample_latents(
-        self, text: Tensor, shape: VideoShape, *, seed: int, on_step_end: OnStepEnd | None = None
-    ) -> Tensor:
-        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
+        Args:
+            latents: `[T, H, W, C]` as sampled, or a `.latents.safetensors` file; it is left where it is.
+            save_path: as in a call; None is the target that the file names.
+            fps, crf, codec, metadata: as in a call; None is what the file says.
 
         Raises:
-            StoppedError: `on_step_end` returned False.
+            ValueError: an argument is not what it may be.
+            FileNotFoundError, RecordError: there is no such file, or it is damaged.
+            DecodeError: it failed again.
         """
-        dit = self.dit
-        context = dit.prepare(text, self.modulation, dit.layout(shape.latent_grid, len(text)))
-        steps = Steps(
-            len(self.schedule.timesteps),
-            team=self.team,
-            on_step_end=on_step_end,
-            description=f"sampling, seed {seed}",
-            progress=self.progress,
-        )
-        with steps as on_step, self.dit_home:
-            return sample(
-                lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
-                (*shape.latent_grid, dit.config.in_visual_dim),
-                self.schedule,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                device=dit.device,
-                on_step=on_step,
-            )
+        options = {"fps": fps, "crf": crf, "codec": codec, "metadata": metadata}
+        return self.finisher.finish(remaining_of(latents, save_path, model_set=self.model_set, **options))
 
-    def _help_decode(self, latents: Tensor) -> None:
-        """Decode this rank's part of the frames, which go to the main rank."""
-        if self.vae is not None:
-            for _ in self.vae.decode(latents):
-                pass
+    @classmethod
+    def from_pretrained(cls, folder_or_repo: Target, *, device_map: DeviceMap = "cuda", **options: Any) -> Self:
+        """Load a pipeline.
+
+        Args:
+            folder_or_repo: a folder in the published layout (nothing is downloaded), or `owner/name` on the hub: that
+                of the published DiT, which gets the other parts from where they are published, or one that holds a
+                folder of `save_pretrained`.
+            device_map: as for `get_T2V_pipeline`.
+            options: its other arguments; `revision` is one for every repository, or a mapping by their names.
+
+        Raises:
+            ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`.
+            FileNotFoundError, CheckpointError: as `get_T2V_pipeline`.
+        """
+        place = str(folder_or_repo)
+        if Path(place).is_dir():
+            options = {**options, "cache_dir": place, "local_files_only": True}
+        elif not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+            raise ValueError(f"folder_or_repo={place!r}: allowed is a folder that exists, or owner/name on the hub")
+        elif place != FLASH_512.dit_repository:
+            revision = options.pop("revision", None)
+            wanted = revision if isinstance(revision, str | None) else revision.get(place)
+            local = options.pop("local_files_only", False)
+            folder = fetch(place, wanted, FLASH_512, local_files_only=local)
+            options = {**options, "cache_dir": folder, "local_files_only": True}
+        return cls(load_parts(settings_of(device_map, **options)))
+
+    def save_pretrained(self, folder: Target) -> None:
+        """Write the weights as they are into `folder`, made if it is not there, in the published layout (safetensors).
+
+        Raises:
+            ValueError: the weights are quantised or shared out over processes: load exact ones in one process.
+        """
+        check_whole(self._parts, "save_pretrained")
+        assert self.text_encoder is not None
+        assert self.vae is not None
+        save_model_set(
+            Path(folder),
+            dit=self.dit,
+            t5=self.text_encoder.model,
+            tokenizer=self.text_encoder.tokenizer,
+            autoencoder=self.vae.autoencoder,
+            schedule=self.parts.schedule,
+            model_set=self.model_set,
+        )
+
+    def to(self, device: DeviceMap) -> Self:
+        """Move the models, keeping their dtype, and choose attention and kernels anew as "auto" does.
+
+        Args:
+            device: as `device_map` of `get_T2V_pipeline`.
+
+        Raises:
+            ValueError: no such device, or the weights are quantised, shared out over processes, or not all resident.
+        """
+        self._parts = moved(self._parts, devices_of(device))
+        return self
+
+
+def _value(result: Result) -> GenerationResult | Frames:
+    """What a call returns for a result."""
+    if isinstance(result, FramesResult):
+        return result.frames
+    if isinstance(result, LatentsResult):
+        return result.latents
+    assert isinstance(result, GenerationResult)
+    return result

@@ -1,22 +1,26 @@
-"""What a call asks for, checked before a model runs.
+"""What a call asks for: arguments to a `Request`, checked once and before a model runs.
 
 One call may make several videos: `bs` of each prompt, with consecutive seeds. Each is a `Job` of its own, so that it
-equals the one made alone.
+equals the one made alone. `request_of` looks at the arguments alone; `check_targets` asks the file system of the
+process that will write.
 """
 
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from kandinsky.output import Output, OutputOptions, check_output, check_prompt_fits
-from kandinsky.target import check_target
+from kandinsky.config import ModelSet
+from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
+from kandinsky.output.paths import check_target
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 10_000
 """Of one call: more is a slip of the keyboard, and its jobs would fill the memory."""
+DEFAULT_PATH = "./test.mp4"
+"""The published default of `save_path`. Of an image, whose ending it does not have, it means that no path was given."""
 NO_OPTIONS = OutputOptions()
 
 
@@ -38,54 +42,42 @@ class Request:
     output: Output
 
 
-def check_request(
+def request_of(
     text: str | Sequence[str],
+    save_path: str | os.PathLike[str] | None = DEFAULT_PATH,
+    bs: int = 1,
+    time_length: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    seed: int | None = None,
+    return_frames: bool = False,
     *,
-    save_path: str | os.PathLike[str] | None,
-    bs: int,
-    shape: VideoShape,
-    seed: int | None,
+    model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
 ) -> Request:
-    """Jobs of a call, whose targets can be written.
+    """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
     Args:
-        text: one prompt or several.
-        save_path: where to write, if a file is wanted.
-        bs: videos for each prompt.
-        seed: of the first job, the next ones count up; drawn if None.
+        model_set: what the weights were trained for.
         options: what is wanted back.
 
     Raises:
-        ValueError: an argument is not what it may be.
+        ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    request = plan_request(text, save_path=save_path, bs=bs, shape=shape, seed=seed, options=options)
-    paths = [job.path for job in request.jobs if job.path is not None]
-    # Of files, the last one has the longest name; each folder must be new.
-    for path in paths if paths and not paths[0].suffix else paths[-1:]:
-        check_target(path if path.suffix else f"{path}/", is_image=shape.is_image)
-    return request
-
-
-def plan_request(
-    text: str | Sequence[str],
-    *,
-    save_path: str | os.PathLike[str] | None,
-    bs: int,
-    shape: VideoShape,
-    seed: int | None,
-    options: OutputOptions = NO_OPTIONS,
-) -> Request:
-    """As `check_request`, without a look at the file system: arguments and results are the same."""
-    prompts = _check_prompts(text)
+    shape = VideoShape.from_request(time_length, width, height, model_set=model_set)
+    prompts = _prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
     total = count * len(prompts)
     if total > MAX_VIDEOS:
         raise ValueError(f"bs={bs!r} of {len(prompts)} prompts: allowed are {MAX_VIDEOS} videos a call")
-    first = secrets.randbelow(MAX_SEED - total) if seed is None else _check_seed(seed, total)
-    output, path = check_output(save_path, options, is_image=shape.is_image, model_fps=shape.fps)
+    first = secrets.randbelow(MAX_SEED - total) if seed is None else _seed_of(seed, total)
+    if shape.is_image and save_path == DEFAULT_PATH and options.type != "file":
+        save_path = None
+    output, path = output_of(
+        save_path, options, return_frames=return_frames, is_image=shape.is_image, model_fps=shape.fps
+    )
     if path is not None and output.metadata:
         for prompt in prompts:
             check_prompt_fits(path, prompt)
@@ -96,20 +88,19 @@ def plan_request(
     return Request(tuple(jobs), shape, output)
 
 
-def options_of_call(options: OutputOptions, *, return_frames: object) -> OutputOptions:
-    """`options` with the published argument, which means `output_type="pil"`.
+def check_targets(request: Request) -> None:
+    """Look whether the files of a request can be written by this process.
 
     Raises:
-        ValueError: they contradict each other.
+        ValueError: a folder is missing or cannot be written, a name is too long, or there is no encoder.
     """
-    if not return_frames:
-        return options
-    if options.type not in (None, "pil"):
-        raise ValueError(f"output_type={options.type!r}: with return_frames=True allowed are None and 'pil'")
-    return replace(options, type="pil")
+    paths = [job.path for job in request.jobs if job.path is not None]
+    # Of files, the last one has the longest name; each folder must be new.
+    for path in paths if paths and not paths[0].suffix else paths[-1:]:
+        check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
 
 
-def _check_prompts(text: object) -> list[str]:
+def _prompts_of(text: object) -> list[str]:
     prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if not prompts or wrong:
@@ -123,7 +114,7 @@ def _check_prompts(text: object) -> list[str]:
     return prompts
 
 
-def _check_seed(seed: object, total: int) -> int:
+def _seed_of(seed: object, total: int) -> int:
     value = as_int("seed", seed, f"0 to {MAX_SEED}")
     if not 0 <= value <= MAX_SEED - (total - 1):
         several = f" ({total} videos count up from it)" if total > 1 else ""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 Velocity = Callable[[Tensor, int], Tensor]
 """(latents [T, H, W, C] in bfloat16 precision, index of the timestep) -> velocity of the same shape."""
-OnStep = Callable[[int, Tensor], None]
+OnStep = Callable[[int, Tensor], Tensor | None]
+"""(index of the step, latents after it) -> latents to go on with, or None for the same."""
 
 _SUPPORTED: Mapping[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -112,7 +113,7 @@ def sample(
         shape: of the latents, `[T, H, W, C]`.
         generator: on the CPU; advanced by 1 + len(timesteps) draws.
         device: where the latents live.
-        on_step: called after each step with its index and the latents.
+        on_step: called after each step with its index and the latents; what it returns takes their place.
 
     Returns:
         Latents `[T, H, W, C]`, float64 (float32 on devices without float64).
@@ -125,6 +126,6 @@ def sample(
     for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
         latents = renoise(latents, noise.to(dtype), alpha)
         latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
-        if on_step is not None:
-            on_step(index, latents)
+        replaced = on_step(index, latents) if on_step is not None else None
+        latents = latents if replaced is None else replaced
     return latents

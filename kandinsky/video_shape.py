@@ -18,15 +18,15 @@ class VideoShape:
 
     Args:
         seconds: length; 0 is a single image.
-        height, width: pixels.
+        width, height: pixels.
         latent_frames, latent_height, latent_width: latent grid, `[T, H, W]` of the DiT's input.
         num_frames: pixel frames written.
         fps: pixel frames in a second of the model's time.
     """
 
     seconds: int
-    height: int
     width: int
+    height: int
     latent_frames: int
     latent_height: int
     latent_width: int
@@ -35,27 +35,27 @@ class VideoShape:
 
     @classmethod
     def from_request(
-        cls, seconds: int | None, height: int | None, width: int | None, *, model_set: ModelSet = FLASH_512
+        cls, seconds: int | None, width: int | None, height: int | None, *, model_set: ModelSet = FLASH_512
     ) -> "VideoShape":
         """Check a request and work out its sizes.
 
         Args:
             seconds: None is 12, or the longest that the model set allows.
-            height, width: None is that of the model set's first size.
+            width, height: None is that of the model set's first size.
 
         Raises:
-            ValueError: `time_length`, `height` or `width` is not one that the model set allows.
+            ValueError: `time_length`, `width` or `height` is not one that the model set allows.
         """
-        usual_height, usual_width = model_set.sizes[0]
-        height, width = usual_height if height is None else height, usual_width if width is None else width
+        usual_width, usual_height = model_set.sizes[0]
+        width, height = usual_width if width is None else width, usual_height if height is None else height
         seconds = _check_seconds(min(USUAL_SECONDS, model_set.max_seconds) if seconds is None else seconds, model_set)
-        height, width = _check_size(height, width, model_set)
+        width, height = _check_size(width, height, model_set)
         compression = model_set.temporal_compression
         latent_frames = seconds * model_set.fps // compression + 1
         return cls(
             seconds=seconds,
-            height=height,
             width=width,
+            height=height,
             latent_frames=latent_frames,
             latent_height=height // model_set.spatial_compression,
             latent_width=width // model_set.spatial_compression,
@@ -90,11 +90,11 @@ def _check_seconds(seconds: object, model_set: ModelSet) -> int:
     return value
 
 
-def _check_size(height: object, width: object, model_set: ModelSet) -> tuple[int, int]:
-    listed = ", ".join(f"{w}x{h}" for h, w in model_set.sizes)
+def _check_size(width: object, height: object, model_set: ModelSet) -> tuple[int, int]:
+    listed = ", ".join(f"{w}x{h}" for w, h in model_set.sizes)
     size = (
-        as_int("height", height, f"width x height in {listed}"),
         as_int("width", width, f"width x height in {listed}"),
+        as_int("height", height, f"width x height in {listed}"),
     )
     if size not in model_set.sizes:
         raise ValueError(f"width={width!r}, height={height!r}: allowed width x height: {listed}")

@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from kandinsky import factory
+from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.model_set_file import write_model_set
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.video_shape import VideoShape
 

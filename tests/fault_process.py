@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from conftest import TINY, allow_small_sizes
 
-from kandinsky import cli, get_T2V_pipeline
-from kandinsky.video_io import VideoWriter
+from kandinsky import get_T2V_pipeline
+from kandinsky.cli import main as cli
+from kandinsky.output.video import VideoWriter
 
 STAGES = tuple((stage, how) for stage in ("sampling", "decode", "encoding") for how in ("SIGKILL", "SIGINT"))
 

@@ -11,10 +11,10 @@ from conftest import SMALL, TINY, fork_server
 from filelock import FileLock
 from PIL import Image
 
-from kandinsky.batch import run_batch
+from kandinsky.batch.prompts import make_items, read_prompts
+from kandinsky.batch.run import run_batch
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.prompts import make_items, read_prompts
-from kandinsky.video_io import VideoWriter
+from kandinsky.output.video import VideoWriter
 
 SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
 PROMPTS = ["a cat", "a dog", "a 'bird'; rm -rf $HOME\n../🐦"]

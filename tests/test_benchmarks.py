@@ -6,8 +6,8 @@ import sys
 import torch
 from conftest import ROOT
 
-from kandinsky.checkpoint import load_dit
-from kandinsky.random_weights import SIZES, random_dit
+from kandinsky.checkpoint.random_weights import SIZES, random_dit
+from kandinsky.loading.components import load_dit
 
 
 def test_weights_in_memory_are_loaded_as_from_a_file(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kandinsky.block_stream import ALIGNMENT, BlockStream, Packed
+from kandinsky.memory.block_stream import ALIGNMENT, BlockStream, Packed
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,12 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from kandinsky.checkpoint import CheckpointError, dit_config, load_dit, open_checkpoint, read_tensors
+from kandinsky.checkpoint.load import open_checkpoint, read_tensors
 from kandinsky.config import PUBLISHED_DIT
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.components import load_dit, load_text_encoder, load_vae
 from kandinsky.model.dit import DiT
-from kandinsky.text_encoder import load_text_encoder
-from kandinsky.vae.autoencoder import load_vae
+from kandinsky.model.sizes import dit_config
 
 CPU = torch.device("cpu")
 DIT = TINY / "kandinsky4_distil_512.pt"

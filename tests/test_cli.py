@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 
-from kandinsky.checkpoint import open_checkpoint
-from kandinsky.cli import generate_main, main
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.cli.main import generate_main, main
 
 CPU = torch.device("cpu")
 SCRIPT = [sys.executable, str(ROOT / "run_inference_distil.py")]

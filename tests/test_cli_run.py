@@ -7,11 +7,12 @@ import pytest
 from conftest import allow_small_sizes
 from PIL import Image
 
-from kandinsky import cli, cli_batch
-from kandinsky.cli import main
-from kandinsky.cli_run import Outcome, Parser, add_print_arguments, parse_and_run
-from kandinsky.read_record import read_record
-from kandinsky.video_io import VideoWriter
+from kandinsky.cli import generate as cli_batch
+from kandinsky.cli import main as cli
+from kandinsky.cli.common import Outcome, Parser, add_print_arguments, parse_and_run
+from kandinsky.cli.main import main
+from kandinsky.output.read_record import read_record
+from kandinsky.output.video import VideoWriter
 
 SETTINGS = ["--device", "cpu", "--time-length", "1", "--width", "64", "--height", "64"]
 VIDEO = ["generate", *SETTINGS, "--text", "a cat"]

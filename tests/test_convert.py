@@ -8,13 +8,16 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from kandinsky import hub, safetensors_file
-from kandinsky.checkpoint import CheckpointError, is_quantised, open_checkpoint
-from kandinsky.cli import main
+from kandinsky.checkpoint import locate as hub
+from kandinsky.checkpoint import safetensors_file
+from kandinsky.checkpoint.convert import convert, is_block_linear
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
-from kandinsky.convert import convert, is_block_linear
+from kandinsky.errors import CheckpointError
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.model.rows import quantise_weight
+from kandinsky.model.quantised import quantise_weight
+from kandinsky.model.sizes import is_quantised
 
 CPU = torch.device("cpu")
 NAME = "kandinsky4_distil_512"
@@ -63,7 +66,7 @@ def test_stale_or_cut_copy_is_not_taken(weights):
 
 
 def test_a_failure_leaves_nothing(weights, monkeypatch):
-    monkeypatch.setattr("kandinsky.weight_files.TorchFile.tensor", lambda *_arguments: 1 / 0)
+    monkeypatch.setattr("kandinsky.checkpoint.files.TorchFile.tensor", lambda *_arguments: 1 / 0)
     before = sorted(weights.iterdir())
     with pytest.raises(ZeroDivisionError):
         convert(weights, device=CPU, progress=False)

@@ -9,19 +9,18 @@ import pytest
 import torch
 from conftest import TINY
 
+from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512
-from kandinsky.model_set_file import write_model_set
+from kandinsky.loading.components import load_vae
+from kandinsky.output.video import VideoWriter
 from kandinsky.training import encode as encode_module
-from kandinsky.training.data import Batches, ShardDataset
+from kandinsky.training.data import Batches, Encoded, ShardDataset, write_shards
 from kandinsky.training.encode import encode
-from kandinsky.training.shards import Encoded, write_shards
-from kandinsky.training.vae import Stage, new_vae, rate, reconstruction_loss, train_vae, trained_vae
 from kandinsky.training.videos import UnreadableVideoError, nearest_size, read_clip
+from kandinsky.training.world.data import encode_clips
+from kandinsky.training.world.data import main as make_world_data
 from kandinsky.training.world.grammar import caption, split
-from kandinsky.training.world_data import encode_clips
-from kandinsky.training.world_data import main as make_world_data
-from kandinsky.vae.autoencoder import load_vae
-from kandinsky.video_io import VideoWriter
+from kandinsky.training.world.vae import Stage, new_vae, rate, reconstruction_loss, train_vae, trained_vae
 
 CPU = torch.device("cpu")
 SIZES = {"resolution": 64, "sizes": [[32, 32], [32, 48]], "max_seconds": 2, "text_tokens": 12, "fps": 8}
@@ -206,8 +205,8 @@ def test_clips_in_a_batch_are_encoded_as_alone(weights):
 
 
 def test_data_of_the_world(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.world_data.BATCH", 2)
-    monkeypatch.setattr("kandinsky.training.world_data.LENGTHS", (1, 1, 1, 9))
+    monkeypatch.setattr("kandinsky.training.world.data.BATCH", 2)
+    monkeypatch.setattr("kandinsky.training.world.data.LENGTHS", (1, 1, 1, 9))
     arguments = ["--weights", str(weights), "--clips", "5", "--device", "cpu"]
     for name in ("one", "other"):
         make_world_data([str(tmp_path / name), *arguments])
@@ -222,7 +221,7 @@ def test_data_of_the_world(weights, tmp_path, monkeypatch):
 
 
 def test_vae_training_takes_its_time(capsys, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.vae.SAY_EVERY", 0.0)
+    monkeypatch.setattr("kandinsky.training.world.vae.SAY_EVERY", 0.0)
     trained = new_vae(0)
     train_vae(trained, CPU, seconds=1.5, stages=(Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,))))
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

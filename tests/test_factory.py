@@ -7,10 +7,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from kandinsky.checkpoint import load_dit
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.vae.autoencoder import load_vae
+from kandinsky.loading.components import load_dit, load_vae
 
 DEVICES = dict.fromkeys(("dit", "vae", "text_embedder"), "cpu")
 WRONG = {
@@ -48,7 +47,7 @@ def no_loading(monkeypatch):
     def fail(path):
         raise AssertionError(f"{path} was opened")
 
-    for module in ("kandinsky.checkpoint", "kandinsky.text_encoder", "kandinsky.vae.autoencoder"):
+    for module in ("kandinsky.checkpoint.load", "kandinsky.text.encoder", "kandinsky.vae.autoencoder"):
         monkeypatch.setattr(f"{module}.open_checkpoint", fail)
 
 
@@ -99,8 +98,8 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
     def spy(name, load):
         return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
 
-    monkeypatch.setattr("kandinsky.components.load_vae", spy("vae", load_vae))
-    monkeypatch.setattr("kandinsky.components.load_dit", spy("dit", load_dit))
+    monkeypatch.setattr("kandinsky.loading.components.load_vae", spy("vae", load_vae))
+    monkeypatch.setattr("kandinsky.loading.components.load_dit", spy("dit", load_dit))
     conf = write(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"

@@ -19,9 +19,9 @@ from conftest import TINY, fork_server
 from fault_process import STAGES
 
 from kandinsky import files
-from kandinsky.cli import main
-from kandinsky.latents_file import DecodeError
-from kandinsky.video_io import VideoWriter
+from kandinsky.cli.main import main
+from kandinsky.errors import DecodeError
+from kandinsky.output.video import VideoWriter
 
 SETTINGS = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
 
@@ -120,7 +120,7 @@ def test_target_folder_that_became_read_only(pipe, tmp_path, monkeypatch, expect
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.video_io.os.replace", refuse)
+        patch.setattr("kandinsky.output.video.os.replace", refuse)
         latents = fails(pipe, tmp_path / "v.mp4", "Permission denied")
     assert finished_equal(pipe, latents, tmp_path / "w.mp4", expected)
 
@@ -133,7 +133,7 @@ def test_encoder_killed(pipe, tmp_path, monkeypatch, expected):
         return processes[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.video_io.subprocess.Popen", spy)
+        patch.setattr("kandinsky.output.video.subprocess.Popen", spy)
         during_decode(patch, pipe, lambda: processes[-1].kill())  # noqa: PLW0108  # it does not exist yet
         latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
     assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
@@ -158,7 +158,7 @@ def test_file_size_limit_as_a_full_disk(pipe, tmp_path, monkeypatch, expected):
         return start(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)), **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.video_io.subprocess.Popen", limited)
+        patch.setattr("kandinsky.output.video.subprocess.Popen", limited)
         latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
     assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
     assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
@@ -187,7 +187,7 @@ def test_nowhere_to_save(pipe, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kandinsky.latents_file.save_file", full)
+    monkeypatch.setattr("kandinsky.output.unfinished.save_file", full)
     monkeypatch.setattr(VideoWriter, "finish", full)
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
@@ -221,8 +221,8 @@ def test_resume_command(pipe, tmp_path, monkeypatch, capsys, expected):
     with monkeypatch.context() as patch:
         patch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
         latents = fails(pipe, tmp_path / "v.mp4", "division by zero")
-    monkeypatch.setattr("kandinsky.components.load_dit", None)
-    monkeypatch.setattr("kandinsky.components.load_t5", None)
+    monkeypatch.setattr("kandinsky.loading.components.load_dit", None)
+    monkeypatch.setattr("kandinsky.loading.components.load_t5", None)
     assert main(["resume", str(latents), "--no-progress"]) == 0
     assert "9 frames, seed 3" in capsys.readouterr().out
     assert (tmp_path / "v.mp4").read_bytes() == expected

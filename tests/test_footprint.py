@@ -7,17 +7,18 @@ import torch
 from conftest import SMALL, TINY
 from torch import nn
 
-from kandinsky.checkpoint import dit_config, open_checkpoint
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.random_weights import SIZES
 from kandinsky.config import PUBLISHED_DIT
-from kandinsky.footprint import LIBRARY_BYTES, META, Live, dit_component, peak_of, t5_component, vae_component
-from kandinsky.memory import streamed_tensors
-from kandinsky.random_weights import SIZES
+from kandinsky.memory.footprint import LIBRARY_BYTES, META, Live, dit_component, peak_of, t5_component, vae_component
+from kandinsky.memory.modes import streamed_tensors
+from kandinsky.model.sizes import dit_config
+from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.shapes import decoder_shapes
-from kandinsky.vae.weights import DecoderConfig
 from kandinsky.video_shape import VideoShape
 
 BF16 = torch.bfloat16
-SHAPE = VideoShape.from_request(1, 64, 96, model_set=SMALL)
+SHAPE = VideoShape.from_request(1, 96, 64, model_set=SMALL)
 
 
 def test_live_counts_what_is_alive():
@@ -61,7 +62,7 @@ def test_float8_halves_the_blocks():
 
 def test_dit_needs_thirteen_streams_at_its_peak():
     """Two of the block before, three in this one, and the feed-forward's hidden layer before and after GELU."""
-    shape = VideoShape.from_request(12, 384, 672)
+    shape = VideoShape.from_request(12, 672, 384)
     found = dit_component(PUBLISHED_DIT, shape, text_tokens=224, dtype=BF16, quantise=False)
     stream = (25_200 + 224) * PUBLISHED_DIT.model_dim * 2
     assert 13 < (found.working - LIBRARY_BYTES) / stream < 13.5
@@ -69,7 +70,7 @@ def test_dit_needs_thirteen_streams_at_its_peak():
 
 def test_more_tokens_need_more():
     sizes = [
-        dit_component(PUBLISHED_DIT, VideoShape.from_request(s, 384, 672), text_tokens=224, dtype=BF16, quantise=False)
+        dit_component(PUBLISHED_DIT, VideoShape.from_request(s, 672, 384), text_tokens=224, dtype=BF16, quantise=False)
         for s in (1, 4, 12)
     ]
     assert sizes[0].working < sizes[1].working < sizes[2].working
@@ -91,7 +92,7 @@ def test_vae_halos_may_stand_on_the_host():
     config = {**SIZES["full"].vae, "latent_channels": 16, "out_channels": 3, "scaling_factor": 0.7}
     config["temporal_compression_ratio"] = 4
     shapes = {f"decoder.{name}": size for name, size in decoder_shapes(DecoderConfig.from_mapping(config)).items()}
-    shape = VideoShape.from_request(12, 384, 672)
+    shape = VideoShape.from_request(12, 672, 384)
     fast, saving = (vae_component(config, shapes, shape, dtype=BF16, memory_saving=s) for s in (False, True))
     assert fast.working < 4.3e9
     assert saving.working < 3.1e9
@@ -102,16 +103,16 @@ def test_vae_halos_may_stand_on_the_host():
 @pytest.mark.gpu
 def test_prediction_on_a_gpu():
     """A block of full width: within a tenth of what the allocator counts."""
+    from kandinsky.checkpoint.random_weights import random_dit
     from kandinsky.model.attention import BACKENDS
     from kandinsky.model.operations import fused
-    from kandinsky.random_weights import random_dit
     from kandinsky.sampler import Schedule, sample
 
     config = dataclasses.replace(PUBLISHED_DIT, num_blocks=1)
     cuda = torch.device("cuda", 0)
     dit = random_dit(config, torch.Generator(cuda).manual_seed(0))
     dit.operations, dit.attention = fused(), BACKENDS["bounded"]
-    shape = VideoShape.from_request(12, 384, 672)
+    shape = VideoShape.from_request(12, 672, 384)
     schedule = Schedule((999, 749), (0.0, 0.5))
     with torch.inference_mode():
         modulation = dit.modulation(torch.tensor(schedule.timesteps, device=cuda)[:, None])

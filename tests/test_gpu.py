@@ -21,7 +21,7 @@ def test_equals_published(gpu_pipe, case):
         call, expected = golden_case(case)
     except FileNotFoundError:
         pytest.skip("this golden file is not in the repository's own small copy")
-    shape = VideoShape.from_request(call["time_length"], call["height"], call["width"])
+    shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
     text = gpu_pipe.text_encoder(call["text"])
     latents = gpu_pipe.sample_latents(text, shape, seed=call["seed"])
     frames = torch.cat(list(gpu_pipe.vae.decode(latents))).cpu()
@@ -36,7 +36,7 @@ def test_equals_published(gpu_pipe, case):
 
 def latents_of(device_map):
     pipe = get_T2V_pipeline(device_map, cache_dir=TINY, progress=False)
-    shape = VideoShape.from_request(1, 384, 672)
+    shape = VideoShape.from_request(1, 672, 384)
     return pipe.sample_latents(pipe.text_encoder("a cat").to(pipe.dit.device), shape, seed=1).cpu()
 
 

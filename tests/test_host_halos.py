@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from kandinsky.vae import host_halos
-from kandinsky.vae.halos import Halos
-from kandinsky.vae.host_halos import HostHalos
-from kandinsky.vae.weights import CausalConv
+from kandinsky.vae.decoder_weights import CausalConv
+from kandinsky.vae.halos import Halos, HostHalos
 
 LIKE = torch.zeros(3, 2, 2, 4)
 copy_now = Tensor.copy_

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import TINY
 
-from kandinsky import hub
+from kandinsky.checkpoint import locate as hub
 from kandinsky.config import FLASH_512
 
 

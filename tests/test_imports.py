@@ -15,10 +15,10 @@ OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
     "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
-    "transformers": {"kandinsky.text_encoder", "kandinsky.random_weights", "kandinsky.training.world.text"},
-    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.random_weights", "kandinsky.training.vae"},
-    "imageio_ffmpeg": {"kandinsky.video_io", "kandinsky.training.encode"},
-    "gradio": {"kandinsky.web"},
+    "transformers": {"kandinsky.text.encoder", "kandinsky.checkpoint.random_weights", "kandinsky.training.world.text"},
+    "diffusers": {"kandinsky.vae.autoencoder", "kandinsky.checkpoint.random_weights", "kandinsky.training.world.vae"},
+    "imageio_ffmpeg": {"kandinsky.output.video", "kandinsky.training.encode"},
+    "gradio": {"kandinsky.cli.web"},
 }
 """The only modules that may import a heavy package."""
 FORBIDDEN = {
@@ -26,14 +26,14 @@ FORBIDDEN = {
     "kandinsky.video_shape": {"kandinsky.model", "kandinsky.sampler", "kandinsky.pipeline"},
     "kandinsky.sampler": {"kandinsky."},
     "kandinsky.model": {
-        "kandinsky.checkpoint",
-        "kandinsky.messages",
-        "kandinsky.parallel",
-        "kandinsky.ranks",
+        "kandinsky.checkpoint.load",
+        "kandinsky.parallel.boxes",
+        "kandinsky.parallel.apply",
+        "kandinsky.parallel.ranks",
         "kandinsky.pipeline",
         "kandinsky.factory",
     },
-    "kandinsky.pipeline": {"kandinsky.factory", "kandinsky.hub", "kandinsky.cli"},
+    "kandinsky.pipeline": {"kandinsky.factory", "kandinsky.checkpoint.locate", "kandinsky.cli.main"},
     "kandinsky": {"kandinsky.training"},
 }
 """What the modules below a name must not import: imports go one way."""

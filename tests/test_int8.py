@@ -5,7 +5,7 @@ from conftest import TINY, relative_error
 from torch import nn
 
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.int8 import Int8Linear
+from kandinsky.text.int8 import Int8Linear
 
 
 def test_product_is_near():

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from conftest import TINY, relative_error
 from torch import nn
 
+from kandinsky.checkpoint.random_weights import SIZES, random_dit
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model import bounded
 from kandinsky.model.attention import BACKENDS, choose_attention
 from kandinsky.model.layout import Clip, Segments, TokenLayout
 from kandinsky.model.operations import PLAIN, Modulation, Residual, fused
-from kandinsky.random_weights import SIZES, random_dit
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda", 0)

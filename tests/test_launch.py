@@ -13,10 +13,10 @@ import pytest
 from conftest import ROOT, SMALL, TINY, fork_server, own_weights
 from PIL import Image
 
-from kandinsky.cli import main
+from kandinsky.cli.launch import check_launch
+from kandinsky.cli.main import main
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.launch import check_launch
-from kandinsky.ranks import Ranks
+from kandinsky.parallel.ranks import Ranks
 
 SCRIPT = str(ROOT / "run_inference_distil.py")
 
@@ -113,8 +113,8 @@ def test_wrong_numbers_of_processes(capsys):
 
 def test_heads_that_cannot_be_shared(monkeypatch):
     """Before any weight is read."""
-    monkeypatch.setattr("kandinsky.assembly.open_group", lambda _device: Ranks(0, 3))
-    monkeypatch.setattr("kandinsky.checkpoint.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("kandinsky.loading.assemble.open_group", lambda _device: Ranks(0, 3))
+    monkeypatch.setattr("kandinsky.checkpoint.load.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
         get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
 

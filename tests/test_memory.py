@@ -9,11 +9,11 @@ import torch
 from conftest import SMALL, TINY
 
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.memory import check_memory, home_of_dit, home_of_t5, modulation_on
+from kandinsky.loading.components import load_text_encoder
+from kandinsky.memory.modes import check_memory, home_of_dit, home_of_t5, modulation_on
 from kandinsky.model.layers import ModulationLayer
-from kandinsky.model.rows import quantise_weight
+from kandinsky.model.quantised import quantise_weight
 from kandinsky.sampler import Schedule
-from kandinsky.text_encoder import load_text_encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
@@ -94,7 +94,7 @@ def gpu_outputs(memory, precision="exact", folder=TINY):
     pipe = get_T2V_pipeline(
         "cuda:0", cache_dir=folder, memory=memory, precision=precision, attention="bounded", progress=False
     )
-    shape = VideoShape.from_request(1, 384, 672)
+    shape = VideoShape.from_request(1, 672, 384)
     found = []
     for prompt in ("a cat", "a dog"):
         text = pipe.text_encoder(prompt)
@@ -127,7 +127,7 @@ def test_float8_weights_are_those_of_a_cpu():
 @pytest.mark.gpu
 @pytest.mark.parametrize("memory", ["resident", "blocks"])
 def test_converted_weights_are_equal_to_the_bit_on_a_gpu(memory, tmp_path):
-    from kandinsky.convert import convert
+    from kandinsky.checkpoint.convert import convert
 
     shutil.copytree(TINY, tmp_path / "w")
     for precision in ("exact", "fast"):

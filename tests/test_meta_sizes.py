@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kandinsky import meta_sizes
-from kandinsky.meta_sizes import result_of
+from kandinsky.memory import meta_sizes
+from kandinsky.memory.meta_sizes import result_of
 
 aten = torch.ops.aten
 META = torch.device("meta")

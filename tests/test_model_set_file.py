@@ -6,10 +6,10 @@ import json
 import pytest
 from conftest import own_weights
 
-from kandinsky.cli import main
+from kandinsky.checkpoint.model_set import NAME, read_model_set
+from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.model_set_file import NAME, read_model_set
 from kandinsky.video_shape import VideoShape
 
 OWN = dataclasses.replace(FLASH_512, resolution=128, sizes=((64, 64), (64, 96)), max_seconds=1, text_tokens=24)
@@ -54,7 +54,7 @@ def test_sizes_nobody_asked_for():
     assert (own.seconds, own.height, own.width) == (1, 64, 64)
     published = VideoShape.from_request(None, None, None)
     assert (published.seconds, published.height, published.width) == (12, 512, 512)
-    assert VideoShape.from_request(1, None, 96, model_set=OWN).height == 64
+    assert VideoShape.from_request(1, 96, None, model_set=OWN).height == 64
 
 
 def test_pipeline_takes_the_sets_sizes(weights):

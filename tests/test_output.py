@@ -110,6 +110,6 @@ def test_refused(pipe, case, monkeypatch, tmp_path):
 
 
 def test_encoder_that_is_missing(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.video_io._encoders", lambda _: frozenset(["libx264"]))
+    monkeypatch.setattr("kandinsky.output.video._encoders", lambda _: frozenset(["libx264"]))
     with pytest.raises(ValueError, match=r"codec='hevc': .* has no libx265; allowed with it: 'h264'"):
         pipe("a cat", tmp_path / "v.mp4", codec="hevc", **CALL)

@@ -10,16 +10,19 @@ import torch
 import torch.distributed as dist
 from conftest import SMALL, TINY, fork_server, relative_error
 
-from kandinsky.batch import run_batch
-from kandinsky.checkpoint import dit_config, open_checkpoint
+from kandinsky.batch.prompts import make_items
+from kandinsky.batch.run import run_batch
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model.dit import DiT
 from kandinsky.model.layout import Clip, TokenLayout
-from kandinsky.parallel import TENSOR_PLAN, LocalContext, check_mode, check_size, shard_for
-from kandinsky.prompts import make_items
-from kandinsky.random_weights import random_dit
-from kandinsky.ranks import Ranks
-from kandinsky.read_record import read_record
+from kandinsky.model.sizes import dit_config
+from kandinsky.output.read_record import read_record
+from kandinsky.parallel.apply import check_mode, check_size
+from kandinsky.parallel.ranks import Ranks
+from kandinsky.parallel.sequence import LocalContext
+from kandinsky.parallel.tensor import TENSOR_PLAN, shard_for
 from kandinsky.video_shape import VideoShape
 
 CALL = {"time_length": 1, "width": 96, "height": 64, "seed": 3}
@@ -48,7 +51,7 @@ def count_messages(counts, monkeypatch):
 def make(mode, rank, folder):
     """One rank's results, and what it asked of torch.distributed for one step."""
     pipe = pipeline(folder, mode)
-    shape = VideoShape.from_request(1, 64, 96, model_set=SMALL)
+    shape = VideoShape.from_request(1, 96, 64, model_set=SMALL)
     text = pipe._encode("a cat")
     counts = Counter()
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +105,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(weights):
     pipe = pipeline(weights)
-    shape = VideoShape.from_request(1, 64, 96, model_set=SMALL)
+    shape = VideoShape.from_request(1, 96, 64, model_set=SMALL)
     latents = pipe.sample_latents(pipe._encode("a cat"), shape, seed=3)
     return latents, torch.from_numpy(np.stack(pipe("a cat", **CALL, return_frames=True)))
 

@@ -7,8 +7,9 @@ import torch.multiprocessing as mp
 from conftest import TINY, psnr, relative_error
 
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.messages import GroupBox, Mailbox, Messenger, Sum
-from kandinsky.ranks import Ranks
+from kandinsky.parallel.boxes import GroupBox, Mailbox, Messenger
+from kandinsky.parallel.ranks import Ranks
+from kandinsky.parallel.tensor import Sum
 from kandinsky.video_shape import VideoShape
 
 pytestmark = [
@@ -42,7 +43,7 @@ def run_rank(rank, size, folder):
     for mode in ("tensor", "sequence"):
         pipe = get_T2V_pipeline(f"cuda:{rank}", cache_dir=TINY, progress=False, parallelism=mode)
         assert pipe.vae.messenger.one_host
-        shape = VideoShape.from_request(1, 384, 672)
+        shape = VideoShape.from_request(1, 672, 384)
         latents = [pipe.sample_latents(pipe._encode("a cat"), shape, seed=3) for _ in range(2)]
         assert torch.equal(*latents)
         frames = [chunk.cpu() for chunk in pipe.vae.decode(some_latents())]
@@ -61,7 +62,7 @@ def test_two_gpus_equal_one(tmp_path):
     mp.spawn(run_rank, args=(2, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     pipe = get_T2V_pipeline("cuda:0", cache_dir=TINY, progress=False)
-    shape = VideoShape.from_request(1, 384, 672)
+    shape = VideoShape.from_request(1, 672, 384)
     latents = pipe.sample_latents(pipe._encode("a cat"), shape, seed=3)
     frames = torch.cat([chunk.cpu() for chunk in pipe.vae.decode(some_latents())])
     for mode in ("tensor", "sequence"):

@@ -9,7 +9,8 @@ from conftest import golden_case, psnr, relative_error
 from PIL import Image
 from safetensors.torch import load_file
 
-from kandinsky.pipeline import DecodeError, GenerationResult, StoppedError
+from kandinsky.errors import DecodeError, StoppedError
+from kandinsky.pipeline import GenerationResult
 from kandinsky.video_shape import VideoShape
 
 CASES = ("image", "video_1s", "video_2s")
@@ -21,7 +22,7 @@ def test_equals_published(golden_pipe, case):
         call, expected = golden_case(case)
     except FileNotFoundError:
         pytest.skip("this golden file is not in the repository's own small copy")
-    shape = VideoShape.from_request(call["time_length"], call["height"], call["width"])
+    shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
     text = golden_pipe.text_encoder(call["text"])
     latents = golden_pipe.sample_latents(text, shape, seed=call["seed"])
     frames = torch.cat(list(golden_pipe.vae.decode(latents)))

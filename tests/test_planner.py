@@ -6,21 +6,21 @@ import pytest
 import torch
 from conftest import TINY
 
-from kandinsky import places
-from kandinsky.checkpoint import open_checkpoint
-from kandinsky.cli import main
-from kandinsky.config import FLASH_512
-from kandinsky.devices import MODULES
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.locate import WeightPaths
+from kandinsky.cli.main import main
+from kandinsky.config import FLASH_512, MODULES
+from kandinsky.errors import NothingFits
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.footprint import Component
-from kandinsky.hub import WeightPaths
-from kandinsky.planner import LADDER, MARGIN, Needs, NothingFits, outcome, plan, plan_or_nearest
+from kandinsky.loading import places
+from kandinsky.memory.footprint import Component
+from kandinsky.memory.planner import LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest
 from kandinsky.video_shape import VideoShape
 
 GB = 10**9
 PLENTY = {"free_gpu": 100 * GB, "free_host": 100 * GB}
 DIT = TINY / "kandinsky4_distil_512.pt"
-SHAPE = VideoShape.from_request(12, 384, 672)
+SHAPE = VideoShape.from_request(12, 672, 384)
 
 
 def needs(scale=1.0, dit_blocks=10):
@@ -138,8 +138,8 @@ def test_a_card_too_small_is_told_before_weights_are_read(monkeypatch):
         "kandinsky.factory.check_device_map", lambda _map: dict.fromkeys(NAMES, torch.device("cuda", 0))
     )
     monkeypatch.setattr("kandinsky.factory.choose_operations", lambda *_arguments, **_settings: None)
-    monkeypatch.setattr("kandinsky.weight_files.SafetensorsFiles.tensor", never)
-    monkeypatch.setattr("kandinsky.weight_files.TorchFile.tensor", never)
+    monkeypatch.setattr("kandinsky.checkpoint.files.SafetensorsFiles.tensor", never)
+    monkeypatch.setattr("kandinsky.checkpoint.files.TorchFile.tensor", never)
     with pytest.raises(NothingFits, match=r"nothing fits in 0\.0 GB.* Not even an image fits"):
         get_T2V_pipeline("cuda", cache_dir=TINY)
 

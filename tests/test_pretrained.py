@@ -6,8 +6,8 @@ import torch
 from conftest import SMALL, TINY
 
 from kandinsky import Kandinsky4T2VPipeline
-from kandinsky.checkpoint import open_checkpoint
-from kandinsky.ranks import Ranks
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.parallel.ranks import Ranks
 
 CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3, "return_frames": True}
 
@@ -87,7 +87,7 @@ def test_repository(saved, monkeypatch):
         return str(saved)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("kandinsky.hub._check_reachable", lambda _: None)
+    monkeypatch.setattr("kandinsky.checkpoint.locate._check_reachable", lambda _: None)
     Kandinsky4T2VPipeline.from_pretrained("some/one", device_map="cpu", revision={"some/one": "v2"}, progress=False)
     assert (asked["repository"], asked["revision"]) == ("some/one", "v2")
     assert "vae/*" in asked["allow_patterns"]

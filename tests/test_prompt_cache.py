@@ -7,8 +7,9 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from kandinsky import components, factory
-from kandinsky.prompt_cache import KEPT, PromptCache
+from kandinsky import factory
+from kandinsky.loading import components
+from kandinsky.text.cache import KEPT, PromptCache
 
 
 def never(*_arguments, **_settings):

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import SMALL
 
-from kandinsky.prompts import make_items, read_prompts
+from kandinsky.batch.prompts import make_items, read_prompts
 
 SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
 

@@ -13,9 +13,9 @@ from conftest import SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kandinsky.batch.prompts import DEFAULTS, read_prompts
+from kandinsky.parallel.ranks import Ranks
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.prompts import DEFAULTS, read_prompts
-from kandinsky.ranks import Ranks
 
 EXAMPLES = settings(max_examples=800, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(exclude_categories=()), max_size=40)

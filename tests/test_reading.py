@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kandinsky import reading, safetensors_file
-from kandinsky.reading import FileSource, MappedSource, read_all
+from kandinsky.checkpoint import gpu_copy as reading
+from kandinsky.checkpoint import safetensors_file
+from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, read_all
 
 
 @pytest.fixture

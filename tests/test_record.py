@@ -8,11 +8,13 @@ import torch
 from conftest import TINY, allow_small_sizes
 from PIL import Image
 
-from kandinsky.checkpoint import open_checkpoint
-from kandinsky.cli import main
+from kandinsky.checkpoint.fingerprint import fingerprint
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.cli.main import main
+from kandinsky.errors import RecordError
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.read_record import read_record
-from kandinsky.record import Record, RecordError, differences, fingerprint
+from kandinsky.output.read_record import read_record
+from kandinsky.output.record import Record, differences
 
 CALL = {"width": 64, "height": 64, "seed": 3}
 NASTY = "a \"cat\" 'x'\n\r\n = ; # \\ \\n $(touch pwned) `id` | ../../etc/passwd %s \t\0 😀" + "😀" * 10_000
@@ -87,7 +89,7 @@ def test_show_and_replay(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "v-replay.mp4: 9 frames of 64x64 at 5 fps, seed 3" in said.out
     assert "warning" not in said.err
-    monkeypatch.setattr("kandinsky.assembly.fingerprint", lambda _: "other")
+    monkeypatch.setattr("kandinsky.loading.assemble.fingerprint", lambda _: "other")
     target = ["--save-path", str(tmp_path / "w.mp4")]
     assert main(["replay", str(made.path), "--weights", str(TINY), "--no-progress", *target]) == 0
     assert "warning: the result may differ: weights: was" in capsys.readouterr().err

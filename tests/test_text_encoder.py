@@ -8,8 +8,8 @@ import torch
 from conftest import TINY, golden_case, relative_error
 from transformers import T5EncoderModel
 
-from kandinsky.checkpoint import CheckpointError
-from kandinsky.text_encoder import load_text_encoder
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.components import load_text_encoder
 
 CPU = torch.device("cpu")
 

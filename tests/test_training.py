@@ -17,13 +17,12 @@ from torch import nn
 from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.tensor import DTensor
 
+from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.config import DiTConfig
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model.layout import TokenLayout
-from kandinsky.random_weights import random_dit
-from kandinsky.training.batch import velocity
-from kandinsky.training.data import Batches, ShardDataset
-from kandinsky.training.generate import main as generate
+from kandinsky.training.data import Batches, Encoded, ShardDataset, write_shards
+from kandinsky.training.initial import fresh, load_trainable
 from kandinsky.training.ladd import Ladd
 from kandinsky.training.levels import Levels, LogitNormal
 from kandinsky.training.loop import train
@@ -31,8 +30,8 @@ from kandinsky.training.losses import discriminator_loss, generator_loss
 from kandinsky.training.pretrain import Pretraining
 from kandinsky.training.sampling import ddim, sample_from
 from kandinsky.training.settings import AdamSettings, LaddSettings, PretrainSettings, build
-from kandinsky.training.shards import Encoded, write_shards
-from kandinsky.training.weights import fresh, load_trainable
+from kandinsky.training.teacher_data import main as generate
+from kandinsky.training.velocity import velocity
 
 SIZES = DiTConfig(
     in_visual_dim=16,

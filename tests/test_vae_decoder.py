@@ -4,7 +4,7 @@ import pytest
 from vae_helpers import RATIOS, latents_of, our_frames, relative_error, their_frames, tiny_autoencoder
 
 from kandinsky.vae.decoder import CausalDecoder
-from kandinsky.vae.weights import DecoderConfig
+from kandinsky.vae.decoder_weights import DecoderConfig
 
 
 @pytest.fixture(scope="module")

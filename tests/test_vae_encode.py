@@ -9,11 +9,12 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from vae_helpers import latents_of, relative_error, tiny_autoencoder
 
-from kandinsky.checkpoint import CheckpointError
-from kandinsky.random_weights import SIZES
-from kandinsky.vae.autoencoder import VideoAutoencoder, load_vae
+from kandinsky.checkpoint.random_weights import SIZES
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.components import load_vae
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.shapes import decoder_shapes
-from kandinsky.vae.weights import DecoderConfig
 
 
 @pytest.fixture(scope="module")

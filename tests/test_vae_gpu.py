@@ -4,11 +4,11 @@ import pytest
 import torch
 from vae_helpers import FULL_CHANNELS, latents_of, our_frames, relative_error, their_frames, tiny_autoencoder
 
+from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.decoder import CausalDecoder
-from kandinsky.vae.layout import Activation, Time
+from kandinsky.vae.decoder_weights import NormWeights
 from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.stream import decode, to_host
-from kandinsky.vae.weights import NormWeights
 
 pytestmark = pytest.mark.gpu
 LAYOUTS = [

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe, read_frames
 
-from kandinsky.target import check_target
-from kandinsky.video_io import QUEUED_CHUNKS, VideoError, VideoWriter
+from kandinsky.errors import VideoError
+from kandinsky.output.paths import check_target
+from kandinsky.output.video import QUEUED_CHUNKS, VideoWriter
 
 
 def gradient(frames, height=32, width=48):

@@ -10,7 +10,7 @@ from kandinsky.video_shape import VideoShape
     ("seconds", "latent_frames", "num_frames"), [(0, 1, 1), (1, 3, 9), (2, 5, 17), (12, 25, 97), (63, 127, 505)]
 )
 def test_frames(seconds, latent_frames, num_frames):
-    shape = VideoShape.from_request(seconds, 384, 672)
+    shape = VideoShape.from_request(seconds, 672, 384)
     assert (shape.latent_frames, shape.num_frames) == (latent_frames, num_frames)
     assert shape.latent_grid == (latent_frames, 48, 84)
     assert shape.is_image == (seconds == 0)

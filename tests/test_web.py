@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from kandinsky.cli import main
-from kandinsky.web import make_page, make_video
+from kandinsky.cli.main import main
+from kandinsky.cli.web import make_page, make_video
 
 
 def test_without_gradio(capsys, monkeypatch):

@@ -4,8 +4,8 @@ A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
 is the same operation with cuDNN's kernel; `bounded` is our own. flash_attn is imported only by its rows.
 
-`auto` measures the candidates of a device once, on random input, and takes the fastest that agrees with PyTorch's
-float32 attention. A backend that is named is taken, or refused with the reason.
+Where no backend is wanted ("auto") the candidates of a device are measured once, on random input, and the fastest that
+agrees with PyTorch's float32 attention is taken. One that is named is taken, or refused with the reason.
 """
 
 import logging
@@ -76,13 +76,14 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
+BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
         for backend in (
             TORCH,
             Attention("cudnn", cudnn_sdpa),
-            Attention("bounded", bounded.attend_bounded, bounded.query_scale),
+            BOUNDED,
             Attention("flash_attn_2", flash_attention_2),
             Attention("flash_attn_3", flash_attention_3),
         )
@@ -91,35 +92,39 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
 _PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
 
 
-def check_attention(name: str) -> None:
-    """Refuse a backend that does not exist or whose package is not installed.
+def attention_of(name: object) -> Attention | None:
+    """The backend called `name`; None for "auto", which is measured where the model is.
 
     Raises:
-        ValueError: names what is allowed, or what to install.
+        ValueError: it does not exist or its package is not installed; names what is allowed, or what to install.
     """
-    if name != "auto" and name not in BACKENDS:
+    if name == "auto":
+        return None
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"attention={name!r}: allowed are 'auto', {', '.join(map(repr, BACKENDS))}")
     package = _PACKAGES.get(name)
     if package is not None and find_spec(package) is None:
         raise ValueError(
             f"attention={name!r} needs the package {package}, which is not installed; 'auto' works without it"
         )
+    return BACKENDS[name]
 
 
-def choose_attention(name: str, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> Attention:
-    """The backend called `name`, or with `auto` the fastest on `device`.
+def choose_attention(
+    wanted: Attention | None, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float
+) -> Attention:
+    """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
         bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
 
     Raises:
-        ValueError: the named backend cannot run this model on this device.
+        ValueError: the wanted backend cannot run this model on this device.
     """
-    check_attention(name)
-    if name == "bounded":
+    if wanted is BOUNDED:
         _check_bounded(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
-    if name != "auto":
-        return BACKENDS[name]
+    if wanted is not None:
+        return wanted
     if device.type != "cuda" or dtype != torch.bfloat16:
         return TORCH
     names = [other for other in BACKENDS if _PACKAGES.get(other) is None or find_spec(_PACKAGES[other]) is not None]
@@ -128,9 +133,9 @@ def choose_attention(name: str, *, device: torch.device, dtype: torch.dtype, hea
     return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
 
 
-def prepare(name: str, *, device: torch.device, dtype: torch.dtype) -> None:
+def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
     """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
-    if name in ("auto", "bounded") and device.type == "cuda" and dtype == torch.bfloat16:
+    if wanted in (None, BOUNDED) and device.type == "cuda" and dtype == torch.bfloat16:
         bounded.prepare(device)
 
 

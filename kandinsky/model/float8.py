@@ -7,9 +7,9 @@ Lossy, and only by choice (`precision="fast"`). Method: row-wise scaling as in a
 import torch
 from torch import Tensor, nn
 
-from kandinsky.model.dit import DiT, TransformerBlock
-from kandinsky.model.kernels import Quantised, quantise_rows
-from kandinsky.model.rows import quantise_weight
+from kandinsky.model.dit import TransformerBlock
+from kandinsky.model.kernels import quantise_rows
+from kandinsky.model.quantised import Quantised, quantise_weight
 
 
 class Float8Linear(nn.Module):
@@ -40,12 +40,6 @@ class Float8Linear(nn.Module):
             use_fast_accum=True,
             **({} if out is None else {"out": out}),
         )
-
-
-def quantise_blocks_(dit: DiT) -> None:
-    """Replace the Linears of attention and feed-forward in every block, one at a time."""
-    for block in dit.blocks:
-        quantise_block_(block)
 
 
 def quantise_block_(block: TransformerBlock) -> None:

@@ -11,34 +11,12 @@ docs/benchmarks.md (per-kernel table).
 # pyright: reportIndexIssue=false, reportMissingImports=false
 # (Triton's launch syntax; the package is not there on every platform.)
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kandinsky.model.rows import FLOAT8, FLOAT8_MAX
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """float8 e4m3 rows `[rows, columns]` and what to multiply each with, float32 `[rows, 1]`."""
-
-    values: Tensor
-    scale: Tensor
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, rows: slice) -> "Quantised":
-        return Quantised(self.values[rows], self.scale[rows])
-
-    @classmethod
-    def empty_like(cls, x: Tensor) -> "Quantised":
-        """Room for the quantised form of `x`."""
-        rows = x.shape[0]
-        return cls(torch.empty_like(x, dtype=FLOAT8), torch.empty(rows, 1, device=x.device, dtype=torch.float32))
+from kandinsky.model.quantised import FLOAT8_MAX, Quantised
 
 
 @triton.jit

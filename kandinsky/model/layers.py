@@ -19,7 +19,7 @@ from kandinsky.model.context import Context
 from kandinsky.model.operations import Gelu, NormRope
 
 if TYPE_CHECKING:
-    from kandinsky.model.kernels import Quantised
+    from kandinsky.model.quantised import Quantised
 
 NORM_EPS = 1e-5
 
@@ -146,3 +146,13 @@ class OutLayer(nn.Module):
         pt, ph, pw = self.patch_size
         x = patches.unflatten(-1, (-1, pt, ph, pw)).unflatten(0, grid)
         return x.permute(0, 4, 1, 5, 2, 6, 3).flatten(4, 5).flatten(2, 3).flatten(0, 1)
+
+
+def linear_into(linear: nn.Module, x: "Tensor | Quantised", out: Tensor) -> None:
+    """`linear(x)`, written to `out` `[rows, columns]`."""
+    if not isinstance(linear, nn.Linear) or not isinstance(x, Tensor):  # Float8Linear
+        linear(x, out=out)
+    elif linear.bias is None:
+        torch.mm(x, linear.weight.T, out=out)
+    else:
+        torch.addmm(linear.bias, x, linear.weight.T, out=out)

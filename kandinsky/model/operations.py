@@ -17,7 +17,7 @@ from kandinsky.model.layout import Segments
 from kandinsky.model.rope import rotate
 
 if TYPE_CHECKING:
-    from kandinsky.model.kernels import Quantised
+    from kandinsky.model.quantised import Quantised
 
 
 class Modulation(NamedTuple):
@@ -42,8 +42,14 @@ Gelu = Callable[[Tensor], "Tensor | Quantised"]
 
 @dataclass(frozen=True)
 class Operations:
-    """One implementation of the three steps; signatures are those of `add_norm`, `norm_rope` and F.gelu below."""
+    """One implementation of the three steps; signatures are those of `add_norm`, `norm_rope` and F.gelu below.
 
+    Args:
+        name: "torch" or "triton", as records tell it.
+        add_norm, norm_rope, gelu: the steps.
+    """
+
+    name: str
     add_norm: AddNorm
     norm_rope: NormRope
     gelu: Gelu
@@ -91,7 +97,7 @@ def norm_rope(
 
 
 KERNELS = ("auto", "triton", "torch")
-PLAIN = Operations(add_norm, norm_rope, F.gelu)
+PLAIN = Operations("torch", add_norm, norm_rope, F.gelu)
 
 
 def choose_operations(kernels: str, device: torch.device, *, quantise: bool = False) -> Operations:
@@ -127,4 +133,4 @@ def fused(*, quantise: bool = False) -> Operations:
         terms = (gate, modulation.shift, modulation.scale)
         return kernels.add_norm(tokens, branch, terms, norm, segments.index, quantise=quantise)
 
-    return Operations(fused_add_norm, kernels.norm_rope_, kernels.gelu_quantise if quantise else F.gelu)
+    return Operations("triton", fused_add_norm, kernels.norm_rope_, kernels.gelu_quantise if quantise else F.gelu)

@@ -10,7 +10,6 @@ the newest two are kept.
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from kandinsky.atomic import replacing
 from kandinsky.training.ema import Ema
 
 KEPT = 2
@@ -66,17 +66,16 @@ def save(folder: Path, trained: Trained, progress: dict[str, Any], *, is_main: b
         averaged = _apart(get_model_state_dict(trained.student, options=FULL))
     target = folder / f"checkpoint-{progress['step']:08}"
     if is_main:
-        partial = folder / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(averaged, partial / "ema.safetensors")
-        save_file(_apart(model), partial / "model.safetensors")
-        tensors, groups = _flat(optimiser)
-        save_file(tensors, partial / "optimiser.safetensors", metadata={"groups": json.dumps(groups)})
-        record = progress | {"ema_updates": trained.ema.updates}
-        (partial / "progress.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as partial:
+            partial.mkdir()
+            save_file(averaged, partial / "ema.safetensors")
+            save_file(_apart(model), partial / "model.safetensors")
+            tensors, groups = _flat(optimiser)
+            save_file(tensors, partial / "optimiser.safetensors", metadata={"groups": json.dumps(groups)})
+            record = progress | {"ema_updates": trained.ema.updates}
+            (partial / "progress.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+            shutil.rmtree(target, ignore_errors=True)
         for old in sorted(folder.glob("checkpoint-*[0-9]"))[:-KEPT]:
             shutil.rmtree(old)
     return target

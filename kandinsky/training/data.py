@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from kandinsky.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -170,3 +172,44 @@ class Resident:
         group = self._place[indices[0]][0]
         rows = torch.tensor([self._place[index][1] for index in indices], device=self._device)
         return self._latents[group][rows], self._text[torch.tensor(indices, device=self._device)]
+
+
+PER_SHARD = 1024
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One clip: a name, what it shows, scaled latents `[T, H, W, C]`, text `[text_tokens, in_text_dim]`."""
+
+    id: str
+    caption: str
+    latents: Tensor
+    text: Tensor
+
+
+def write_shard(folder: Path, number: int, clips: list[Encoded]) -> Path:
+    """One file of clips, in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for index, clip in enumerate(clips):
+        tensors[f"latents.{index}"] = clip.latents.bfloat16().cpu().contiguous().clone()
+        tensors[f"text.{index}"] = clip.text.bfloat16().cpu().contiguous().clone()
+    items = json.dumps([{"id": clip.id, "caption": clip.caption} for clip in clips])
+    target = folder / f"shard-{number:05}.safetensors"
+    with replacing(target) as partial:
+        save_file(tensors, partial, metadata={"items": items})
+    return target
+
+
+def write_shards(clips: Iterable[Encoded], folder: Path, *, per_shard: int = PER_SHARD) -> int:
+    """All clips, in shards after the last one that is there; returns how many there were."""
+    numbers = [int(file.stem.removeprefix("shard-")) for file in folder.glob("shard-*.safetensors")]
+    number, waiting, written = max(numbers, default=-1) + 1, [], 0
+    for clip in clips:
+        waiting.append(clip)
+        if len(waiting) == per_shard:
+            write_shard(folder, number, waiting)
+            number, written, waiting = number + 1, written + len(waiting), []
+    if waiting:
+        write_shard(folder, number, waiting)
+    return written + len(waiting)

@@ -17,7 +17,7 @@ from kandinsky.model.context import Context
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import NORM_EPS, SelfAttention
 from kandinsky.model.operations import Residual, norm_rope
-from kandinsky.training.batch import add_residual, velocity, visual_rows
+from kandinsky.training.velocity import add_residual, velocity, visual_rows
 
 CONTEXT = 3
 """Its place among the arguments of `TransformerBlock.forward`."""

@@ -22,16 +22,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kandinsky.checkpoint import open_checkpoint
+from kandinsky.checkpoint.fingerprint import fingerprint
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.devices import default_dtype
-from kandinsky.model_set_file import read_model_set
-from kandinsky.record import fingerprint
-from kandinsky.text_encoder import load_text_encoder
-from kandinsky.training.data import ShardDataset
-from kandinsky.training.shards import Encoded, write_shards
+from kandinsky.loading.components import load_text_encoder, load_vae
+from kandinsky.loading.devices import default_dtype
+from kandinsky.training.data import Encoded, ShardDataset, write_shards
 from kandinsky.training.videos import UnreadableVideoError, read_clip
-from kandinsky.vae.autoencoder import load_vae
 
 CAPTIONS, REPORT, SOURCE = "captions.jsonl", "report.jsonl", "encoding.json"
 PER_SHARD = 64

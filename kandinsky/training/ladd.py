@@ -8,7 +8,7 @@ level of a logit-normal, and run through the frozen teacher; heads after its glo
 heads train together, in one backward pass: the heads see the fake features detached, and the student sees the heads
 detached.
 
-No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.generate`).
+No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.teacher_data`).
 Legend: see `batch`.
 """
 
@@ -21,14 +21,14 @@ from torch.func import functional_call
 
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import predict_x0, renoise
-from kandinsky.training.batch import velocity
 from kandinsky.training.discriminator import Features, Heads
+from kandinsky.training.initial import load_trainable
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
 from kandinsky.training.sampling import sample_from
 from kandinsky.training.settings import LaddSettings, read_settings
-from kandinsky.training.weights import load_trainable
+from kandinsky.training.velocity import velocity
 
 
 class Draws(NamedTuple):

@@ -30,7 +30,7 @@ from kandinsky.training.data import Batch, Batches, ShardDataset
 from kandinsky.training.ema import Ema
 from kandinsky.training.graphs import GraphedStep
 from kandinsky.training.levels import Levels
-from kandinsky.training.samples import SampleWriter
+from kandinsky.training.sample_writer import SampleWriter
 from kandinsky.training.settings import RunSettings
 
 CHECKED = ("seed", "batch_size", "data")

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import renoise
-from kandinsky.training.batch import velocity
+from kandinsky.training.initial import fresh, load_trainable
 from kandinsky.training.levels import TIMESTEPS, Levels, velocity_target
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.sampling import sample_from
 from kandinsky.training.settings import PretrainSettings, read_settings
-from kandinsky.training.weights import fresh, load_trainable
+from kandinsky.training.velocity import velocity
 
 
 class Draws(NamedTuple):

@@ -4,24 +4,22 @@ python -m kandinsky.training.publish checkpoint-00004000/ema.safetensors weights
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from kandinsky.atomic import replacing
 from kandinsky.config import FLASH_512
-from kandinsky.files import partial_path
 
 
 def publish(source: Path, folder: Path) -> Path:
     """Write the state dict of `source` (a DiT's `.safetensors`) to `folder`; what stands there is replaced."""
     state = {name: value.bfloat16() for name, value in load_file(source).items()}
     target = folder / FLASH_512.dit_file
-    partial = partial_path(target)
-    torch.save(state, partial)
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        torch.save(state, partial)
     return target
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import predict_x0, renoise
-from kandinsky.training.batch import velocity
 from kandinsky.training.levels import Levels
+from kandinsky.training.velocity import velocity
 
 
 def sample_from(dit: DiT, levels: Levels, noises: Tensor, text: Tensor) -> Tensor:

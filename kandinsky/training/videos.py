@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kandinsky.config import ModelSet
-from kandinsky.video_io import ffmpeg
+from kandinsky.output.video import ffmpeg
 
 PATIENCE = 600
 """Seconds that ffmpeg may take for one file."""
@@ -40,7 +40,7 @@ def read_clip(path: Path, model_set: ModelSet, *, seconds: Sequence[int] | None 
     if not path.is_file():
         raise UnreadableVideoError("no such file")
     allowed = sorted(seconds if seconds is not None else range(1, model_set.max_seconds + 1))
-    height, width = nearest_size(picture_size(path), model_set.sizes)
+    width, height = nearest_size(picture_size(path), model_set.sizes)
     filters = (
         f"fps={model_set.fps}:eof_action=pass",  # else an image has no frame
         f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=area",
@@ -65,12 +65,12 @@ def frames_of(seconds: int, model_set: ModelSet) -> int:
 
 
 def nearest_size(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Of (height, width) pairs the one whose proportions are nearest to those of `size`."""
+    """Of (width, height) pairs the one whose proportions are nearest to those of `size`."""
     return min(sizes, key=lambda each: abs(math.log(each[0] * size[1] / (each[1] * size[0]))))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of a video's first frame, upright.
+    """Width and height of a video's first frame, upright.
 
     Raises:
         UnreadableVideoError: there is none.
@@ -78,7 +78,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     header = re.match(rb"P6\s+(\d+)\s+(\d+)\s", _ffmpeg(path, "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"))
     if header is None:
         raise UnreadableVideoError("no frame in it")
-    return int(header[2]), int(header[1])
+    return int(header[1]), int(header[2])
 
 
 def _ffmpeg(path: Path, *wanted: str) -> bytes:

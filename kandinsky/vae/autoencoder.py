@@ -5,23 +5,16 @@ Decoding is our own runtime (see `decoder`) over the weights of diffusers' `Auto
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kandinsky.checkpoint import check_fit, load_weights, open_checkpoint, read_config, read_tensors
-from kandinsky.messages import Messenger
 from kandinsky.vae.decoder import CausalDecoder
-from kandinsky.vae.shapes import decoder_shapes
+from kandinsky.vae.decoder_weights import DecoderConfig
+from kandinsky.vae.rows import RowsOf, all_rows
 from kandinsky.vae.stream import decode, to_host
-from kandinsky.vae.strips import Strip
-from kandinsky.vae.weights import DecoderConfig
-from kandinsky.weight_files import Checkpoint, CheckpointError
-
-PREFIX = "decoder."
 
 
 class VideoAutoencoder:
@@ -34,7 +27,7 @@ class VideoAutoencoder:
         device: where it runs.
         memory_saving: keep decoding's buffers between chunks on the host: the same result with 1.3 GB less at 672x384,
             slower.
-        messenger: of ranks that decode together, each a strip of the picture; see `strips`.
+        rows_of: which rows of the picture are decoded here; several ranks decode a strip each.
         staged: the decoder is on the device only while it decodes.
     """
 
@@ -46,13 +39,13 @@ class VideoAutoencoder:
         *,
         device: torch.device,
         memory_saving: bool = False,
-        messenger: Messenger | None = None,
+        rows_of: RowsOf = all_rows,
         staged: bool = False,
     ):
         self.config = config
         self.device = device
         self.memory_saving = memory_saving
-        self.messenger = messenger
+        self._rows_of = rows_of
         self.staged = staged
         self._open_autoencoder = open_autoencoder
         self._state = state if staged else {}
@@ -86,16 +79,13 @@ class VideoAutoencoder:
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
         decoder = self._decoder or self._staged()
-        if self.messenger is None:
-            yield from decode(decoder, latents, memory_saving=saving)
-        elif self.messenger.ranks.size <= latents.shape[1]:
-            strip = Strip(self.messenger, latents.shape[1])
-            for part in decode(decoder, latents, memory_saving=saving, strip=strip):
-                frames = strip.collect(part)
-                if frames is not None:
-                    yield frames
-        elif self.messenger.ranks.is_main:  # fewer latent rows than ranks
-            yield from decode(decoder, latents, memory_saving=saving)
+        rows = self._rows_of(latents.shape[1])
+        if rows is None:
+            return
+        for part in decode(decoder, latents, memory_saving=saving, rows=rows):
+            frames = rows.collect(part)
+            if frames is not None:
+                yield frames
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """As `decode`, but on the host, copied meanwhile; each chunk is valid until the next is asked for."""
@@ -127,57 +117,3 @@ class VideoAutoencoder:
         if self.staged:
             torch.nn.Module.to(vae, "cpu")
         return latents[0].permute(1, 2, 3, 0) * self.config.scaling_factor
-
-
-def load_vae(
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    memory_saving: bool = False,
-    messenger: Messenger | None = None,
-    staged: bool = False,
-    progress: bool = False,
-) -> VideoAutoencoder:
-    """The VAE that decodes on `device` in `dtype`.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        CheckpointError: the weights are damaged or do not fit `config.json`.
-    """
-    mapping = read_config(folder, "_class_name", "AutoencoderKLCogVideoX")
-    checkpoint = open_checkpoint(folder)
-    config = _decoder_config(folder, mapping)
-    shapes = {PREFIX + name: shape for name, shape in decoder_shapes(config).items()}
-    check_fit(checkpoint, shapes, prefix=PREFIX)
-    place = torch.device("cpu") if staged else device
-    tensors = read_tensors(checkpoint, shapes, device=place, dtype=dtype, progress=progress)
-    return VideoAutoencoder(
-        config,
-        {name.removeprefix(PREFIX): value for name, value in tensors.items()},
-        partial(_open_autoencoder, mapping, checkpoint, place, dtype),
-        device=device,
-        memory_saving=memory_saving,
-        messenger=messenger,
-        staged=staged,
-    )
-
-
-def _decoder_config(folder: Path, mapping: Mapping[str, Any]) -> DecoderConfig:
-    try:
-        return DecoderConfig.from_mapping(mapping)
-    except KeyError as error:
-        raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
-
-
-def _open_autoencoder(
-    config: Mapping[str, Any], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
-) -> Any:
-    """diffusers' module."""
-    from diffusers import AutoencoderKLCogVideoX
-
-    with torch.device("meta"):
-        vae = AutoencoderKLCogVideoX.from_config(dict(config))
-    assert isinstance(vae, AutoencoderKLCogVideoX)
-    load_weights(vae, checkpoint, device=device, dtype=dtype)
-    return vae

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kandinsky.vae.halos import Halos
-from kandinsky.vae.host_halos import HostHalos
-from kandinsky.vae.layout import Activation, Time
-from kandinsky.vae.strips import Strip, Whole
-from kandinsky.vae.weights import CausalConv
+from kandinsky.vae.activation import Activation, Time
+from kandinsky.vae.decoder_weights import CausalConv
+from kandinsky.vae.halos import Halos, HostHalos
+from kandinsky.vae.rows import Rows
 
 Fill = Callable[[int, int, Tensor], None]
 """fill(start, stop, out): write input frames start..stop to out [stop - start, H, W, C]."""
@@ -51,14 +50,14 @@ def causal_convolution(
     fill: Fill,
     *,
     like: Activation,
-    strip: Whole | Strip,
+    rows: Rows,
     max_bytes: int,
     in_place: bool = False,
 ) -> Activation:
     """Fill windows and convolve them.
 
     Args:
-        fill: writes frames of this strip's rows, without the border.
+        fill: writes frames of these rows, without the border.
         like: frames, size and channels of the input, after `fill`; paired frames are given once.
         max_bytes: most that a window may take, where the halo leaves a choice.
         in_place: `fill` reads only the frames that it writes, from `like`, whose memory the result may take where it
@@ -68,7 +67,7 @@ def causal_convolution(
     block = frames_per_window(
         frames, conv.halo, frame_bytes=like.data[0, 0].element_size() * height * width * channels, max_bytes=max_bytes
     )
-    border = strip.border
+    border = rows.border
     window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels)
     total = frames if len(conv.kernels) == 1 else like.frames
     shape = (total, height // conv.stride, width // conv.stride, conv.out_channels)
@@ -81,7 +80,7 @@ def causal_convolution(
         filled = window[: conv.halo + stop - start]
         fresh = filled[conv.halo :]
         fill(start, stop, fresh[:, border : border + height])
-        strip.fill_border(fresh)
+        rows.fill_border(fresh)
         if start == 0:
             halos.load(conv, filled)
         if stop == frames:

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.causal import Fill, causal_convolution, convolve
-from kandinsky.vae.halos import Halos
-from kandinsky.vae.host_halos import HostHalos
-from kandinsky.vae.layout import Activation, Time
+from kandinsky.vae.decoder_weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
+from kandinsky.vae.halos import Halos, HostHalos
 from kandinsky.vae.norm import Ops, PlainOps, latent_terms
-from kandinsky.vae.strips import WHOLE, Strip, Whole
-from kandinsky.vae.weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
+from kandinsky.vae.rows import WHOLE, Rows
 
 WINDOW_BYTES = 500_000_000
 """Twice as much gains 1 % of the time (docs/benchmarks.md)."""
@@ -45,20 +44,20 @@ class CausalDecoder:
         state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
         return cls(state, config, ops=ops)
 
-    def open_clip(self, latents: Tensor, *, memory_saving: bool = False, strip: Whole | Strip = WHOLE) -> "Clip":
-        """`latents` [T, h, w, Z], of this strip, tell the size; they are given to `decode_chunk` in chunks."""
-        return Clip(self, latents, memory_saving=memory_saving, strip=strip)
+    def open_clip(self, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE) -> "Clip":
+        """`latents` [T, h, w, Z], of these rows, tell the size; they are given to `decode_chunk` in chunks."""
+        return Clip(self, latents, memory_saving=memory_saving, rows=rows)
 
 
 class Clip:
     """One video on its way through the decoder: the halos of its convolutions."""
 
-    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, strip: Whole | Strip):
-        self.weights, self.strip = decoder.weights, strip
-        self.ops = replace(decoder.ops, strip=strip)
+    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, rows: Rows):
+        self.weights, self.rows = decoder.weights, rows
+        self.ops = replace(decoder.ops, rows=rows)
         self.max_bytes = WINDOW_BYTES
         kind = HostHalos if memory_saving else Halos
-        self.halos = kind(decoder.weights.causal_convs, latents, border=strip.border)
+        self.halos = kind(decoder.weights.causal_convs, latents, border=rows.border)
 
     @torch.inference_mode()
     def decode_chunk(self, z: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ class Clip:
     def causal_convolution(
         self, conv: CausalConv, fill: Fill, like: Activation, *, in_place: bool = False
     ) -> Activation:
-        limits = {"strip": self.strip, "max_bytes": self.max_bytes}
+        limits = {"rows": self.rows, "max_bytes": self.max_bytes}
         return causal_convolution(conv, self.halos, fill, like=like, in_place=in_place, **limits)
 
     def resnet(
@@ -132,11 +131,11 @@ class Clip:
     def upsample(self, x: Activation, level: Level) -> Activation:
         """Double height and width, time too where the level says so, and convolve each frame: all of it in quarters."""
         frames, (height, width), channels = x.frames, x.size, level.upsample[0].shape[0]
-        border, source = self.strip.border, x.data
+        border, source = self.rows.border, x.data
         if border:
             source = x.data.new_empty(frames, height + 2 * border, width, x.channels)
             source[:, border:-border] = x.data
-            self.strip.fill_border(source)
+            self.rows.fill_border(source)
         data = x.data.new_empty(4, frames, height + 1, width + 1, channels)
         for quarter, kernel in zip(data, level.upsample, strict=True):
             convolve(source, kernel, quarter, border=border)

@@ -21,9 +21,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from kandinsky.vae.layout import Activation, Time, latent_frames
-from kandinsky.vae.strips import WHOLE, Strip, Whole
-from kandinsky.vae.weights import NORM_EPS, NormWeights
+from kandinsky.vae.activation import Activation, Time, latent_frames
+from kandinsky.vae.decoder_weights import NORM_EPS, NormWeights
+from kandinsky.vae.rows import WHOLE, Rows
 
 PROGRAMS = 2112
 """Most programs that share a statistics pass: 16 for each of a Hopper's 132 multiprocessors."""
@@ -157,10 +157,10 @@ def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, out_stride, s
 class TritonOps:
     """`norm.Ops` on a GPU."""
 
-    strip: Whole | Strip = WHOLE
+    rows: Rows = WHOLE
 
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
-        return coefficients_of(sums(x, None, norm.input_bias), x, norm, self.strip)
+        return coefficients_of(sums(x, None, norm.input_bias), x, norm, self.rows)
 
     def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
         frames = x.stored_frames
@@ -176,7 +176,7 @@ class TritonOps:
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
         partial = sums(x, residual, bias)
-        return x.data, bias[:0] if norm is None else coefficients_of(partial, x, norm, self.strip)
+        return x.data, bias[:0] if norm is None else coefficients_of(partial, x, norm, self.rows)
 
 
 def block_of(channels: int) -> int:
@@ -201,13 +201,13 @@ def sums(x: Activation, residual: Activation | None, bias: Tensor) -> Tensor:
     return partial
 
 
-def coefficients_of(partial: Tensor, x: Activation, norm: NormWeights, strip: Whole | Strip) -> Tensor:
+def coefficients_of(partial: Tensor, x: Activation, norm: NormWeights, rows: Rows) -> Tensor:
     channels = partial.shape[-1]
-    if strip.border:
-        partial = strip.gather(partial.sum(0, dtype=torch.float64).float())
+    if rows.border:
+        partial = rows.gather(partial.sum(0, dtype=torch.float64).float())
     out = torch.empty(2, channels, dtype=torch.float32, device=partial.device)
     _combine_kernel[(norm.groups,)](
-        partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], strip.pixels(x.pixels), NORM_EPS,
+        partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], rows.pixels(x.pixels), NORM_EPS,
         C=channels, GROUP=channels // norm.groups, BLOCK=128, num_warps=WARPS,
     )  # fmt: skip
     return out

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kandinsky.vae.layout import Activation, Time, dense, doubled, latent_frames
-from kandinsky.vae.strips import WHOLE, Strip, Whole
-from kandinsky.vae.weights import NORM_EPS, NormWeights
+from kandinsky.vae.activation import Activation, Time, dense, doubled, latent_frames
+from kandinsky.vae.decoder_weights import NORM_EPS, NormWeights
+from kandinsky.vae.rows import WHOLE, Rows
 
 
 class Ops(Protocol):
-    """What the decoder does between convolutions; a dataclass whose `strip` says which rows it sees."""
+    """What the decoder does between convolutions; a dataclass whose `rows` says which rows it sees."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -47,7 +47,7 @@ def latent_terms(z: Tensor, norm: NormWeights) -> Tensor:
 class PlainOps:
     """`Ops` anywhere."""
 
-    strip: Whole | Strip = WHOLE
+    rows: Rows = WHOLE
 
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
         values = dense(x)
@@ -55,7 +55,7 @@ class PlainOps:
         parts = [(0.5, values[:alone]), (1.0, values[alone:])]
         moments = [moments_of(part, weight * len(part) * x.size[0]) for weight, part in parts if len(part)]
         # Of channels first, with the bias, then of their groups: mean of variances plus variance of means.
-        _, centre, spread = merged(self.strip.gather(merged(torch.stack(moments))))
+        _, centre, spread = merged(self.rows.gather(merged(torch.stack(moments))))
         means = (centre + norm.input_bias).unflatten(0, (norm.groups, -1))
         spread = spread.unflatten(0, (norm.groups, -1))
         mean = means.mean(1, keepdim=True)

@@ -5,7 +5,7 @@ They are known here so that a checkpoint can be checked, and decoded with, witho
 
 from collections.abc import Iterator
 
-from kandinsky.vae.weights import DecoderConfig
+from kandinsky.vae.decoder_weights import DecoderConfig
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 

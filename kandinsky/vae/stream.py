@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kandinsky.vae.decoder import CausalDecoder
-from kandinsky.vae.strips import WHOLE, Strip, Whole
+from kandinsky.vae.rows import WHOLE, Rows
 
 LATENT_FRAMES_PER_CHUNK = 2
 
@@ -29,14 +29,14 @@ def to_uint8(x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decode(
-    decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False, strip: Whole | Strip = WHOLE
+    decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE
 ) -> Iterator[Tensor]:
     """Decode one clip.
 
     Args:
         latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
-        memory_saving: keep the convolutions' halos on the host (see `host_halos`); the same result, slower.
-        strip: rows of `latents` that are decoded here.
+        memory_saving: keep the convolutions' halos on the host (see `halos.HostHalos`); the same result, slower.
+        rows: those of `latents` that are decoded here.
 
     Yields:
         uint8 `[frames, 8 rows, 8 W, 3]` on the decoder's device: first 9 frames (or 1, or 8), then 8 each.
@@ -44,8 +44,8 @@ def decode(
     channels = decoder.config.latent_channels
     if latents.ndim != 4 or latents.shape[0] == 0 or latents.shape[3] != channels:
         raise ValueError(f"latents have shape {tuple(latents.shape)}; expected [frames, height, width, {channels}]")
-    z = latents[:, strip.rows].to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
-    clip = decoder.open_clip(z, memory_saving=memory_saving, strip=strip)
+    z = latents[:, rows.rows].to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
+    clip = decoder.open_clip(z, memory_saving=memory_saving, rows=rows)
     for start, stop in chunk_bounds(z.shape[0]):
         with torch.cuda.device_of(z):  # Triton launches on the current device, whatever the tensors' own
             frames = to_uint8(clip.decode_chunk(z[start:stop].contiguous()))

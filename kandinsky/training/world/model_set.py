@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
+from kandinsky.checkpoint.model_set import write_model_set
+from kandinsky.checkpoint.random_weights import SCHEDULER
 from kandinsky.config import FLASH_512
-from kandinsky.model_set_file import write_model_set
-from kandinsky.random_weights import SCHEDULER
 from kandinsky.training.world.text import TEXT_TOKENS
 
 WORLD = dataclasses.replace(FLASH_512, resolution=128, sizes=((128, 128),), max_seconds=3, text_tokens=TEXT_TOKENS)

@@ -1,0 +1,200 @@
+"""A file of prompts to items of a batch, all checked before a model is loaded.
+
+`.txt`: a prompt a line. `.jsonl`: a JSON object a line, with `text` and any of the other `KEYS`, which win over the
+batch's own settings. Blank lines are skipped. An item's file is named by its place in the file (`0001.mp4`, with `bs`
+`0001-0.mp4` and so on), never by its prompt, unless its line gives a `save_path`: a plain name, so that nothing is
+written outside of the folder. Whether anything can be written there is for the batch to find out.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.output.options import Output, OutputOptions
+from kandinsky.request import MAX_SEED, Job, Request, request_of
+from kandinsky.video_shape import VideoShape, as_int
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "bs": 1,
+        "seed": None,
+        "time_length": None,
+        "width": None,
+        "height": None,
+        "fps": None,
+        "crf": None,
+        "codec": None,
+        "metadata": True,
+    }
+)
+KEYS = ("text", *DEFAULTS, "save_path")
+"""What a line may say: the arguments of a call that writes files."""
+MAX_NAME_BYTES = 200
+"""File systems allow 255; the rest is for the endings of files that are kept beside the video."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video or image of a batch.
+
+    Args:
+        number: place among the items, from 1.
+        job: with a path inside of the batch's folder, relative to it.
+        shape, output: of the file.
+        asked: what was asked for, as in the report: it tells whether a finished file is the one wanted.
+    """
+
+    number: int
+    job: Job
+    shape: VideoShape
+    output: Output
+    asked: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        """Of the file, or with a slash at its end of the folder of png frames."""
+        return str(self.asked["save_path"])
+
+    @classmethod
+    def of(cls, number: int, job: Job, request: Request, *, drawn: bool) -> "Item":
+        """One job of a request that has a path; `drawn` if nobody asked for its seed."""
+        assert job.path is not None
+        shape, output = request.shape, request.output
+        asked = {
+            "text": job.prompt,
+            "seed": None if drawn else job.seed,
+            "time_length": shape.seconds,
+            "width": shape.width,
+            "height": shape.height,
+            "save_path": str(job.path) if job.path.suffix else f"{job.path}/",
+            "fps": output.fps,
+            "crf": output.crf,
+            "codec": output.codec,
+            "metadata": output.metadata,
+        }
+        return cls(number, job, shape, output, asked)
+
+
+def read_prompts(
+    path: str | os.PathLike[str], settings: Mapping[str, object], *, model_set: ModelSet = FLASH_512
+) -> tuple[Item, ...]:
+    """Items of a `.txt` or `.jsonl` file; `settings` as for `make_items`.
+
+    Raises:
+        ValueError: names the file, the line, the argument and what is allowed.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in (".txt", ".jsonl"):
+        raise ValueError(f"prompts={str(file)!r}: must end with .txt (a prompt a line) or .jsonl (an object a line)")
+    try:
+        content = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts={str(file)!r} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise ValueError(f"prompts={str(file)!r} cannot be read: {error.strerror}") from error
+    # Not splitlines(): it also cuts at characters that may stand inside of a prompt.
+    lines = {f"{file.name}, line {n}": line.strip() for n, line in enumerate(content.split("\n"), 1) if line.strip()}
+    as_object = _parse if file.suffix.lower() == ".jsonl" else _plain
+    return _items([(where, as_object(where, line)) for where, line in lines.items()], settings, model_set)
+
+
+def make_items(
+    prompts: Sequence[str | Mapping[str, object]], settings: Mapping[str, object], *, model_set: ModelSet = FLASH_512
+) -> tuple[Item, ...]:
+    """Items of a list of prompts, or of mappings with the keys of a JSONL line.
+
+    Args:
+        settings: any of `DEFAULTS`, for lines that do not say otherwise; `seed` is that of the first item, the next
+            ones count up (None draws one for each line).
+
+    Raises:
+        ValueError: names the prompt, the argument and what is allowed.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts={prompts!r}: allowed is a list of strings or mappings")
+    lines = ((f"prompt {n}", {"text": p} if isinstance(p, str) else p) for n, p in enumerate(prompts, 1))
+    return _items(list(lines), settings, model_set)
+
+
+def _plain(_where: str, line: str) -> object:
+    return {"text": line}
+
+
+def _parse(where: str, line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {error}") from error
+
+
+def _items(lines: list[tuple[str, object]], settings: Mapping[str, object], model_set: ModelSet) -> tuple[Item, ...]:
+    unknown = [key for key in settings if key not in DEFAULTS]
+    if unknown:
+        raise ValueError(f"setting {unknown[0]!r} is unknown; allowed are {', '.join(DEFAULTS)}")
+    if not lines:
+        raise ValueError("no prompts: every line is blank")
+    items: list[Item] = []
+    seen: dict[str, str] = {}
+    for place, (where, line) in enumerate(lines, 1):
+        try:
+            items += _items_of_line(line, {**DEFAULTS, **settings}, model_set, place=place, done=len(items))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        for item in items[len(seen) :]:
+            name = str(item.job.path)
+            if name.casefold() in seen:
+                raise ValueError(f"{where}: save_path={name!r} is also that of {seen[name.casefold()]}")
+            seen[name.casefold()] = where
+    return tuple(items)
+
+
+def _items_of_line(
+    line: object, settings: Mapping[str, Any], model_set: ModelSet, *, place: int, done: int
+) -> list[Item]:
+    """The items of the line at `place`, which `done` items come before."""
+    asked = {**settings, **_checked(line)}
+    if "seed" not in line and asked["seed"] is not None:  # type: ignore[operator]  # _checked knows that it is a mapping
+        asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + done
+    given = asked["save_path"] if "save_path" in asked else _name_of(place, asked["time_length"], asked["codec"])
+    _check_plain(given)
+    options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
+    size = {name: asked[name] for name in ("time_length", "width", "height")}
+    request = request_of(
+        asked["text"], given, asked["bs"], seed=asked["seed"], model_set=model_set, options=options, **size
+    )
+    drawn = asked["seed"] is None
+    return [Item.of(done + index, job, request, drawn=drawn) for index, job in enumerate(request.jobs, 1)]
+
+
+def _checked(line: object) -> Mapping[str, Any]:
+    if not isinstance(line, Mapping):
+        raise ValueError(f"{line!r}: allowed is an object with the keys {', '.join(KEYS)}")
+    unknown = [key for key in line if key not in KEYS]
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; allowed are {', '.join(KEYS)}")
+    if not isinstance(line.get("text"), str):
+        raise ValueError(f"text={line.get('text')!r}: allowed is a string")
+    return line
+
+
+def _name_of(place: int, time_length: object, codec: object) -> str:
+    ending = ".png" if time_length == 0 else ".webm" if codec == "vp9" else ".mp4"
+    return f"{place:04d}{ending}"
+
+
+def _check_plain(given: object) -> None:
+    """Refuse what is not a plain name, with a slash at its end or none.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    name = given.removesuffix("/") if isinstance(given, str) else ""
+    bare = name.isprintable() and not set(name) & set('/\\:*?"<>|') and not name.startswith((".", "-"))
+    if not name or not bare or len(name.encode()) > MAX_NAME_BYTES:
+        what = f"a name inside of the folder, without separators, of at most {MAX_NAME_BYTES} bytes"
+        raise ValueError(f"save_path={given!r}: allowed is {what}")

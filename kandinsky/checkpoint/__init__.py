@@ -1,0 +1,1 @@
+"""A model set on disk: found, downloaded, declared, opened, read fast, converted, saved, told apart."""

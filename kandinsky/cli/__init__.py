@@ -1,0 +1,1 @@
+"""The `kandinsky` command and the page in the browser."""

@@ -1,0 +1,137 @@
+"""`kandinsky generate`: one video or image, or with `--prompts FILE` a batch (see `batch`)."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from kandinsky.cli.common import (
+    Defaults,
+    Outcome,
+    add_output_arguments,
+    add_print_arguments,
+    add_shape_arguments,
+    check_and_launch,
+    load_pipeline,
+    made,
+    model_set_of,
+    output_settings,
+    writes_here,
+)
+from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
+
+DEMO_PROMPT = (
+    "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
+    "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
+)
+"""The published demonstration's prompt."""
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `generate`; their defaults are the published demonstration."""
+    parser.formatter_class = Defaults
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--text", help=f"the prompt; default: {DEMO_PROMPT}")
+    asked.add_argument(
+        "--prompts", metavar="FILE", help="many prompts: a .txt with one a line, or a .jsonl with an object a line"
+    )
+    parser.add_argument(
+        "--save-path", help="file to write; default ./test.mp4, or ./test.png for an image. With --prompts, a folder"
+    )
+    add_output_arguments(parser)
+    parser.add_argument(
+        "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
+    )
+    add_shape_arguments(parser)
+    parser.add_argument(
+        "--weights", default="./weights/", help="folder of the weights (weights/tiny: a tiny model, for a try)"
+    )
+    parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes to start, one for each GPU (or on the CPU)")
+    parser.add_argument(
+        "--parallelism",
+        default="tensor",
+        choices=PARALLELISMS,
+        help="how several GPUs work: on one video together, or (none) each on its own",
+    )
+    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=("auto", *MEMORY_MODES),
+        help="where weights are while they are not used; auto: the fastest that fits",
+    )
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add_print_arguments(parser)
+    # torch.distributed.launch passes this one; the rank itself comes from the environment.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
+    """Make what was asked for; None in a process that does not write.
+
+    Args:
+        arguments: of the command, for processes that it starts.
+
+    Raises:
+        ValueError: an argument is not what it may be; nothing was loaded.
+    """
+    from kandinsky.output.options import OutputOptions
+    from kandinsky.request import check_targets, request_of
+
+    model_set = model_set_of(parsed)
+    if parsed.prompts is not None:
+        return _generate_batch(parsed, model_set, arguments=arguments)
+    save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
+    request = request_of(
+        DEMO_PROMPT if parsed.text is None else parsed.text,
+        save_path,
+        time_length=parsed.time_length,
+        width=parsed.width,
+        height=parsed.height,
+        seed=parsed.seed,
+        model_set=model_set,
+        options=OutputOptions(type="file", **output_settings(parsed)),
+    )
+    if writes_here(parsed):
+        check_targets(request)
+    if check_and_launch(parsed, arguments):
+        return None
+    pipe = load_pipeline(parsed, prompt=request.jobs[0].prompt)
+    return made(pipe.run(request), request.shape)
+
+
+def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, arguments: Sequence[str]) -> Outcome | None:
+    """Make what is not done yet; exit code 1 if an item failed.
+
+    Raises:
+        ValueError: an argument, or a line of the file, is not what it may be; nothing was loaded.
+    """
+    from kandinsky.batch.prompts import read_prompts
+    from kandinsky.batch.run import check_folder, run_batch
+
+    if parsed.save_path is None:
+        raise ValueError("--prompts needs --save-path, the folder for the videos")
+    names = ("seed", "time_length", "width", "height")
+    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    items = read_prompts(parsed.prompts, settings, model_set=model_set)
+    if writes_here(parsed):
+        check_folder(Path(parsed.save_path))
+    if check_and_launch(parsed, arguments):
+        return None
+    result = run_batch(load_pipeline(parsed), items, parsed.save_path)
+    if result is None:
+        return None
+    rate = 3600 * result.made / result.seconds
+    counts = f"{result.made} made, {result.skipped} done before, {len(result.failed)} failed"
+    lines = [f"{parsed.save_path}: {counts}; {rate:.1f} an hour", f"report: {result.report}"]
+    lines += [f"failed: {name}: {error}" for name, error in result.failed.items()]
+    record: dict[str, object] = {
+        "folder": parsed.save_path,
+        "report": str(result.report),
+        "made": result.made,
+        "skipped": result.skipped,
+        "failed": result.failed,
+        "seconds": result.seconds,
+        "per_hour": rate,
+    }
+    return Outcome(lines, record, 1 if result.failed else 0)

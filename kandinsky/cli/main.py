@@ -1,0 +1,41 @@
+"""The `kandinsky` command: arguments to factory to pipeline.
+
+How it ends and what it prints is in `common`. Heavy imports wait until the arguments are parsed, so that `--help`
+answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from kandinsky.cli.common import Parser, parse_and_run
+from kandinsky.cli.generate import add_generate_arguments, generate
+from kandinsky.cli.plan import add_plan_command
+from kandinsky.cli.records import add_record_commands
+from kandinsky.cli.web import add_web_arguments, serve
+from kandinsky.cli.weights import add_weights_commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code."""
+    parser = Parser(prog="kandinsky", description="Kandinsky 4.0 T2V Flash: text to video.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    make = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
+    add_generate_arguments(make)
+    make.set_defaults(run=partial(generate, arguments=given[1:]))
+    web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
+    add_web_arguments(web)
+    web.set_defaults(run=serve)
+    add_record_commands(commands)
+    add_plan_command(commands)
+    add_weights_commands(commands)
+    return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
+
+
+def generate_main(arguments: Sequence[str] | None = None) -> int:
+    """`run_inference_distil.py`: the same as `kandinsky generate`."""
+    parser = Parser(description="Make a video from a prompt; without arguments, the published demo.")
+    add_generate_arguments(parser)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return parse_and_run(parser, given, partial(generate, arguments=given))

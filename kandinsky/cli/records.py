@@ -1,0 +1,131 @@
+"""`kandinsky resume`, `show` and `replay`: finish what was interrupted, and read and repeat how a file was made."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kandinsky.cli.common import Outcome, add_print_arguments, made
+
+if TYPE_CHECKING:
+    from kandinsky.output.record import Record
+
+
+def add_record_commands(commands: Any) -> None:
+    """Add the subcommands to argparse's `commands`."""
+    resume = commands.add_parser("resume", help="finish a video whose latents were saved")
+    resume.add_argument("file", help="a .latents.safetensors file")
+    resume.add_argument("--save-path", help="default: what the interrupted command was to write")
+    resume.add_argument("--weights", help="folder of the weights, default: those of the interrupted command")
+    resume.add_argument("--device", help="default: that of the interrupted command")
+    show = commands.add_parser("show", help="print how a file was made")
+    show.add_argument("file", help="a video, an image, a folder of png frames or a .latents.safetensors file")
+    replay = commands.add_parser("replay", help="make a file again from its record")
+    replay.add_argument("file", help="as for show")
+    replay.add_argument("--save-path", help="default: the file's name with -replay")
+    replay.add_argument("--weights", default="./weights/", help="folder of the weights (default: ./weights/)")
+    replay.add_argument("--device", help="default: the kind of device that made the file")
+    for command in (resume, replay):
+        command.add_argument("--no-progress", action="store_true", help="no progress bars")
+    for command, run in ((resume, _resume), (show, _show), (replay, _replay)):
+        add_print_arguments(command)
+        command.set_defaults(run=run)
+
+
+def _resume(parsed: argparse.Namespace) -> Outcome:
+    from kandinsky.loading.finisher import load_finisher, model_set_beside
+    from kandinsky.output.remaining import remaining_of
+    from kandinsky.output.unfinished import load_unfinished
+
+    source = load_unfinished(parsed.file)[0].vae
+    if source is None and parsed.weights is None:
+        raise ValueError(f"{parsed.file} does not name its weights; name their folder with --weights")
+    model_set = model_set_beside(source, parsed.weights)
+    remaining = remaining_of(parsed.file, parsed.save_path, model_set=model_set)
+    progress = not (parsed.no_progress or parsed.quiet)
+    finisher = load_finisher(source, weights=parsed.weights, device=parsed.device, progress=progress)
+    result = finisher.finish(remaining)
+    line = f"{result.path}: {result.num_frames} frames, seed {result.seed}; {parsed.file} is not needed any more"
+    return Outcome([line], {**dataclasses.asdict(result), "path": str(result.path)})
+
+
+def _show(parsed: argparse.Namespace) -> Outcome:
+    from kandinsky.output.read_record import read_record
+
+    record = dataclasses.asdict(read_record(parsed.file))
+    fields = {**record, **(record["origin"] or {})}
+    del fields["origin"]
+    lines = []
+    for name, value in fields.items():
+        shown = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
+        if value is not None:
+            lines.append(f"{name}: {shown}")
+    return Outcome(lines, {"record": record})
+
+
+def _replay(parsed: argparse.Namespace) -> Outcome | None:
+    from kandinsky.checkpoint.model_set import read_model_set
+    from kandinsky.config import FLASH_512
+    from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.output.options import OutputOptions
+    from kandinsky.output.read_record import read_record
+    from kandinsky.output.record import differences
+    from kandinsky.request import check_targets, request_of
+
+    record = read_record(parsed.file)
+    save_path = parsed.save_path or _replayed(parsed.file)
+    request = request_of(
+        record.prompt,
+        save_path,
+        time_length=record.time_length,
+        width=record.width,
+        height=record.height,
+        seed=record.seed,
+        model_set=read_model_set(Path(parsed.weights)) or FLASH_512,
+        options=OutputOptions(type="file", **_encoding(record, parsed.file, save_path)),
+    )
+    check_targets(request)
+    pipe = get_T2V_pipeline(
+        parsed.device or _devices(record),
+        cache_dir=parsed.weights,
+        prompt=record.prompt,
+        progress=not (parsed.no_progress or parsed.quiet),
+        **_loading(record),
+    )
+    for line in differences(record, pipe.origin):
+        print(f"warning: the result may differ: {line}", file=sys.stderr)
+    return made(pipe.run(request), request.shape)
+
+
+def _replayed(file: str) -> str:
+    path = Path(file)
+    if file.endswith(".latents.safetensors"):
+        raise ValueError(f"{file} has latents; name a file for the video with --save-path")
+    return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
+
+
+def _encoding(record: "Record", file: str, save_path: str) -> dict[str, Any]:
+    """What the record says of the file, as far as a file with the new ending has it."""
+    if record.time_length == 0:
+        return {}
+    same = Path(file).suffix == Path(save_path).suffix
+    return {"fps": record.fps, **({"crf": record.crf, "codec": record.codec} if same else {})}
+
+
+def _devices(record: "Record") -> str | dict[str, str]:
+    devices = dict(record.origin.devices) if record.origin else {"dit": "cuda"}
+    kinds = set(devices.values())
+    return kinds.pop() if len(kinds) == 1 else devices
+
+
+def _loading(record: "Record") -> dict[str, Any]:
+    """Arguments of `get_T2V_pipeline` that decide about bits."""
+    import torch
+
+    origin = record.origin
+    if origin is None:
+        return {}
+    names = ("precision", "attention", "kernels", "vae_memory_saving", "text_encoder_int8")
+    dtype = None if origin.dtype is None else getattr(torch, origin.dtype)
+    return {"dtype": dtype, **{name: getattr(origin, name) for name in names}}

@@ -1,0 +1,37 @@
+"""Every exception of this library that a user can catch; all are a `KandinskyError`.
+
+Wrong arguments are a `ValueError` and missing files a `FileNotFoundError`, both before anything was loaded. What stands
+here is the rest: a file that is damaged, a run that failed or was stopped. The module has no logic.
+"""
+
+
+class KandinskyError(RuntimeError):
+    """Base class of what this library raises by names of its own."""
+
+
+class CheckpointError(KandinskyError):
+    """A weight file is damaged or belongs to something else; the message names the file and the keys."""
+
+
+class RecordError(KandinskyError):
+    """A file has no record of a generation, or one that cannot be read; the message names the file."""
+
+
+class VideoError(KandinskyError):
+    """ffmpeg could not write a video; the message holds what it said."""
+
+
+class DecodeError(KandinskyError):
+    """Latents were sampled but not made into what was asked for; the message says where they are saved."""
+
+
+class StoppedError(KandinskyError):
+    """A callback stopped the run; nothing of the video that was being sampled was written."""
+
+
+class LaunchError(KandinskyError):
+    """One of several processes failed; its own message stands above."""
+
+
+class NothingFits(KandinskyError, ValueError):  # noqa: N818  # it says what is the case
+    """No memory mode fits an argument of the request; the message says what is missing and what would fit."""

@@ -1,0 +1,1 @@
+"""Arguments to settings, settings to parts that are ready to run."""

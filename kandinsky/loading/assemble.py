@@ -1,0 +1,215 @@
+"""Settings to parts: load every component to its place, choose how the DiT runs, put it together."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+
+from kandinsky.checkpoint.files import Checkpoint
+from kandinsky.checkpoint.fingerprint import files_fingerprint, fingerprint
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
+from kandinsky.checkpoint.locate import WeightPaths
+from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
+from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.loading.settings import Settings
+from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
+from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
+from kandinsky.model.dit import DiT
+from kandinsky.model.operations import Operations
+from kandinsky.model.precision import EXACT
+from kandinsky.model.sizes import is_quantised
+from kandinsky.output.record import Origin
+from kandinsky.output.unfinished import VaeSource
+from kandinsky.parallel.apply import check_size
+from kandinsky.parallel.boxes import Messenger
+from kandinsky.parallel.ranks import Ranks, open_group
+from kandinsky.parallel.strips import strips_of
+from kandinsky.text.cache import PromptCache
+from kandinsky.text.encoder import TextEncoder
+from kandinsky.text.int8 import quantise_linears_
+from kandinsky.text.t5 import T5Encoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.vae.rows import all_rows
+
+
+@dataclass(frozen=True)
+class Components:
+    """What one rank has loaded.
+
+    Args:
+        prompts: the text encoder; None on ranks that are not their team's first.
+        vae: None there too, unless the team decodes together.
+        messenger: None where one process works alone.
+    """
+
+    dit: DiT
+    prompts: PromptCache | None
+    vae: VideoAutoencoder | None
+    messenger: Messenger | None
+
+
+def load_parts(settings: Settings) -> Parts:
+    """Load everything and put it together.
+
+    Raises:
+        ValueError: the ranks cannot share this DiT, or the attention that was asked for cannot run it.
+        CheckpointError: a weight file is damaged or belongs to something else.
+    """
+    device = settings.devices["dit"]
+    ranks = open_group(device)
+    team = settings.parallelism.team(ranks)
+    check_size(team.size, dit_config(settings.checkpoint))
+    settings = replace(settings, progress=settings.progress and ranks.is_main)
+    with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
+        pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
+        marks = pool.submit(_fingerprints, settings.paths) if team.is_main else None
+        loaded = load_components(settings, team)
+    dit = loaded.dit
+    missing = (
+        EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
+    )  # what the file has not done yet
+    with modulation_on(dit, device):
+        home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing)
+        modulation = modulation_table(dit, settings.schedule)
+    configure_(dit, settings.operations, attention=settings.attention, ranks=team, checkpoint=settings.checkpoint)
+    if loaded.messenger is not None:
+        settings.parallelism.apply_(dit, loaded.messenger)
+    for block in dit.blocks:
+        missing.convert_block_(block)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading alone needed is in pieces that nothing else fits in
+    return Parts(
+        dit=dit,
+        dit_home=home,
+        modulation=modulation,
+        schedule=settings.schedule,
+        text_encoder=loaded.prompts,
+        vae=loaded.vae,
+        model_set=settings.model_set,
+        ranks=ranks,
+        team=team,
+        origin=None if marks is None else _origin(settings, dit, team, marks.result()),
+        vae_source=None if marks is None else _vae_source(settings),
+        progress=settings.progress,
+    )
+
+
+def load_components(settings: Settings, team: Ranks) -> Components:
+    """Load what this rank needs.
+
+    T5's weights come first: while the others are read, the tokenizer is imported and the first prompt encoded.
+    """
+    devices, parallelism = settings.devices, settings.parallelism
+    messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
+    decoding = messenger if devices["vae"] == devices["dit"] else None
+    with ThreadPoolExecutor(1) as pool:
+        prompts = None
+        if team.is_main:
+            model = _load_t5(settings) if settings.prompt_cache is None else None
+            prompts = pool.submit(_prompts, settings, model)
+        dit = load_dit(
+            settings.checkpoint,
+            build=DiT if team.size == 1 else lambda config: parallelism.build(config, team),
+            shard=None if team.size == 1 else parallelism.shard(team),
+            device=_place(settings, "dit"),
+            dtype=settings.dtypes["dit"],
+            progress=settings.progress,
+        )
+        vae = _load_vae(settings, decoding) if team.is_main or decoding is not None else None
+        return Components(dit, prompts.result() if prompts is not None else None, vae, messenger)
+
+
+def configure_(
+    dit: DiT,
+    operations: Operations,
+    *,
+    attention: Attention | None,
+    ranks: Ranks,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """How a DiT, whose modulation table is made, is to run; `checkpoint` is the one it came from."""
+    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    dit.operations = operations
+    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
+    offload_modulation_(dit, checkpoint)
+
+
+def _place(settings: Settings, name: str) -> torch.device:
+    """Where a component's weights are read to: to the host, where they come and go later."""
+    return settings.devices[name] if settings.modes[name].stays else torch.device("cpu")
+
+
+def _load_t5(settings: Settings) -> T5Encoder:
+    return load_t5(
+        settings.paths.text_encoder,
+        device=_place(settings, "text_embedder"),
+        dtype=settings.dtypes["text_embedder"],
+        progress=settings.progress,
+    )
+
+
+def _prompts(settings: Settings, model: T5Encoder | None) -> PromptCache:
+    """The text encoder with its memory of prompts; without `model` it is loaded when it is first needed."""
+    device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
+    tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
+
+    def load() -> TextEncoder:
+        t5 = model or _load_t5(settings)
+        tokenizer = load_tokenizer(paths.tokenizer)
+        if int8:
+            quantise_linears_(t5, device)
+        home = home_of_t5(t5, device, mode=settings.modes["text_embedder"])
+        return TextEncoder(t5, tokenizer, text_tokens=tokens, home=home)
+
+    mark = files_fingerprint(paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
+    prompts = PromptCache(load, device=device, fingerprint=mark, folder=settings.prompt_cache)
+    if model is not None:
+        _loaded = prompts.encoder
+    if settings.prompt is not None:
+        prompts(settings.prompt)
+    return prompts
+
+
+def _load_vae(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
+    return load_vae(
+        settings.paths.vae,
+        device=settings.devices["vae"],
+        dtype=settings.dtypes["vae"],
+        memory_saving=settings.memory_saving,
+        rows_of=all_rows if messenger is None else strips_of(messenger),
+        staged=not settings.modes["vae"].stays,
+        progress=settings.progress,
+    )
+
+
+def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str]) -> Origin:
+    """What records say of the pipeline."""
+    return Origin(
+        devices={name: device.type for name, device in settings.devices.items()},
+        dtype=None if settings.dtype is None else _name(settings.dtype),
+        precision=settings.precision.name,
+        attention=dit.attention.name,
+        kernels=settings.operations.name,
+        parallelism=settings.parallelism.name if team.size > 1 else "none",
+        processes=team.size,
+        vae_memory_saving=settings.memory_saving,
+        text_encoder_int8=settings.text_encoder_int8,
+        weights=weights,
+    )
+
+
+def _vae_source(settings: Settings) -> VaeSource:
+    """What latents of unfinished videos say of the VAE."""
+    device, dtype = settings.devices["vae"], settings.dtypes["vae"]
+    return VaeSource(str(settings.paths.vae.absolute()), str(device), _name(dtype), settings.memory_saving)
+
+
+def _fingerprints(paths: WeightPaths) -> dict[str, str]:
+    """What a record tells weights apart by."""
+    return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

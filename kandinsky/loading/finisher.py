@@ -1,0 +1,55 @@
+"""The VAE alone, to finish what another process sampled."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.loading.components import load_vae
+from kandinsky.loading.devices import default_dtype, device_of
+from kandinsky.output.finisher import Finisher
+from kandinsky.output.unfinished import VaeSource
+
+
+def model_set_beside(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> ModelSet:
+    """What the VAE that `load_finisher` takes was trained for, as its folder declares."""
+    return read_model_set(_folder_of(source, weights).parent) or FLASH_512
+
+
+def load_finisher(
+    source: VaeSource | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Finisher:
+    """Load the VAE.
+
+    Args:
+        source: the VAE that the sampling process would have used; None if that is not known.
+        weights: folder of weights whose `vae` is taken instead; needed if there is no source.
+        device: instead of the source's, or CUDA; its dtype then is that device's own.
+
+    Raises:
+        ValueError: there is no such device, or neither a source nor weights are given.
+        FileNotFoundError: the VAE is not there.
+        CheckpointError: its weights are damaged.
+    """
+    place = device_of(device or (source.device if source else "cuda"), "device")
+    path = _folder_of(source, weights)
+    if not path.is_dir():
+        raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
+    dtype = default_dtype(place) if source is None or device is not None else getattr(torch, source.dtype)
+    saving = source is not None and source.memory_saving
+    vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    return Finisher(vae, model_set_beside(source, weights), progress=progress)
+
+
+def _folder_of(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> Path:
+    if weights is not None:
+        return Path(weights) / "vae"
+    if source is None:
+        raise ValueError("weights=None: the VAE is not known; name the folder of the weights")
+    return Path(source.path)

@@ -1,0 +1,70 @@
+"""Parts to other devices: a function from `Parts` to `Parts`.
+
+The modules themselves move, so the parts that went in are not to be used any more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from kandinsky.loading.assemble import configure_
+from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.model.precision import EXACT
+from kandinsky.vae.autoencoder import VideoAutoencoder
+
+
+def check_whole(parts: Parts, method: str) -> None:
+    """Refuse parts of which not all weights are here and as they were loaded.
+
+    Args:
+        method: that needs them, for the message.
+
+    Raises:
+        ValueError: they are quantised, or shared out over processes.
+    """
+    buffers = [*parts.dit.buffers()]
+    if parts.text_encoder is not None:
+        buffers += parts.text_encoder.model.buffers()
+    if parts.team.size > 1 or any(part.itemsize == 1 for part in buffers):
+        raise ValueError(
+            f'{method}: the weights are quantised or shared out over processes; load with precision="exact" and '
+            "text_encoder_int8=False in one process"
+        )
+
+
+def is_resident(parts: Parts) -> bool:
+    """Whether all weights that this process has stay on their devices."""
+    text = parts.text_encoder
+    vae_stays = parts.vae is None or not parts.vae.staged
+    return parts.dit_home is None and (text is None or text.is_resident) and vae_stays
+
+
+def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
+    """The parts on `devices`, keeping their dtype; attention and kernels are chosen anew, as "auto" does.
+
+    Raises:
+        ValueError: weights are quantised, shared out over processes, or not all resident.
+    """
+    check_whole(parts, "to")
+    if not is_resident(parts):
+        raise ValueError('to: weights come and go; load with memory="resident"')
+    assert parts.text_encoder is not None
+    assert parts.vae is not None
+    operations = EXACT.operations("auto", devices["dit"])
+    parts.dit.to(devices["dit"])
+    parts.text_encoder.to(devices["text_embedder"])
+    autoencoder = parts.vae.autoencoder
+    torch.nn.Module.to(autoencoder, devices["vae"])  # diffusers' own warns about modules that this model does not have
+    vae = VideoAutoencoder.from_diffusers(autoencoder, memory_saving=parts.vae.memory_saving)
+    modulation = modulation_table(parts.dit, parts.schedule)
+    configure_(parts.dit, operations, attention=None, ranks=parts.team)
+    source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]))
+    origin = parts.origin and replace(
+        parts.origin,
+        devices={name: place.type for name, place in devices.items()},
+        dtype=str(parts.dit.dtype).removeprefix("torch."),
+        attention=parts.dit.attention.name,
+        kernels=operations.name,
+    )
+    return replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source)

@@ -1,0 +1,63 @@
+"""Everything of a pipeline that runs: a frozen value, from `assemble` or put together by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.memory.block_stream import Home
+from kandinsky.model.context import ModulationTable
+from kandinsky.model.dit import DiT
+from kandinsky.output.record import Origin
+from kandinsky.output.unfinished import VaeSource
+from kandinsky.parallel.ranks import Ranks
+from kandinsky.sampler import Schedule
+from kandinsky.text.cache import PromptCache
+from kandinsky.text.encoder import TextEncoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What one process has.
+
+    Args:
+        dit: the transformer, with the attention and the operations that it runs with.
+        dit_home: entered around sampling, brings the DiT's weights and takes them away again; None where they stay.
+        modulation: of the schedule's timesteps, which are all that are ever asked for.
+        schedule: timesteps of the sampler.
+        text_encoder: None on ranks that are not their team's first.
+        vae: None there too, unless the team decodes together.
+        model_set: what the weights were trained for.
+        ranks: all processes; the main one gives the request.
+        team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
+        origin: how it was loaded, for records; None if it was put together by hand.
+        vae_source: how the VAE was loaded, for latents of unfinished videos; None likewise.
+        progress: show progress bars on the main rank.
+    """
+
+    dit: DiT
+    dit_home: Home | None = None
+    modulation: ModulationTable
+    schedule: Schedule
+    text_encoder: TextEncoder | PromptCache | None
+    vae: VideoAutoencoder | None
+    model_set: ModelSet = FLASH_512
+    ranks: Ranks = field(default_factory=Ranks)
+    team: Ranks = field(default_factory=Ranks)
+    origin: Origin | None = None
+    vae_source: VaeSource | None = None
+    progress: bool = True
+
+
+def modulation_table(dit: DiT, schedule: Schedule) -> ModulationTable:
+    """Modulation of the schedule's timesteps, on the DiT's device."""
+    with torch.inference_mode():
+        return dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
+
+
+def devices_in(parts: Parts) -> Mapping[str, torch.device]:
+    """Where each component is that this process has."""
+    found = {"dit": parts.dit, "vae": parts.vae, "text_embedder": parts.text_encoder}
+    return {name: part.device for name, part in found.items() if part is not None}

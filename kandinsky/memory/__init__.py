@@ -1,0 +1,1 @@
+"""Where weights live while others work, and which way fits."""

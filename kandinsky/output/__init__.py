@@ -1,0 +1,1 @@
+"""What comes back: files, frames, latents, and the records in them."""

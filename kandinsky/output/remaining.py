@@ -1,0 +1,95 @@
+"""What is left to do of an interrupted generation: arguments of `resume` and `decode_to` to a checked value.
+
+Nothing but the file of latents is read: no weights are needed to find out whether it can be finished.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from kandinsky.config import ModelSet
+from kandinsky.output.options import Output, OutputOptions, output_of
+from kandinsky.output.paths import VIDEO_CODECS, check_target
+from kandinsky.output.record import Record
+from kandinsky.output.unfinished import VaeSource, load_unfinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remaining:
+    """Latents and where their result goes.
+
+    Args:
+        latents: `[T, H, W, C]` as sampled.
+        path, output: of the file to write.
+        record: of the generation, as it will stand in the file; None for latents that nothing is known about.
+        file: of the latents; None if they came as a tensor.
+        vae: that the sampling process would have used; None if that is not known.
+    """
+
+    latents: Tensor
+    path: Path
+    output: Output
+    record: Record | None
+    file: Path | None
+    vae: VaeSource | None
+
+
+def remaining_of(
+    latents: Tensor | str | os.PathLike[str],
+    save_path: str | os.PathLike[str] | None = None,
+    *,
+    model_set: ModelSet,
+    fps: int | None = None,
+    crf: int | None = None,
+    codec: str | None = None,
+    metadata: bool | None = None,
+) -> Remaining:
+    """What is to be finished.
+
+    Args:
+        latents: `[T, H, W, C]` as sampled, or a `.latents.safetensors` file.
+        save_path: as in a call of the pipeline; None is the target that the file names.
+        model_set: what the VAE was trained for.
+        fps, crf, codec, metadata: as in a call of the pipeline; None is what the file says.
+
+    Raises:
+        ValueError: an argument is not what it may be.
+        FileNotFoundError: there is no such file.
+        RecordError: the file is damaged.
+    """
+    file = record = vae = target = None
+    in_file = True
+    if not isinstance(latents, Tensor):
+        file = Path(latents)
+        unfinished, target = load_unfinished(file)
+        latents, record, vae, in_file = unfinished.latents, unfinished.record, unfinished.vae, unfinished.metadata
+    if latents.ndim != 4 or 0 in latents.shape or not latents.is_floating_point():
+        found = f"{latents.dtype} {list(latents.shape)}"
+        raise ValueError(f"latents are {found}; allowed: floating-point [T, H, W, C], not empty")
+    is_image = len(latents) == 1
+    save_path = target if save_path is None else save_path
+    if save_path is None:
+        raise ValueError("save_path=None: these latents do not say where their result goes; name a file (--save-path)")
+    given = OutputOptions(
+        type="file", fps=fps, crf=crf, codec=codec, metadata=in_file if metadata is None else metadata
+    )
+    options = _as_before(given, record, Path(save_path).suffix.lower(), is_image=is_image)
+    output, path = output_of(save_path, options, is_image=is_image, model_fps=model_set.fps)
+    assert path is not None
+    check_target(save_path, is_image=is_image)
+    if record is not None:
+        record = dataclasses.replace(record, fps=output.fps, crf=output.crf, codec=output.codec)
+    return Remaining(latents=latents, path=path, output=output, record=record, file=file, vae=vae)
+
+
+def _as_before(given: OutputOptions, record: Record | None, ending: str, *, is_image: bool) -> OutputOptions:
+    """Options with what `record` says where nothing was given and a file with this ending has such a thing."""
+    if record is None or is_image:
+        return given
+    options = given if given.fps is not None else dataclasses.replace(given, fps=record.fps)
+    if given.codec is None and given.crf is None and record.codec in VIDEO_CODECS.get(ending, ()):
+        options = dataclasses.replace(options, codec=record.codec, crf=record.crf)
+    return options

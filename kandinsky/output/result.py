@@ -1,0 +1,60 @@
+"""What comes back of a job: a file, frames or latents, each with what is known of how it was made.
+
+A result is built when everything about it is known, and never changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+Frames = list[Image.Image] | np.ndarray | Tensor
+"""A list of PIL images, or uint8 `[frames, height, width, 3]` as an array or a CPU tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What every job gives.
+
+    Args:
+        seed: that makes it again; None for latents that nothing is known about.
+        timings: seconds of each stage: `text`, `sample`, `decode` (frames are piped to the encoder meanwhile), `write`
+            (what is left for the encoder after the last frame) and `total`; those that there were.
+        peak_memory: bytes allocated at most on the CUDA devices in each stage; empty without CUDA.
+    """
+
+    seed: int | None
+    timings: Mapping[str, float]
+    peak_memory: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult(Result):
+    """A finished file.
+
+    Args:
+        path: of the file, or of the folder of png frames.
+        num_frames: in the file.
+        fps: of the file; of an image, the model's.
+    """
+
+    path: Path
+    num_frames: int
+    fps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesResult(Result):
+    """Decoded frames, in the form that was asked for."""
+
+    frames: Frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsResult(Result):
+    """Latents `[T, H, W, C]` as sampled, on the DiT's device."""
+
+    latents: Tensor

@@ -1,0 +1,225 @@
+"""Frames to a video file, through the ffmpeg that imageio-ffmpeg brings, with a comment inside; and the comment back.
+
+Frames are piped in as they come, into a temporary file beside the target that replaces it only when it is complete:
+a reader of the target never sees half a video, and a failure leaves what stood there before.
+imageio-ffmpeg's own writer hides ffmpeg's exit status and messages, so the process is started here.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from queue import Full, Queue
+from threading import Thread
+from types import MappingProxyType, TracebackType
+
+import numpy as np
+
+from kandinsky.atomic import Partial
+from kandinsky.errors import VideoError
+
+QUEUED_CHUNKS = 4
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec as we use it: ffmpeg's encoder, its default and largest crf, and settings."""
+
+    encoder: str
+    crf: int
+    max_crf: int
+    settings: tuple[str, ...]
+
+
+CODECS: Mapping[str, Codec] = MappingProxyType(
+    {
+        # At this crf as good as x264's default to within a decibel, and 15 to 40 % larger; what matters here is that it
+        # never holds up the decoding and has no look-ahead left to encode after the last frame (docs/benchmarks.md).
+        "h264": Codec("libx264", 5, 51, ("-preset", "ultrafast", "-tune", "zerolatency")),
+        # hvc1: without this mark Apple's players refuse the file.
+        "hevc": Codec(
+            "libx265",
+            10,
+            51,
+            ("-preset", "ultrafast", "-tune", "zerolatency", "-x265-params", "log-level=error", "-tag:v", "hvc1"),
+        ),
+        "vp9": Codec("libvpx-vp9", 15, 63, ("-b:v", "0", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A codec of `CODECS` and its quality."""
+
+    codec: str = "h264"
+    crf: int = CODECS["h264"].crf
+
+
+def ffmpeg() -> str:
+    """Path of the ffmpeg program.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    try:
+        return get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise ValueError(f"no ffmpeg to write videos with: {error}") from error
+
+
+@cache
+def _encoders(program: str) -> frozenset[str]:
+    """Names of the encoders that an ffmpeg has."""
+    listed = subprocess.run([program, "-v", "error", "-encoders"], capture_output=True, text=True, check=False).stdout
+    return frozenset(re.findall(r"^ V\S* (\S+)", listed, flags=re.MULTILINE))
+
+
+def check_encoder(codec: str) -> None:
+    """Refuse a codec of `CODECS` that ffmpeg has no encoder for.
+
+    Raises:
+        ValueError: names those that it has.
+    """
+    found = _encoders(ffmpeg())
+    if CODECS[codec].encoder not in found:
+        here = ", ".join(repr(name) for name, other in CODECS.items() if other.encoder in found)
+        raise ValueError(
+            f"codec={codec!r}: {ffmpeg()} has no {CODECS[codec].encoder}; allowed with it: {here or 'none'}"
+        )
+
+
+def escape(text: str) -> str:
+    """`text` as the value of a tag in ffmpeg's metadata file."""
+    return re.sub(r"([=;#\\\n])", r"\\\1", text)
+
+
+def read_comment(path: Path) -> str | None:
+    """The comment of a video file; None if it has none or is no video."""
+    command = [ffmpeg(), "-v", "error", "-i", f"file:{path}", "-f", "ffmetadata", "-"]
+    said = subprocess.run(command, capture_output=True, check=False).stdout.decode(errors="replace")
+    tag = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", said, flags=re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return tag and re.sub(r"\\(.)", r"\1", tag[1], flags=re.DOTALL)
+
+
+class VideoWriter:
+    """A context manager that writes uint8 frames `[frames, height, width, 3]` as yuv420p.
+
+    A thread feeds the encoder, so that frames are encoded while the next ones are made; only when `QUEUED_CHUNKS` calls
+    of `write` wait for the encoder does the next one wait too. `finish` completes the file and moves it to its place;
+    leaving the context without it removes what was written.
+
+    Args:
+        path: its ending tells the container.
+        width, height: pixels.
+        fps: frames per second that the file plays at.
+        encoding: codec and quality.
+        comment: any text, kept in the file's metadata as it is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        fps: int,
+        encoding: Encoding = Encoding(),
+        comment: str | None = None,
+    ):
+        self.path = path
+        self.shape = (height, width, 3)
+        self.num_frames = 0
+        self._partial = Partial(path)
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._tags = _tags_file(comment)
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+        tags = ["-f", "ffmetadata", "-i", f"file:{self._tags}", "-map", "0:v", "-map_metadata", "1"]
+        codec = CODECS[encoding.codec]
+        target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p"]
+        if path.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes
+            target += ["-movflags", "use_metadata_tags"]
+        self._process = subprocess.Popen(
+            [ffmpeg(), "-y", "-v", "error", *source, *tags, *target, f"file:{self._partial.path}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._messages,
+            start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg before us
+        )
+        self._queue: Queue[bytes | None] = Queue(QUEUED_CHUNKS)
+        self._failure: OSError | None = None
+        self._thread = Thread(target=self._feed, name="video encoder", daemon=True)
+        self._thread.start()
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames, uint8 `[frames, height, width, 3]`; they are copied.
+
+        Raises:
+            VideoError: ffmpeg failed.
+        """
+        assert frames.dtype == np.uint8 and frames.shape[1:] == self.shape
+        self._put(frames.tobytes())
+        self.num_frames += len(frames)
+
+    def finish(self) -> None:
+        """Wait for the encoder and put the complete file in its place.
+
+        Raises:
+            VideoError: ffmpeg failed.
+        """
+        self._put(None)
+        self._thread.join()
+        if self._process.wait() != 0 or self._failure is not None:
+            raise self._error()
+        self._partial.commit()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        with suppress(Full):  # a full queue has woken the thread, whose write to the dead encoder then fails
+            self._queue.put_nowait(None)
+        self._thread.join()
+        self._messages.close()
+        self._tags.unlink(missing_ok=True)
+        self._partial.discard()
+
+    def _feed(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            with self._process.stdin as pipe:
+                while (chunk := self._queue.get()) is not None:
+                    pipe.write(chunk)
+        except OSError as error:  # raised to whoever writes next
+            self._failure = error
+
+    def _put(self, chunk: bytes | None) -> None:
+        while self._failure is None:
+            try:
+                return self._queue.put(chunk, timeout=0.1)
+            except Full:
+                continue
+        self._process.wait()
+        raise self._error()
+
+    def _error(self) -> VideoError:
+        self._messages.seek(0)
+        said = self._messages.read().decode(errors="replace").strip()
+        return VideoError(f"ffmpeg failed to write {self.path}: {said or f'exit status {self._process.returncode}'}")
+
+
+def _tags_file(comment: str | None) -> Path:
+    """A temporary file with `comment` for ffmpeg: as an argument it could be too long, and be read by other users."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".ffmetadata", delete=False) as file:
+        file.write(";FFMETADATA1\n" + (f"comment={escape(comment)}\n" if comment else ""))
+    return Path(file.name)

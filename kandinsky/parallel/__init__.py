@@ -1,0 +1,1 @@
+"""Several processes: who they are, what they send each other, and how they share a video."""

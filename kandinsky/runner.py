@@ -1,0 +1,265 @@
+"""A request to results: encode the prompt, sample latents, decode frames, write them.
+
+`Runner` is what the public class is built on, and what a batch uses: it takes a checked `Request`, or one job of it at
+a time, and knows nothing of the arguments that a request was made of. The parts arrive ready to run, in a frozen
+`Parts`.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kandinsky import sampler
+from kandinsky.config import ModelSet
+from kandinsky.loading.move import is_resident
+from kandinsky.loading.parts import Parts
+from kandinsky.model.dit import DiT
+from kandinsky.output.finisher import Finisher
+from kandinsky.output.options import FrameKind, Output
+from kandinsky.output.record import Origin, Record
+from kandinsky.output.result import Frames, Result
+from kandinsky.parallel.ranks import Ranks
+from kandinsky.parallel.watchdog import rescue
+from kandinsky.progress import Clock, OnStep, Steps, Watch
+from kandinsky.request import Job, Request
+from kandinsky.text.cache import PromptCache
+from kandinsky.text.encoder import TextEncoder
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.video_shape import VideoShape
+
+Finish = Callable[[], Result | None]
+"""To be called once and from any thread: waits for the encoder, puts the file in its place, returns the result."""
+AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
+"""diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
+
+
+class Runner:
+    """Runs requests on some parts.
+
+    Args:
+        parts: everything that runs, from `loading.assemble.load_parts` or put together by hand.
+    """
+
+    def __init__(self, parts: Parts):
+        self._parts = parts
+        self._interrupt = False
+
+    def run(self, request: Request, *, on_step: OnStep | None = None) -> list[Result]:
+        """Make what a checked request asks for.
+
+        Args:
+            request: of `request_of`; of several ranks the main one's counts.
+            on_step: as in a call.
+
+        Returns:
+            A result for each job that this process made; empty on ranks that do not write.
+
+        Raises:
+            DecodeError, StoppedError: as a call.
+        """
+        return self._run(self.ranks.share(request), self._watch(on_step, None))
+
+    def _run(self, request: Request, watch: Watch | None) -> list[Result]:
+        if not self.ranks.share(watch is not None):
+            watch = None
+        elif watch is None:
+            watch = _go_on
+        alone = self.team.size < self.ranks.size
+        mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
+        results = [self.begin(job, request.shape, request.output, watch=watch)() for job in mine]
+        return [result for result in results if result is not None]
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        job: Job,
+        shape: VideoShape,
+        output: Output,
+        *,
+        text_embed: Tensor | None = None,
+        watch: Watch | None = None,
+    ) -> Finish:
+        """Encode, sample and decode one checked job; the file may be finished while the next job begins.
+
+        Args:
+            text_embed: what the text encoder made of the prompt, if it has run already.
+            watch: asked after each step.
+
+        Returns:
+            A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
+            place and returns the result. It does not use the devices.
+
+        Raises:
+            DecodeError, StoppedError: as a call; the function raises DecodeError too.
+        """
+        parts = (self.dit, self.vae, self.text_encoder)
+        clock = Clock(frozenset(part.device for part in parts if part is not None))
+        with clock.stage("text"):
+            text_embed = self.encode(job.prompt) if text_embed is None else self._shared(text_embed)
+        with clock.stage("sample"):
+            latents = self.sample(text_embed, shape, seed=job.seed, watch=watch)
+        if not self.team.is_main:
+            if output.kind != "latent":
+                self._help_decode(latents)
+            return lambda: None
+        record = Record(
+            prompt=job.prompt,
+            seed=job.seed,
+            width=shape.width,
+            height=shape.height,
+            time_length=shape.seconds,
+            fps=output.fps,
+            crf=output.crf,
+            codec=output.codec,
+            origin=self.origin,
+        )
+        return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> Tensor:
+        """A prompt's embedding `[text_tokens, in_text_dim]` on the DiT's device, on every rank of the team."""
+        return self._shared(self.text_encoder(prompt) if self.text_encoder is not None else None)
+
+    @torch.inference_mode()
+    def sample(self, text_embed: Tensor, shape: VideoShape, *, seed: int, watch: Watch | None = None) -> Tensor:
+        """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
+
+        Raises:
+            StoppedError: `watch` stopped the run.
+        """
+        dit = self.dit
+        context = dit.prepare(text_embed, self._parts.modulation, dit.layout(shape.latent_grid, len(text_embed)))
+        steps = Steps(
+            len(self._parts.schedule.timesteps),
+            team=self.team,
+            watch=watch,
+            description=f"sampling, seed {seed}",
+            progress=self.progress,
+        )
+        with steps as on_step, self._parts.dit_home or nullcontext():
+            return sampler.sample(
+                lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
+                (*shape.latent_grid, dit.config.in_visual_dim),
+                self._parts.schedule,
+                generator=torch.Generator("cpu").manual_seed(seed),
+                device=dit.device,
+                on_step=on_step,
+            )
+
+    def decode(self, latents: Tensor, kind: FrameKind = "np") -> Frames:
+        """Frames of latents `[T, H, W, C]`: uint8 `[frames, height, width, 3]`, or with "pil" a list of images."""
+        return self.finisher.frames(latents, kind)
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the run that is under way is to stop after its step; set it, as diffusers' users do."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, wanted: bool) -> None:
+        self._interrupt = wanted
+
+    @property
+    def finisher(self) -> Finisher:
+        """What decodes and writes; only where there is a VAE."""
+        parts = self._parts
+        assert parts.vae is not None
+        alone = parts.team.size == 1
+        return Finisher(
+            parts.vae, parts.model_set, parts.vae_source, alone=alone, rescue=rescue, progress=self.progress
+        )
+
+    def _shared(self, text_embed: Tensor | None) -> Tensor:
+        """The main rank's embedding on the DiT's device of every rank of the team."""
+        shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
+        return self.team.share_tensor(text_embed, shape, device=self.dit.device, dtype=self.dit.dtype)
+
+    def _help_decode(self, latents: Tensor) -> None:
+        """Decode this rank's part of the frames, which go to the main rank."""
+        if self.vae is not None:
+            for _ in self.vae.decode(latents):
+                pass
+
+    def _watch(self, on_step: OnStep | None, callback: AfterStep | None) -> Watch | None:
+        """What is asked after each step; None if nobody wants to know.
+
+        Raises:
+            ValueError: a callback is not a function.
+        """
+        for name, given in (("on_step", on_step), ("callback_on_step_end", callback)):
+            if given is not None and not callable(given):
+                raise ValueError(f"{name}={given!r}: allowed is a function, or None")
+        self._interrupt = False
+        if on_step is None and callback is None and self.team.size > 1:
+            return None  # a question would be a message after each step
+        timesteps = self._parts.schedule.timesteps
+
+        def watch(index: int, latents: Tensor) -> tuple[bool, Tensor | None]:
+            goes_on, replaced = True, None
+            if callback is not None:
+                answer = callback(self, index, timesteps[index], {"latents": latents}) or {}
+                replaced = answer.get("latents")
+                replaced = None if replaced is latents else replaced
+            if on_step is not None:
+                goes_on = on_step(index + 1, len(timesteps), latents if replaced is None else replaced) is not False
+            return goes_on and not self._interrupt, replaced
+
+        return watch
+
+    @property
+    def parts(self) -> Parts:
+        """Everything that runs."""
+        return self._parts
+
+    @property
+    def dit(self) -> DiT:
+        """The transformer."""
+        return self._parts.dit
+
+    @property
+    def text_encoder(self) -> TextEncoder | PromptCache | None:
+        """None on ranks that are not their team's first."""
+        return self._parts.text_encoder
+
+    @property
+    def vae(self) -> VideoAutoencoder | None:
+        """None there too, unless the team decodes together."""
+        return self._parts.vae
+
+    @property
+    def model_set(self) -> ModelSet:
+        """What the weights were trained for."""
+        return self._parts.model_set
+
+    @property
+    def ranks(self) -> Ranks:
+        """All processes; the main one gives the request."""
+        return self._parts.ranks
+
+    @property
+    def team(self) -> Ranks:
+        """Those that make a video together."""
+        return self._parts.team
+
+    @property
+    def origin(self) -> Origin | None:
+        """How it was loaded; None on ranks that do not write, and if it was put together by hand."""
+        return self._parts.origin
+
+    @property
+    def progress(self) -> bool:
+        """Whether bars are shown here."""
+        return self._parts.progress and self.ranks.is_main
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights that this process has stay on their devices."""
+        return is_resident(self._parts)
+
+
+def _go_on(_index: int, _latents: Tensor) -> tuple[bool, None]:
+    """For ranks that were given no callback while the main one was."""
+    return True, None

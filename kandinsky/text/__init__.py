@@ -1,0 +1,1 @@
+"""Prompt to text embedding: tokenizer, T5, and the memory of prompts."""

@@ -1,0 +1,99 @@
+"""Prompt to text embedding: T5-V1.1 without an attention mask, and transformers' tokenizer.
+
+The published system pads every prompt to a fixed length and lets both T5 and the DiT attend the padding, so the
+padding is part of the function. Not here: caching, prompt rewriting, negative prompts.
+"""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kandinsky.text.t5 import T5Encoder
+
+
+class TextEncoder:
+    """A T5 encoder and its tokenizer.
+
+    Args:
+        model: T5.
+        tokenizer: transformers tokenizer with offsets (a "fast" one).
+        text_tokens: length to which a prompt is padded or cut.
+        home: entered around every use of the model, brings its weights and takes them away again (see `memory`); None
+            where they stay.
+    """
+
+    def __init__(
+        self,
+        model: T5Encoder,
+        tokenizer: Any,
+        *,
+        text_tokens: int,
+        home: AbstractContextManager[None] | None = None,
+    ):
+        self.home = home
+        self.model = model
+        self.tokenizer = tokenizer
+        self.text_tokens = text_tokens
+        self._calls = 0
+        self._graph: _EncoderGraph | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the weights stay where they are."""
+        return self.home is None
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, but for the embedding, which stays where it is."""
+        self.model.encoder.block.to(device)
+        self.model.encoder.final_layer_norm.to(device)
+        self._calls, self._graph = 0, None
+
+    def tokenize(self, text: str) -> Tensor:
+        """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        room = self.text_tokens - 1  # one token is the end mark
+        if len(encoded.input_ids) > room:
+            cut = text[encoded.offset_mapping[room][0] :]
+            warnings.warn(
+                f"prompt has {len(encoded.input_ids)} tokens, {room} are used; cut: {cut!r}", UserWarning, stacklevel=2
+            )
+        ids = [*encoded.input_ids[:room], self.tokenizer.eos_token_id]
+        return torch.tensor([ids + [self.tokenizer.pad_token_id] * (self.text_tokens - len(ids))])
+
+    @torch.inference_mode()
+    def __call__(self, text: str) -> Tensor:
+        """`[text_tokens, text_dim]` in the model's dtype, on its device."""
+        x = self.model.embed(self.tokenize(text)[0])
+        self._calls += 1
+        # The first call warms up; from the second on the hundreds of small launches are one graph.
+        # A graph keeps addresses: none where weights come and go.
+        if self.device.type != "cuda" or self._calls == 1 or self.home is not None:
+            with self.home or nullcontext():
+                return self.model.encoder(x)
+        if self._graph is None:
+            self._graph = _EncoderGraph(self.model, x)
+        return self._graph(x)
+
+
+class _EncoderGraph:
+    """T5 as a CUDA graph: launched one by one, its many small kernels cost the host more time than the GPU."""
+
+    def __init__(self, model: T5Encoder, x: Tensor):
+        self.x = x.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        # Its own stream: PyTorch's for captures is one for the whole process, on the GPU that had the first of them.
+        with torch.cuda.device(x.device), torch.cuda.graph(self.graph, stream=torch.cuda.Stream(x.device)):
+            self.output: Tensor = model.encoder(self.x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.cuda.device_of(x):
+            self.x.copy_(x)
+            self.graph.replay()
+            return self.output.clone()
