@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import SMALL, TINY
+from helpers import SMALL, TINY
 
 from kandinsky import get_T2V_pipeline
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from conftest import TINY, allow_small_sizes
+from helpers import TINY, allow_small_sizes
 
 from kandinsky import get_T2V_pipeline
 from kandinsky.cli import main as cli

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 from kandinsky.checkpoint.random_weights import SIZES, random_dit
 from kandinsky.loading.components import load_dit

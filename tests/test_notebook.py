@@ -1,7 +1,7 @@
 """The notebook runs from top to bottom with the embedded tiny model."""
 
 import nbformat
-from conftest import ROOT
+from helpers import ROOT
 from nbclient import NotebookClient
 
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import golden_case, psnr, relative_error
+from helpers import golden_case, psnr, relative_error
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from helpers import SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

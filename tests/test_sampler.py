@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
 from diffusers import CogVideoXDDIMScheduler
+from helpers import TINY
 
 from kandinsky.sampler import Schedule, draw_noise, noise_levels, predict_x0, renoise, sample
 

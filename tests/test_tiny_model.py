@@ -1,7 +1,7 @@
 """The embedded tiny model makes what prompts say, as a judge that is no network sees it."""
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.training.world.grammar import caption, parse, split

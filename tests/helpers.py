@@ -1,0 +1,57 @@
+"""What tests share: where weights and golden files are, sizes small enough for a CPU, and measures of a difference."""
+
+import dataclasses
+import json
+import multiprocessing
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from kandinsky.checkpoint.model_set import write_model_set
+from kandinsky.config import FLASH_512, ModelSet
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "weights"
+"""Random weights of the published architecture, a few megabytes; `ROOT / "weights" / "tiny"` is trained."""
+SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (96, 64)))
+"""The model set with sizes that a CPU makes in a second; see the fixture `small_weights`."""
+
+
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have everything imported: each is there in a moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    return context
+
+
+def golden_folder() -> Path:
+    """The golden files beside the repository where they are, else the copy in it."""
+    beside = ROOT.parent / "shared" / "golden"
+    return beside if beside.is_dir() else Path(__file__).parent / "golden"
+
+
+def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Arguments of a published pipeline call, and what it returned."""
+    path = golden_folder() / f"pipeline_{name}.safetensors"
+    with safe_open(path, "pt") as handle:
+        call = json.loads(handle.metadata()["call"])
+    return call, load_file(path)
+
+
+def own_weights(folder: Path, model_set: ModelSet) -> Path:
+    """The tiny weights in `folder`, declared as another model set."""
+    for part in TINY.iterdir():
+        (folder / part.name).symlink_to(part)
+    write_model_set(folder, model_set)
+    return folder
+
+
+def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
+    value, reference = value.double().cpu(), reference.double().cpu()
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+def psnr(frames: torch.Tensor, reference: torch.Tensor) -> float:
+    return 10 * torch.log10(255**2 / (frames.double() - reference.double()).square().mean()).item()
