@@ -145,6 +145,8 @@ class VideoWriter:
         target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p"]
         if path.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes
             target += ["-movflags", "use_metadata_tags"]
+        if path.suffix.lower() in (".mkv", ".webm"):  # Matroska's marks are drawn at random: same video, other bytes
+            target += ["-fflags", "+bitexact"]
         self._process = subprocess.Popen(
             [ffmpeg(), "-y", "-v", "error", *source, *tags, *target, f"file:{self._partial.path}"],
             stdin=subprocess.PIPE,
