@@ -1,8 +1,18 @@
 """Every exception of this library that a user can catch; all are a `KandinskyError`.
 
 Wrong arguments are a `ValueError` and missing files a `FileNotFoundError`, both before anything was loaded. What stands
-here is the rest: a file that is damaged, a run that failed or was stopped. The module has no logic.
+here is the rest: a file that is damaged, a run that failed or was stopped.
 """
+
+SHOWN = 200
+"""Characters of a value that a message repeats."""
+
+
+def shown(value: object) -> str:
+    """A value for a message: its `repr`, of a long one the beginning and its length."""
+    text = repr(value[: SHOWN + 1] if isinstance(value, str | bytes) else value)
+    whole = len(value) if isinstance(value, str | bytes) else len(text)
+    return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}... ({whole} characters)"
 
 
 class KandinskyError(RuntimeError):

@@ -33,6 +33,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     prompt: str | None = None,
     dtype: torch.dtype | None = None,
     parallelism: str = "tensor",
+    distributed: bool = True,
     local_files_only: bool = False,
     revision: str | Mapping[str, str] | None = None,
     progress: bool = True,
@@ -63,6 +64,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         dtype: of weights and activations; None is bfloat16 on CUDA and float32 elsewhere.
         parallelism: what several processes (torchrun, or a process group of the caller's) do together: "tensor" and
             "sequence" make each video together, "none" shares out the jobs of a call. Not used by one process.
+        distributed: False works alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...).
         local_files_only: never ask the hub.
         revision: branch, tag or commit on the hub: one for all repositories, or one for each by name, e.g.
             `{"THUDM/CogVideoX-5b": "main"}`.
@@ -93,6 +95,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         prompt=prompt,
         dtype=dtype,
         parallelism=parallelism,
+        distributed=distributed,
         local_files_only=local_files_only,
         revision=revision,
         progress=progress,

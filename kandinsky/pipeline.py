@@ -25,7 +25,9 @@ from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
 from kandinsky.loading.settings import settings_of
+from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
+from kandinsky.output.paths import user_path
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.result import Frames, FramesResult, GenerationResult, LatentsResult, Result
 from kandinsky.progress import OnStep
@@ -184,7 +186,8 @@ class Kandinsky4T2VPipeline(Runner):
             output_type: "file" writes `save_path`, "pil", "np" and "pt" return the frames, "latent" the latents before
                 decoding. None is "file" for videos, and for images with a `save_path`; else "pil".
             fps: 1 to 120, frames per second that the file plays at (default: the model's 8); the frames stay the same.
-            crf: quality of a video file, 0 (best) to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9.
+            crf: quality of a video file, up to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9. The best
+                that plays everywhere is 1 for h264, whose 0 is lossless and warned of, and 0 for the others.
             codec: "h264" (default), "hevc" or "vp9" (default of .webm).
             metadata: write the record of the generation into the file; see `kandinsky show`.
             on_step: called after each step with the number of steps done (1 to `total`), `total`, and the latents
@@ -249,7 +252,9 @@ class Kandinsky4T2VPipeline(Runner):
             DecodeError: it failed again.
         """
         options = {"fps": fps, "crf": crf, "codec": codec, "metadata": metadata}
-        return self.finisher.finish(remaining_of(latents, save_path, model_set=self.model_set, **options))
+        remaining = remaining_of(latents, save_path, model_set=self.model_set, **options)
+        with self._alone():
+            return self.finisher.finish(remaining)
 
     @classmethod
     def from_pretrained(cls, folder_or_repo: Target, *, device_map: DeviceMap = "cuda", **options: Any) -> Self:
@@ -266,7 +271,7 @@ class Kandinsky4T2VPipeline(Runner):
             ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`.
             FileNotFoundError, CheckpointError: as `get_T2V_pipeline`.
         """
-        place = str(folder_or_repo)
+        place = str(user_path(folder_or_repo, "folder_or_repo"))
         if Path(place).is_dir():
             options = {**options, "cache_dir": place, "local_files_only": True}
         elif not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
@@ -289,7 +294,7 @@ class Kandinsky4T2VPipeline(Runner):
         assert self.text_encoder is not None
         assert self.vae is not None
         save_model_set(
-            Path(folder),
+            user_path(folder, "folder"),
             dit=self.dit,
             t5=self.text_encoder.model,
             tokenizer=self.text_encoder.tokenizer,
@@ -307,7 +312,9 @@ class Kandinsky4T2VPipeline(Runner):
         Raises:
             ValueError: no such device, or the weights are quantised, shared out over processes, or not all resident.
         """
-        self._parts = moved(self._parts, devices_of(device))
+        devices = devices_of(device)
+        with self._lock, isolated():
+            self._parts = moved(self._parts, devices)
         return self
 
 

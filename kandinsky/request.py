@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kandinsky.config import ModelSet
+from kandinsky.errors import shown
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
+from kandinsky.output.video import check_encoder
 from kandinsky.video_shape import VideoShape, as_int
 
 MAX_SEED = 2**63 - 1
@@ -98,19 +100,22 @@ def check_targets(request: Request) -> None:
     # Of files, the last one has the longest name; each folder must be new.
     for path in paths if paths and not paths[0].suffix else paths[-1:]:
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
+    if request.output.codec is not None:
+        check_encoder(request.output.codec)
 
 
 def _prompts_of(text: object) -> list[str]:
     prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if not prompts or wrong:
-        shown = wrong[0] if wrong else text
-        raise ValueError(f"text={shown!r}: allowed is a string, or a list of one or more strings")
+        raise ValueError(
+            f"text={shown(text if not wrong else wrong[0])}: allowed is a string, or a list of one or more strings"
+        )
     for prompt in prompts:
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"text={prompt!r}: allowed is text that UTF-8 can hold ({error})") from None
+            raise ValueError(f"text={shown(prompt)}: allowed is text that UTF-8 can hold ({error.reason})") from None
     return prompts
 
 

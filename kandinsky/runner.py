@@ -5,8 +5,9 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 `Parts`.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from kandinsky import sampler
 from kandinsky.config import ModelSet
+from kandinsky.errors import DecodeError
 from kandinsky.loading.move import is_resident
 from kandinsky.loading.parts import Parts
 from kandinsky.model.dit import DiT
-from kandinsky.output.finisher import Finisher
+from kandinsky.model.isolation import isolated
+from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import Origin, Record
 from kandinsky.output.result import Frames, Result
@@ -46,6 +49,13 @@ class Runner:
     def __init__(self, parts: Parts):
         self._parts = parts
         self._interrupt = False
+        self._lock = RLock()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Calls of one pipeline wait for each other, and do not see what the caller has set in PyTorch."""
+        with self._lock, isolated(), torch.inference_mode():
+            yield
 
     def run(self, request: Request, *, on_step: OnStep | None = None) -> list[Result]:
         """Make what a checked request asks for.
@@ -63,16 +73,16 @@ class Runner:
         return self._run(self.ranks.share(request), self._watch(on_step, None))
 
     def _run(self, request: Request, watch: Watch | None) -> list[Result]:
-        if not self.ranks.share(watch is not None):
-            watch = None
-        elif watch is None:
-            watch = _go_on
-        alone = self.team.size < self.ranks.size
-        mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
-        results = [self.begin(job, request.shape, request.output, watch=watch)() for job in mine]
-        return [result for result in results if result is not None]
+        with self._alone():
+            if not self.ranks.share(watch is not None):
+                watch = None
+            elif watch is None:
+                watch = _go_on
+            alone = self.team.size < self.ranks.size
+            mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
+            results = [self.begin(job, request.shape, request.output, watch=watch)() for job in mine]
+            return [result for result in results if result is not None]
 
-    @torch.inference_mode()
     def begin(
         self,
         job: Job,
@@ -95,6 +105,12 @@ class Runner:
         Raises:
             DecodeError, StoppedError: as a call; the function raises DecodeError too.
         """
+        with self._alone():
+            return self._begin(job, shape, output, text_embed, watch)
+
+    def _begin(
+        self, job: Job, shape: VideoShape, output: Output, text_embed: Tensor | None, watch: Watch | None
+    ) -> Finish:
         parts = (self.dit, self.vae, self.text_encoder)
         clock = Clock(frozenset(part.device for part in parts if part is not None))
         with clock.stage("text"):
@@ -102,6 +118,8 @@ class Runner:
         with clock.stage("sample"):
             latents = self.sample(text_embed, shape, seed=job.seed, watch=watch)
         if not self.team.is_main:
+            if not latents.isfinite().all():  # as the first rank finds too
+                raise DecodeError(NOT_FINITE)
             if output.kind != "latent":
                 self._help_decode(latents)
             return lambda: None
@@ -118,12 +136,11 @@ class Runner:
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 
-    @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
         """A prompt's embedding `[text_tokens, in_text_dim]` on the DiT's device, on every rank of the team."""
-        return self._shared(self.text_encoder(prompt) if self.text_encoder is not None else None)
+        with self._alone():
+            return self._shared(self.text_encoder(prompt) if self.text_encoder is not None else None)
 
-    @torch.inference_mode()
     def sample(self, text_embed: Tensor, shape: VideoShape, *, seed: int, watch: Watch | None = None) -> Tensor:
         """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
 
@@ -131,7 +148,6 @@ class Runner:
             StoppedError: `watch` stopped the run.
         """
         dit = self.dit
-        context = dit.prepare(text_embed, self._parts.modulation, dit.layout(shape.latent_grid, len(text_embed)))
         steps = Steps(
             len(self._parts.schedule.timesteps),
             team=self.team,
@@ -139,7 +155,8 @@ class Runner:
             description=f"sampling, seed {seed}",
             progress=self.progress,
         )
-        with steps as on_step, self._parts.dit_home or nullcontext():
+        with self._alone(), steps as on_step, self._parts.dit_home or nullcontext():
+            context = dit.prepare(text_embed, self._parts.modulation, dit.layout(shape.latent_grid, len(text_embed)))
             return sampler.sample(
                 lambda latents, index: dit.step(latents.to(dit.dtype), context, index),
                 (*shape.latent_grid, dit.config.in_visual_dim),
@@ -151,7 +168,8 @@ class Runner:
 
     def decode(self, latents: Tensor, kind: FrameKind = "np") -> Frames:
         """Frames of latents `[T, H, W, C]`: uint8 `[frames, height, width, 3]`, or with "pil" a list of images."""
-        return self.finisher.frames(latents, kind)
+        with self._alone():
+            return self.finisher.frames(latents, kind)
 
     @property
     def interrupt(self) -> bool:

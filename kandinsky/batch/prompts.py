@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.output.options import Output, OutputOptions
+from kandinsky.output.paths import user_path
 from kandinsky.request import MAX_SEED, Job, Request, request_of
 from kandinsky.video_shape import VideoShape, as_int
 
@@ -88,7 +88,7 @@ def read_prompts(
     Raises:
         ValueError: names the file, the line, the argument and what is allowed.
     """
-    file = Path(path)
+    file = user_path(path, "prompts")
     if file.suffix.lower() not in (".txt", ".jsonl"):
         raise ValueError(f"prompts={str(file)!r}: must end with .txt (a prompt a line) or .jsonl (an object a line)")
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from kandinsky.atomic import remove_partials
 from kandinsky.batch.prompts import Item
 from kandinsky.output.unfinished import SUFFIX
+from kandinsky.output.video import TAGS_SUFFIX
 
 NAME = "report.jsonl"
 
@@ -57,14 +58,10 @@ class Report:
                 left.append(item)
         return left
 
-    def errors(self, items: Sequence[Item]) -> dict[str, str]:
-        """What each of the items that failed last said, by the name of its file."""
-        last = self._last_lines()
-        return {item.name: last[item.name]["error"] for item in items if last[item.name]["status"] == "failed"}
-
     def _clean(self, item: Item) -> None:
         path = self.path_of(item)
         remove_partials(path)
+        remove_partials(path.with_suffix(TAGS_SUFFIX))
         remove_partials(path.with_name(f"{path.stem}{SUFFIX}"))
 
     def _last_lines(self) -> dict[str, dict]:

@@ -12,21 +12,22 @@ there a failure ends the batch, and a restart goes on after it.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
-from kandinsky.output.paths import check_target
+from kandinsky.model.isolation import isolated
+from kandinsky.output.paths import check_target, user_path
 from kandinsky.output.result import GenerationResult
+from kandinsky.output.video import check_encoder
 from kandinsky.runner import Finish, Runner
 
 
@@ -58,10 +59,12 @@ def run_batch(pipe: Runner, items: Sequence[Item], folder: str | os.PathLike[str
         ValueError: the folder cannot be written, or another batch writes in it.
         Exception: of processes that work together, or if it cannot be noted in the report, whatever failed.
     """
-    target = Path(folder)
+    target = user_path(folder, "folder")
     if not pipe.ranks.is_main:
+        if pipe.team.is_main:  # it writes too, perhaps on a machine of its own
+            check_folder(target, items)
         return _make(pipe, items, Report(target))
-    check_folder(target)
+    check_folder(target, items)
     with _lock(target):
         return _make(pipe, items, Report(target))
 
@@ -71,17 +74,18 @@ def _make(pipe: Runner, items: Sequence[Item], report: Report) -> BatchResult | 
     # What the main rank drew and found is what all of them take.
     items, left = pipe.ranks.share((items, report.left(items) if pipe.ranks.is_main else []))
     mine = left[pipe.ranks.rank :: pipe.ranks.size] if alone else left
-    _Run(pipe, report if pipe.team.is_main else None, stop_at_failure=not alone).all(mine)
-    pipe.ranks.gather(torch.zeros(1, device=pipe.dit.device))  # until every rank is done
-    if not pipe.ranks.is_main:
+    run = _Run(pipe, report if pipe.team.is_main else None, stop_at_failure=not alone)
+    run.all(mine)
+    everyone = pipe.ranks.collect(run.failures)  # until every rank is done, however long that takes
+    if everyone is None:
         return None
-    failed = report.errors(left)
+    failed = {item.name: error for item in left for part in everyone if (error := part.get(item.name)) is not None}
     skipped = len(items) - len(left)
     return BatchResult(report.path, len(left) - len(failed), skipped, failed, time.perf_counter() - start)
 
 
-def check_folder(folder: Path) -> None:
-    """Make the folder if it is not there, and check that a video can be written in it.
+def check_folder(folder: Path, items: Sequence[Item]) -> None:
+    """Make the folder if it is not there, and check that what is asked for can be written in it.
 
     Raises:
         ValueError: it cannot.
@@ -92,7 +96,9 @@ def check_folder(folder: Path) -> None:
         raise ValueError(
             f"save_path={str(folder)!r}: must be a folder that is there or can be made: {error}"
         ) from error
-    check_target(folder / "0001.mp4")
+    check_target(folder / "0001.png", is_image=True)
+    for codec in {item.output.codec for item in items if item.output.codec is not None}:
+        check_encoder(codec)
 
 
 def _lock(folder: Path) -> AbstractContextManager[object]:
@@ -102,6 +108,11 @@ def _lock(folder: Path) -> AbstractContextManager[object]:
         raise ValueError(f"save_path={str(folder)!r}: another batch is writing in this folder") from error
 
 
+def _isolated(encoder: Callable[[str], Tensor], prompt: str) -> Tensor:
+    with isolated():
+        return encoder(prompt)
+
+
 class _Run:
     """One process's part of a batch."""
 
@@ -109,6 +120,8 @@ class _Run:
         self.pipe = pipe
         self.report = report
         self.stop_at_failure = stop_at_failure
+        self.failures: dict[str, str] = {}
+        """Name and error of each item that failed here."""
 
     def all(self, items: Sequence[Item]) -> None:
         """Make the items. Whatever ends this, the file that is being finished is finished first."""
@@ -134,7 +147,7 @@ class _Run:
             return
 
         def begin(item: Item) -> "Future[Tensor]":
-            text = reader.submit(encoder, item.job.prompt)
+            text = reader.submit(_isolated, encoder, item.job.prompt)
             if encoder.device.type == "cuda":
                 wait([text])  # for its launches only, which must not mix with the DiT's: they may become a CUDA graph
             return text
@@ -169,6 +182,7 @@ class _Run:
             self._failed(item, error)
 
     def _failed(self, item: Item, error: Exception) -> None:
+        self.failures[item.name] = f"{type(error).__name__}: {error}"
         try:
             if self.report is not None:
                 self.report.failed(item, error)

@@ -7,7 +7,9 @@ processes the main one prints it, or after a failure the one that started them. 
 
 import argparse
 import dataclasses
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -51,6 +53,11 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def file_argument(given: str) -> str:
+    """A path on the command line, with `~` as the home folder where the shell has left it; a slash at its end stays."""
+    return os.path.expanduser(given)  # noqa: PTH111  # a Path would drop the slash
+
+
 def add_print_arguments(parser: argparse.ArgumentParser) -> None:
     """`--quiet` and `--json`."""
     parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")
@@ -77,7 +84,9 @@ def model_set_of(parsed: argparse.Namespace) -> ModelSet:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """How a file is written; see `output_settings`."""
     parser.add_argument("--fps", type=int, help="frames per second that the file plays at; default the model's 8")
-    parser.add_argument("--crf", type=int, help="quality of a video file, 0 is the best; the default is the codec's")
+    parser.add_argument(
+        "--crf", type=int, help="quality of a video file, 1 is the best that plays everywhere; default: the codec's"
+    )
     parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
 
@@ -92,6 +101,7 @@ def parse_and_run(
 ) -> int:
     """Parse, run `command`, print what it says, and return the exit code; errors a user can mend become one message."""
     given = argparse.Namespace(json="--json" in arguments, quiet=False)
+    _print_anything()
     try:
         given = parser.parse_args(arguments)
         with redirect_stdout(sys.stderr) if _flag(given, "json") else nullcontext():
@@ -112,6 +122,13 @@ def parse_and_run(
     elif not _flag(given, "quiet"):
         print("\n".join(outcome.lines))
     return outcome.code
+
+
+def _print_anything() -> None:
+    """A character that the terminal's code page lacks is written as an escape: it must not end a finished run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def made(results: "Sequence[Result]", shape: "VideoShape") -> Outcome | None:

@@ -11,6 +11,7 @@ from kandinsky.cli.common import (
     add_print_arguments,
     add_shape_arguments,
     check_and_launch,
+    file_argument,
     load_pipeline,
     made,
     model_set_of,
@@ -32,10 +33,15 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--text", help=f"the prompt; default: {DEMO_PROMPT}")
     asked.add_argument(
-        "--prompts", metavar="FILE", help="many prompts: a .txt with one a line, or a .jsonl with an object a line"
+        "--prompts",
+        metavar="FILE",
+        type=file_argument,
+        help="many prompts: a .txt with one a line, or a .jsonl with an object a line",
     )
     parser.add_argument(
-        "--save-path", help="file to write; default ./test.mp4, or ./test.png for an image. With --prompts, a folder"
+        "--save-path",
+        type=file_argument,
+        help="file to write; default ./test.mp4, or ./test.png for an image. With --prompts, a folder",
     )
     add_output_arguments(parser)
     parser.add_argument(
@@ -43,7 +49,10 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_shape_arguments(parser)
     parser.add_argument(
-        "--weights", default="./weights/", help="folder of the weights (weights/tiny: a tiny model, for a try)"
+        "--weights",
+        type=file_argument,
+        default="./weights/",
+        help="folder of the weights (weights/tiny: a tiny model, for a try)",
     )
     parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes to start, one for each GPU (or on the CPU)")
@@ -52,6 +61,11 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         default="tensor",
         choices=PARALLELISMS,
         help="how several GPUs work: on one video together, or (none) each on its own",
+    )
+    parser.add_argument(
+        "--no-distributed",
+        action="store_true",
+        help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
     )
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
@@ -76,8 +90,11 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
         ValueError: an argument is not what it may be; nothing was loaded.
     """
     from kandinsky.output.options import OutputOptions
+    from kandinsky.parallel.ranks import ignore_launcher
     from kandinsky.request import check_targets, request_of
 
+    if parsed.no_distributed:
+        ignore_launcher()
     model_set = model_set_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments)
@@ -115,7 +132,7 @@ def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, argument
     settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(parsed):
-        check_folder(Path(parsed.save_path))
+        check_folder(Path(parsed.save_path), items)
     if check_and_launch(parsed, arguments):
         return None
     result = run_batch(load_pipeline(parsed), items, parsed.save_path)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments, add_shape_arguments, model_set_of
+from kandinsky.cli.common import Outcome, add_print_arguments, add_shape_arguments, file_argument, model_set_of
 from kandinsky.config import PRECISIONS
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ def add_plan_command(commands: Any) -> None:
     plan.add_argument("--host-memory", type=float, help="free GB of the host; default: what is free here")
     add_shape_arguments(plan)
     plan.add_argument("--precision", default="exact", choices=PRECISIONS)
-    plan.add_argument("--weights", default="./weights/", help="folder of the weights, whose headers are read")
+    plan.add_argument(
+        "--weights", type=file_argument, default="./weights/", help="folder of the weights, whose headers are read"
+    )
     add_print_arguments(plan)
     plan.set_defaults(run=_plan)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments, made
+from kandinsky.cli.common import Outcome, add_print_arguments, file_argument, made
 
 if TYPE_CHECKING:
     from kandinsky.output.record import Record
@@ -15,16 +15,22 @@ if TYPE_CHECKING:
 def add_record_commands(commands: Any) -> None:
     """Add the subcommands to argparse's `commands`."""
     resume = commands.add_parser("resume", help="finish a video whose latents were saved")
-    resume.add_argument("file", help="a .latents.safetensors file")
+    resume.add_argument("file", type=file_argument, help="a .latents.safetensors file")
     resume.add_argument("--save-path", help="default: what the interrupted command was to write")
-    resume.add_argument("--weights", help="folder of the weights, default: those of the interrupted command")
+    resume.add_argument(
+        "--weights", type=file_argument, help="folder of the weights, default: those of the interrupted command"
+    )
     resume.add_argument("--device", help="default: that of the interrupted command")
     show = commands.add_parser("show", help="print how a file was made")
-    show.add_argument("file", help="a video, an image, a folder of png frames or a .latents.safetensors file")
+    show.add_argument(
+        "file", type=file_argument, help="a video, an image, a folder of png frames or a .latents.safetensors file"
+    )
     replay = commands.add_parser("replay", help="make a file again from its record")
-    replay.add_argument("file", help="as for show")
+    replay.add_argument("file", type=file_argument, help="as for show")
     replay.add_argument("--save-path", help="default: the file's name with -replay")
-    replay.add_argument("--weights", default="./weights/", help="folder of the weights (default: ./weights/)")
+    replay.add_argument(
+        "--weights", type=file_argument, default="./weights/", help="folder of the weights (default: ./weights/)"
+    )
     replay.add_argument("--device", help="default: the kind of device that made the file")
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")

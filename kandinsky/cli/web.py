@@ -5,6 +5,8 @@ be finished stay longer. The page has no passwords: it listens on this machine o
 """
 
 import argparse
+import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kandinsky.cli.common import Defaults, Outcome
+from kandinsky.cli.common import Defaults, Outcome, file_argument
 from kandinsky.config import PRECISIONS
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ INSTALL = "pip install 'kandinsky4[web]'"
 def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `kandinsky web`."""
     parser.formatter_class = Defaults
-    parser.add_argument("--weights", default="./weights/", help="folder of the weights")
+    parser.add_argument("--weights", type=file_argument, default="./weights/", help="folder of the weights")
     parser.add_argument("--device", default="cuda", help="where everything runs: cuda, cuda:1, cpu, mps")
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in")
@@ -37,11 +39,15 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     Raises:
         ValueError: Gradio is not installed, the port is taken, or as `get_T2V_pipeline`.
     """
-    import_gradio()
-    from kandinsky.factory import get_T2V_pipeline
-
-    pipe = get_T2V_pipeline(parsed.device, cache_dir=parsed.weights, precision=parsed.precision)
     with folder_for_videos() as folder:
+        # Gradio keeps copies of what it shows; read when it is imported.
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "shown")
+        import_gradio()
+        check_address(parsed.host, parsed.port)
+        reach_ourselves()
+        from kandinsky.factory import get_T2V_pipeline
+
+        pipe = get_T2V_pipeline(parsed.device, cache_dir=parsed.weights, precision=parsed.precision)
         page = make_page(pipe, folder)
         try:
             page.launch(server_name=parsed.host, server_port=parsed.port, prevent_thread_lock=True, quiet=True)
@@ -50,6 +56,28 @@ def serve(parsed: argparse.Namespace) -> Outcome:
         print(f"open {page.local_url} in a browser; Ctrl-C ends", flush=True)
         page.server.thread.join()
     return Outcome([], {})
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that nobody can listen on, before weights are loaded for it.
+
+    Raises:
+        ValueError: names the address and the system's reason.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"port={port}, host={host!r}: {error}") from error
+
+
+def reach_ourselves() -> None:
+    """Let requests to this machine pass by a proxy: Gradio asks its own page whether it is there."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1", "0.0.0.0"]))  # noqa: S104
 
 
 @contextmanager
@@ -73,12 +101,14 @@ def import_gradio() -> Any:
     """The gradio module.
 
     Raises:
-        ValueError: it is not installed; the message has the command that does.
+        ValueError: it is not installed, and the message has the command that does; or it does not import.
     """
     try:
         import gradio  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
-        raise ValueError(f"the page needs Gradio, which is not installed: {INSTALL}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "gradio":
+            raise ValueError(f"the page needs Gradio, which is not installed: {INSTALL}") from error
+        raise ValueError(f"the page needs Gradio, which is installed but does not import: {error}") from error
     return gradio
 
 
@@ -93,7 +123,7 @@ def make_page(pipe: "Kandinsky4T2VPipeline", folder: Path) -> Any:
         except (ValueError, RuntimeError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    with gr.Blocks(title="Kandinsky 4.0 T2V Flash", analytics_enabled=False) as page:
+    with gr.Blocks(title="Kandinsky 4.0 T2V Flash", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# Kandinsky 4.0 T2V Flash\nA prompt to a video, in four steps.")
         with gr.Row():
             with gr.Column():

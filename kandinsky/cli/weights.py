@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments
+from kandinsky.cli.common import Outcome, add_print_arguments, file_argument
 from kandinsky.config import PRECISIONS
 
 
@@ -16,12 +16,12 @@ def add_weights_commands(commands: Any) -> None:
         description="Write a complete model set of random weights in the published layout.",
     )
     parser.add_argument("size", choices=("tiny", "full"), help="tiny: 4 MB; full: 21 GB, for load and speed tests")
-    parser.add_argument("folder")
+    parser.add_argument("folder", type=file_argument)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="where weights are drawn (default: cpu)")
     about = "Write the DiT's checkpoint as .safetensors beside it, which loads faster; it is then preferred."
     convert = commands.add_parser("convert", help="write a copy that loads faster", description=about)
-    convert.add_argument("--weights", default="./weights/", help="folder of the weights")
+    convert.add_argument("--weights", type=file_argument, default="./weights/", help="folder of the weights")
     convert.add_argument(
         "--precision", default="exact", choices=PRECISIONS, help="fast: with float8 blocks, half the size"
     )

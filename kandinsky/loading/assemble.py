@@ -16,6 +16,7 @@ from kandinsky.loading.settings import Settings
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
 from kandinsky.model.dit import DiT
+from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
@@ -56,8 +57,13 @@ def load_parts(settings: Settings) -> Parts:
         ValueError: the ranks cannot share this DiT, or the attention that was asked for cannot run it.
         CheckpointError: a weight file is damaged or belongs to something else.
     """
+    with isolated():
+        return _load_parts(settings)
+
+
+def _load_parts(settings: Settings) -> Parts:
     device = settings.devices["dit"]
-    ranks = open_group(device)
+    ranks = open_group(device, distributed=settings.distributed)
     team = settings.parallelism.team(ranks)
     check_size(team.size, dit_config(settings.checkpoint))
     settings = replace(settings, progress=settings.progress and ranks.is_main)

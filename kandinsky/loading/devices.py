@@ -14,14 +14,17 @@ KINDS = ("cpu", "cuda", "mps")
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-def devices_of(device_map: DeviceMap) -> dict[str, torch.device]:
+def devices_of(device_map: DeviceMap, *, distributed: bool = True) -> dict[str, torch.device]:
     """A device for each of `dit`, `vae`, `text_embedder`; the argument is left as it is.
+
+    Args:
+        distributed: False ignores a launcher's local rank.
 
     Raises:
         ValueError: empty, an unknown or missing key, or a device that does not exist here.
     """
     if isinstance(device_map, str | torch.device):
-        return dict.fromkeys(MODULES, device_of(device_map, "device_map"))
+        return dict.fromkeys(MODULES, device_of(device_map, "device_map", distributed=distributed))
     if not isinstance(device_map, Mapping):
         raise ValueError(
             f"device_map={device_map!r}: allowed is a device, or a mapping with the keys {', '.join(MODULES)}"
@@ -30,10 +33,10 @@ def devices_of(device_map: DeviceMap) -> dict[str, torch.device]:
     wrong += [f"missing key {key!r}" for key in MODULES if key not in device_map]
     if wrong:
         raise ValueError(f"device_map={dict(device_map)!r}: {', '.join(wrong)}; the keys are {', '.join(MODULES)}")
-    return {key: device_of(device_map[key], f"device_map[{key!r}]") for key in MODULES}
+    return {key: device_of(device_map[key], f"device_map[{key!r}]", distributed=distributed) for key in MODULES}
 
 
-def device_of(value: object, name: str) -> torch.device:
+def device_of(value: object, name: str, *, distributed: bool = True) -> torch.device:
     """`value` as a device of this machine, with its index; "cuda" is the one with the local rank's number.
 
     Raises:
@@ -50,7 +53,7 @@ def device_of(value: object, name: str) -> torch.device:
     if device.type == "mps":
         index, exists = 0, torch.backends.mps.is_available()
     else:
-        index = local_rank() if device.index is None else device.index
+        index = local_rank(distributed=distributed) if device.index is None else device.index
         exists = index < torch.cuda.device_count()
     if not exists:
         which = f" (number {index}, for this process's local rank)" if device.index is None and index else ""

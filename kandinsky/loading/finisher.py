@@ -10,6 +10,7 @@ from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.loading.components import load_vae
 from kandinsky.loading.devices import default_dtype, device_of
 from kandinsky.output.finisher import Finisher
+from kandinsky.output.paths import user_path
 from kandinsky.output.unfinished import VaeSource
 
 
@@ -49,7 +50,7 @@ def load_finisher(
 
 def _folder_of(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> Path:
     if weights is not None:
-        return Path(weights) / "vae"
+        return user_path(weights, "weights") / "vae"
     if source is None:
         raise ValueError("weights=None: the VAE is not known; name the folder of the weights")
     return Path(source.path)

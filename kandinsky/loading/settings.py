@@ -26,8 +26,9 @@ from kandinsky.model.attention import Attention, attention_of
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT, Precision, precision_of
 from kandinsky.model.sizes import is_quantised
+from kandinsky.output.paths import user_path
 from kandinsky.parallel.apply import Parallelism, parallelism_of
-from kandinsky.parallel.ranks import Ranks, launched
+from kandinsky.parallel.ranks import Ranks, launched, processes_here
 from kandinsky.sampler import Schedule
 
 
@@ -47,6 +48,7 @@ class Settings:
         attention: the backend that was asked for; None is measured.
         operations: the DiT's element-wise steps.
         parallelism: what several processes do together.
+        distributed: whether a launcher's processes are joined.
         text_encoder_int8: T5's weights in 8 bits.
         prompt_cache: folder for embeddings that outlast the process.
         prompt: to be encoded while other weights are read.
@@ -66,6 +68,7 @@ class Settings:
     attention: Attention | None
     operations: Operations
     parallelism: Parallelism
+    distributed: bool
     text_encoder_int8: bool
     prompt_cache: Path | None
     prompt: str | None
@@ -93,6 +96,7 @@ def settings_of(
     prompt: str | None = None,
     dtype: torch.dtype | None = None,
     parallelism: str = "tensor",
+    distributed: bool = True,
     local_files_only: bool = False,
     revision: str | Mapping[str, str] | None = None,
     progress: bool = True,
@@ -104,7 +108,7 @@ def settings_of(
         FileNotFoundError: weights are missing and cannot be downloaded.
         CheckpointError: a file is damaged or belongs to something else.
     """
-    devices = devices_of(device_map)
+    devices = devices_of(device_map, distributed=distributed)
     check_dtype(dtype)
     backend, level, together = attention_of(attention), precision_of(precision), parallelism_of(parallelism)
     check_precision(level, devices["dit"], dtype)
@@ -112,16 +116,21 @@ def settings_of(
     modes = modes_of(memory, devices)
     if prompt is not None and not isinstance(prompt, str):
         raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
-    conf = read_conf(conf_path)
-    model_set = _model_set(Path(cache_dir), conf.resolution if conf.resolution is not None else resolution, conf)
-    alone = not launched() and Ranks.current().size == 1
+    folder = user_path(cache_dir, "cache_dir")
+    conf = read_conf(None if conf_path is None else user_path(conf_path, "conf_path"))
+    model_set = _model_set(folder, conf.resolution if conf.resolution is not None else resolution, conf)
+    several = distributed and (launched() or Ranks.current().size > 1)
+    alone = not (several and together.one_video)
     if not alone and modes not in (None, ALL_RESIDENT):
-        raise ValueError(f"memory={memory!r}: several processes allow only 'resident' or 'auto'")
+        raise ValueError(f"memory={memory!r}: processes that make a video together allow only 'resident', 'auto'")
     explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
-        Path(cache_dir),
+        folder,
         model_set=model_set,
-        given={**conf.paths, **{name: Path(path) for name, path in explicit if path is not None}},
+        given={
+            **{name: user_path(path, "conf_path") for name, path in conf.paths.items()},
+            **{name: user_path(path, f"{name}_path") for name, path in explicit if path is not None},
+        },
         local_files_only=local_files_only,
         revision=_revisions(revision, model_set),
         precision=level if alone else EXACT,  # a rank quantises its part of the weights itself
@@ -140,6 +149,7 @@ def settings_of(
             precision=level,
             model_set=model_set,
             text_encoder_int8=text_encoder_int8,
+            processes=processes_here() if several else 1,
         )
     return Settings(
         model_set=model_set,
@@ -155,8 +165,9 @@ def settings_of(
         attention=backend,
         operations=operations,
         parallelism=together,
+        distributed=distributed,
         text_encoder_int8=text_encoder_int8,
-        prompt_cache=None if prompt_cache is None else Path(prompt_cache),
+        prompt_cache=None if prompt_cache is None else user_path(prompt_cache, "prompt_cache"),
         prompt=prompt,
         progress=progress,
     )

@@ -47,6 +47,7 @@ def choose_modes(
     precision: Precision,
     model_set: ModelSet,
     text_encoder_int8: bool,
+    processes: int = 1,
 ) -> Choice:
     """The fastest modes that fit each GPU.
 
@@ -55,12 +56,13 @@ def choose_modes(
     Args:
         dit: its checkpoint.
         devices, dtypes: of each component.
+        processes: on this machine that load the same, each on a GPU of its own: they share the host's memory.
 
     Raises:
         NothingFits: no mode fits.
     """
     modes, memory_saving = dict(ALL_RESIDENT), False
-    free_host = available_host()
+    free_host = available_host() // processes
     shape = VideoShape.from_request(None, None, None, model_set=model_set)
     for device in {device for device in devices.values() if device.type == "cuda"}:
         names = {name: dtypes[name] for name in MODULES if devices[name] == device}

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import DecodeError
+from kandinsky.model.isolation import isolated
 from kandinsky.output.options import FrameKind, Output, Writer, open_writer
 from kandinsky.output.record import Record
 from kandinsky.output.remaining import Remaining
@@ -27,6 +28,7 @@ from kandinsky.progress import Clock
 from kandinsky.vae.autoencoder import VideoAutoencoder
 
 T = TypeVar("T")
+NOT_FINITE = "the latents hold values that are not finite: the weights may be damaged, or too large for their dtype"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Finisher:
         Raises:
             DecodeError: it failed, and the latents are saved; the function raises this too.
         """
-        if output.kind == "latent":
+        finite = bool(latents.isfinite().all())
+        if output.kind == "latent" and finite:
             done = LatentsResult(
                 seed=record.seed, timings=clock.total(), peak_memory=clock.peak_memory, latents=latents
             )
@@ -78,6 +81,8 @@ class Finisher:
         )
         with ExitStack() as stack:
             stack.enter_context(kept(unfinished, rescue=self.rescue))
+            if not finite or output.kind == "latent":
+                raise FloatingPointError(NOT_FINITE)
             if output.kind != "file":
                 with clock.stage("decode"):
                     frames = self.frames(latents, output.kind)
@@ -97,7 +102,6 @@ class Finisher:
 
         return finish
 
-    @torch.inference_mode()
     def finish(self, remaining: Remaining) -> GenerationResult:
         """Decode and write what is left of an interrupted generation; its latents stay where they are.
 
@@ -114,9 +118,10 @@ class Finisher:
         clock = Clock(frozenset([self.vae.device]))
         output, record = remaining.output, remaining.record
         try:
-            moved = latents.to(self.vae.device)
-            return self._begin_file(moved, remaining.path, output=output, record=record, clock=clock)()
-        except (OSError, RuntimeError) as error:
+            with isolated(), torch.inference_mode():
+                moved = latents.to(self.vae.device)
+                return self._begin_file(moved, remaining.path, output=output, record=record, clock=clock)()
+        except (OSError, RuntimeError, ArithmeticError) as error:
             where = "" if remaining.file is None else f"; the latents are still in {remaining.file}"
             raise DecodeError(f"not finished ({(str(error) or repr(error)).splitlines()[0]}){where}") from error
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ import numpy as np
 
 from kandinsky.output.image import JPEG_PROMPT, animation_writer, folder_writer, image_writer
 from kandinsky.output.paths import VIDEO_CODECS, path_of
-from kandinsky.output.video import CODECS, Encoding, VideoWriter, check_encoder
+from kandinsky.output.video import CODECS, Encoding, VideoWriter
 from kandinsky.video_shape import as_int
 
 Kind = Literal["file", "pil", "np", "pt", "latent"]
@@ -27,7 +28,7 @@ class OutputOptions:
     Args:
         type: one of `KINDS`; None is a file for a video, and for an image a file if there is a path, else PIL.
         fps: frames per second that the file plays at; the frames stay the same.
-        crf: quality of a video file: 0 is the best, each 6 more halves the size.
+        crf: quality of a video file: each 6 more halves the size. The best that plays everywhere is 1 for h264, else 0.
         codec: of a video file: h264, hevc or vp9.
         metadata: whether the record goes into the file.
     """
@@ -120,9 +121,11 @@ def _codec_of(path: Path, options: OutputOptions) -> tuple[str | None, int | Non
     codec = allowed[0] if options.codec is None else options.codec
     if codec not in allowed:
         raise ValueError(f"codec={codec!r}: in a {ending} file allowed are {', '.join(map(repr, allowed))}")
-    check_encoder(codec)
     settings = CODECS[codec]
     crf = settings.crf if options.crf is None else _number("crf", options.crf, 0, settings.max_crf)
+    if crf < settings.best_crf:
+        said = f"crf={crf}: lossless {codec}, which browsers and QuickTime do not play; the best that they play is "
+        warnings.warn(f"{said}crf={settings.best_crf}", UserWarning, stacklevel=2)
     return codec, crf
 
 

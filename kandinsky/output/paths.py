@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from kandinsky.errors import shown
 from kandinsky.output.video import ffmpeg
 
 VIDEO_CODECS = {
@@ -20,6 +21,23 @@ MAX_NAME_BYTES = 255
 """What file systems allow."""
 
 
+def user_path(given: str | os.PathLike[str], name: str) -> Path:
+    """A path as a user gives it, with `~` as the home folder.
+
+    Args:
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: not a path of text, or a home folder that is not known.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise ValueError(f"{name}={shown(given)}: allowed is a path of text")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}={shown(str(given))}: {error}") from error
+
+
 def path_of(save_path: str | os.PathLike[str], *, is_image: bool = False) -> Path:
     """The file or folder that is meant, by its ending alone; nothing is looked up.
 
@@ -28,17 +46,15 @@ def path_of(save_path: str | os.PathLike[str], *, is_image: bool = False) -> Pat
     Raises:
         ValueError: not a path, or one whose ending is not allowed.
     """
-    if not isinstance(save_path, str | os.PathLike) or not isinstance(os.fspath(save_path), str):
-        raise ValueError(f"save_path={save_path!r}: allowed is a path of text")
-    path, given = Path(save_path), str(save_path)
+    path, given = user_path(save_path, "save_path"), str(save_path)
     if not is_image and given.endswith(("/", os.sep)):
         if path.suffix or path.name in ("", ".."):
-            raise ValueError(f"save_path={given!r}: a folder of png frames must have a name without an ending")
+            raise ValueError(f"save_path={shown(given)}: a folder of png frames must have a name without an ending")
         return path
     endings = IMAGE_ENDINGS if is_image else VIDEO_ENDINGS
     if path.suffix.lower() not in endings:
         hint = "" if is_image else ", or with / for a folder of png frames"
-        raise ValueError(f"save_path={given!r}: must end with one of {', '.join(endings)}{hint}")
+        raise ValueError(f"save_path={shown(given)}: must end with one of {', '.join(endings)}{hint}")
     return path
 
 
@@ -54,9 +70,9 @@ def check_target(save_path: str | os.PathLike[str], *, is_image: bool = False) -
     _check_name(path, given)
     if not path.suffix:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise ValueError(f"save_path={given!r} is not empty; name a new folder for the frames")
+            raise ValueError(f"save_path={shown(given)} is not empty; name a new folder for the frames")
     elif path.is_dir():
-        raise ValueError(f"save_path={given!r} is a folder; a file name is needed")
+        raise ValueError(f"save_path={shown(given)} is a folder; a file name is needed")
     if path.suffix.lower() in VIDEO_CODECS:
         ffmpeg()
 
@@ -68,15 +84,15 @@ def _check_name(path: Path, given: str) -> None:
         fits = False
     if not fits:
         raise ValueError(
-            f"save_path={given!r}: allowed is a name in UTF-8 without \\0, of at most {MAX_NAME_BYTES} bytes"
+            f"save_path={shown(given)}: allowed is a name in UTF-8 without \\0, of at most {MAX_NAME_BYTES} bytes"
         )
 
 
 def _check_folder(folder: Path, given: str) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112  # Path's raises OSError for a name that is too long
-        raise ValueError(f"save_path={given!r}: the folder {str(folder)!r} does not exist; create it first")
+        raise ValueError(f"save_path={shown(given)}: the folder {str(folder)!r} does not exist; create it first")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"save_path={given!r}: cannot write in {str(folder)!r}: {error.strerror}") from error
+        raise ValueError(f"save_path={shown(given)}: cannot write in {str(folder)!r}: {error.strerror}") from error

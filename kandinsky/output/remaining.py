@@ -11,10 +11,12 @@ from pathlib import Path
 from torch import Tensor
 
 from kandinsky.config import ModelSet
+from kandinsky.errors import shown
 from kandinsky.output.options import Output, OutputOptions, output_of
-from kandinsky.output.paths import VIDEO_CODECS, check_target
+from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
 from kandinsky.output.record import Record
 from kandinsky.output.unfinished import VaeSource, load_unfinished
+from kandinsky.output.video import check_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ def remaining_of(
 
     Args:
         latents: `[T, H, W, C]` as sampled, or a `.latents.safetensors` file.
-        save_path: as in a call of the pipeline; None is the target that the file names.
+        save_path: as in a call of the pipeline; None is the target that the file names, if it is in the file's folder.
         model_set: what the VAE was trained for.
         fps, crf, codec, metadata: as in a call of the pipeline; None is what the file says.
 
@@ -63,13 +65,15 @@ def remaining_of(
     file = record = vae = target = None
     in_file = True
     if not isinstance(latents, Tensor):
-        file = Path(latents)
+        file = user_path(latents, "latents")
         unfinished, target = load_unfinished(file)
         latents, record, vae, in_file = unfinished.latents, unfinished.record, unfinished.vae, unfinished.metadata
     if latents.ndim != 4 or 0 in latents.shape or not latents.is_floating_point():
         found = f"{latents.dtype} {list(latents.shape)}"
         raise ValueError(f"latents are {found}; allowed: floating-point [T, H, W, C], not empty")
     is_image = len(latents) == 1
+    if save_path is None and file is not None and target is not None:
+        _check_own_folder(file, target)
     save_path = target if save_path is None else save_path
     if save_path is None:
         raise ValueError("save_path=None: these latents do not say where their result goes; name a file (--save-path)")
@@ -80,9 +84,24 @@ def remaining_of(
     output, path = output_of(save_path, options, is_image=is_image, model_fps=model_set.fps)
     assert path is not None
     check_target(save_path, is_image=is_image)
+    if output.codec is not None:
+        check_encoder(output.codec)
     if record is not None:
         record = dataclasses.replace(record, fps=output.fps, crf=output.crf, codec=output.codec)
     return Remaining(latents=latents, path=path, output=output, record=record, file=file, vae=vae)
+
+
+def _check_own_folder(file: Path, target: str) -> None:
+    """Refuse a target elsewhere: whoever wrote the file would choose what is replaced.
+
+    Raises:
+        ValueError: names the target, which the user may want to name.
+    """
+    if Path(target).absolute().parent.resolve() != file.absolute().parent.resolve():
+        raise ValueError(
+            f"{file} names a target in another folder, {shown(target)}: if that is where it should go, say so with "
+            "save_path (--save-path)"
+        )
 
 
 def _as_before(given: OutputOptions, record: Record | None, ending: str, *, is_image: bool) -> OutputOptions:

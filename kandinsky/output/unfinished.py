@@ -26,6 +26,8 @@ from kandinsky.errors import DecodeError, RecordError
 from kandinsky.output.record import Record
 
 SUFFIX = ".latents.safetensors"
+DTYPES = ("float32", "bfloat16")
+"""That a VAE runs in."""
 Rescue = Callable[[Callable[[], object]], AbstractContextManager[None]]
 """(what to call before this process is ended from outside) -> a context in which it will be."""
 
@@ -73,14 +75,17 @@ def save_unfinished(unfinished: Unfinished) -> Path:
         OSError: nowhere could it be written.
     """
     target = unfinished.save_path or Path(f"kandinsky-{unfinished.record.seed}")
-    failure: OSError | None = None
-    for folder in (target.parent, Path(tempfile.gettempdir()), Path.home()):
-        try:
-            return _save_in(folder.absolute(), short(target.stem), unfinished)
-        except OSError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure
+    failures: list[str] = []
+    for place, folder_of in (
+        ("beside its target", lambda: target.parent),
+        ("in the folder for temporary files", lambda: Path(tempfile.gettempdir())),
+        ("at home", Path.home),
+    ):
+        try:  # to ask for a folder may fail too: there may be no home, or no temporary folder that can be written
+            return _save_in(folder_of().absolute(), short(target.stem), unfinished)
+        except (OSError, RuntimeError) as error:
+            failures.append(f"{place}: {error}")
+    raise OSError("; ".join(failures))
 
 
 def _save_in(folder: Path, stem: str, unfinished: Unfinished) -> Path:
@@ -94,11 +99,14 @@ def _save_in(folder: Path, stem: str, unfinished: Unfinished) -> Path:
 
 
 def _metadata(unfinished: Unfinished) -> dict[str, str]:
-    save_path = unfinished.save_path and str(unfinished.save_path.absolute())
-    is_folder = save_path is not None and not Path(save_path).suffix
-    job = {"save_path": f"{save_path}/" if is_folder else save_path, "metadata": unfinished.metadata}
+    job = {"save_path": unfinished.save_path and _given(unfinished.save_path), "metadata": unfinished.metadata}
     vae = unfinished.vae and dataclasses.asdict(unfinished.vae)
     return {"record": unfinished.record.to_json(), "job": json.dumps(job), "vae": json.dumps(vae)}
+
+
+def _given(target: Path) -> str:
+    """A target as it is given to a call: a folder of png frames ends in a slash."""
+    return str(target.absolute()) if target.suffix else f"{target.absolute()}/"
 
 
 def load_unfinished(path: str | os.PathLike[str]) -> tuple[Unfinished, str | None]:
@@ -120,11 +128,26 @@ def load_unfinished(path: str | os.PathLike[str]) -> tuple[Unfinished, str | Non
             record=Record.from_json(found["record"], path),
             save_path=job["save_path"] and Path(job["save_path"]),
             metadata=job["metadata"],
-            vae=vae and VaeSource(**vae),
+            vae=vae and _vae_source(vae),
         )
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is damaged or was not saved by this library: {error!r}") from error
     return unfinished, job["save_path"]
+
+
+def _vae_source(found: dict[str, object]) -> VaeSource:
+    """What a file says of its VAE, which anybody may have written.
+
+    Raises:
+        TypeError: it is not what this library writes.
+    """
+    source = VaeSource(**found)  # pyright: ignore[reportArgumentType]  # looked at below
+    texts = (source.path, source.device, source.dtype)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(source.memory_saving, bool):
+        raise TypeError("its VAE is not described as this library does it")
+    if source.dtype not in DTYPES:
+        raise TypeError(f"its VAE's dtype is {source.dtype!r}")
+    return source
 
 
 class _Copy:
@@ -162,7 +185,11 @@ class _Copy:
             path = self.secure()
         except OSError as error:
             return f"its latents could not be saved either: {error}"
-        return f"its latents are saved in {path}; to finish it: kandinsky resume {shlex.quote(str(path))}"
+        command = f"kandinsky resume {shlex.quote(str(path))}"
+        target = self._unfinished.save_path
+        if target is not None and path.parent != target.absolute().parent:
+            command += f" --save-path {shlex.quote(_given(target))}"
+        return f"its latents are saved in {path}; to finish it: {command}"
 
     def _try(self) -> None:
         try:

@@ -5,9 +5,10 @@ a reader of the target never sees half a video, and a failure leaves what stood 
 imageio-ffmpeg's own writer hides ffmpeg's exit status and messages, so the process is started here.
 """
 
+import os
 import re
+import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,14 +24,21 @@ from kandinsky.atomic import Partial
 from kandinsky.errors import VideoError
 
 QUEUED_CHUNKS = 4
+MESSAGE_BYTES = 65536
+TAGS_SUFFIX = ".ffmetadata"
+"""Of the hidden file beside the target that hands ffmpeg the comment."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """A codec as we use it: ffmpeg's encoder, its default and largest crf, and settings."""
+    """A codec as we use it: ffmpeg's encoder, its default, best and largest crf, and settings.
+
+    `best_crf` is the best that players understand: x264's 0 is lossless, in a profile that few of them have.
+    """
 
     encoder: str
     crf: int
+    best_crf: int
     max_crf: int
     settings: tuple[str, ...]
 
@@ -39,15 +47,16 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     {
         # At this crf as good as x264's default to within a decibel, and 15 to 40 % larger; what matters here is that it
         # never holds up the decoding and has no look-ahead left to encode after the last frame (docs/benchmarks.md).
-        "h264": Codec("libx264", 5, 51, ("-preset", "ultrafast", "-tune", "zerolatency")),
+        "h264": Codec("libx264", 5, 1, 51, ("-preset", "ultrafast", "-tune", "zerolatency")),
         # hvc1: without this mark Apple's players refuse the file.
         "hevc": Codec(
             "libx265",
             10,
+            0,
             51,
             ("-preset", "ultrafast", "-tune", "zerolatency", "-x265-params", "log-level=error", "-tag:v", "hvc1"),
         ),
-        "vp9": Codec("libvpx-vp9", 15, 63, ("-b:v", "0", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1")),
+        "vp9": Codec("libvpx-vp9", 15, 0, 63, ("-b:v", "0", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1")),
     }
 )
 
@@ -69,9 +78,12 @@ def ffmpeg() -> str:
     from imageio_ffmpeg import get_ffmpeg_exe
 
     try:
-        return get_ffmpeg_exe()
+        program = get_ffmpeg_exe()
     except RuntimeError as error:
         raise ValueError(f"no ffmpeg to write videos with: {error}") from error
+    if shutil.which(program) is None:
+        raise ValueError(f"no ffmpeg to write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
+    return program
 
 
 @cache
@@ -137,27 +149,35 @@ class VideoWriter:
         self.shape = (height, width, 3)
         self.num_frames = 0
         self._partial = Partial(path)
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
-        self._tags = _tags_file(comment)
+        self._tags = _tags_file(path, comment)
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-        tags = ["-f", "ffmetadata", "-i", f"file:{self._tags}", "-map", "0:v", "-map_metadata", "1"]
+        tags = ["-f", "ffmetadata", "-i", f"file:{self._tags.path}", "-map", "0:v", "-map_metadata", "1"]
         codec = CODECS[encoding.codec]
         target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p"]
         if path.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes
             target += ["-movflags", "use_metadata_tags"]
         if path.suffix.lower() in (".mkv", ".webm"):  # Matroska's marks are drawn at random: same video, other bytes
             target += ["-fflags", "+bitexact"]
-        self._process = subprocess.Popen(
-            [ffmpeg(), "-y", "-v", "error", *source, *tags, *target, f"file:{self._partial.path}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._messages,
-            start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg before us
-        )
+        try:
+            self._process = subprocess.Popen(
+                [ffmpeg(), "-y", "-v", "error", *source, *tags, *target, f"file:{self._partial.path}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is ours to handle: it must not reach ffmpeg before us
+            )
+        except BaseException:
+            self._tags.discard()
+            raise
         self._queue: Queue[bytes | None] = Queue(QUEUED_CHUNKS)
         self._failure: OSError | None = None
-        self._thread = Thread(target=self._feed, name="video encoder", daemon=True)
-        self._thread.start()
+        self._said = bytearray()
+        self._threads = [
+            Thread(target=self._feed, name="video encoder", daemon=True),
+            Thread(target=self._listen, name="video encoder's messages", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def write(self, frames: np.ndarray) -> None:
         """Append frames, uint8 `[frames, height, width, 3]`; they are copied.
@@ -176,7 +196,7 @@ class VideoWriter:
             VideoError: ffmpeg failed.
         """
         self._put(None)
-        self._thread.join()
+        self._threads[0].join()
         if self._process.wait() != 0 or self._failure is not None:
             raise self._error()
         self._partial.commit()
@@ -191,9 +211,9 @@ class VideoWriter:
         self._process.wait()
         with suppress(Full):  # a full queue has woken the thread, whose write to the dead encoder then fails
             self._queue.put_nowait(None)
-        self._thread.join()
-        self._messages.close()
-        self._tags.unlink(missing_ok=True)
+        for thread in self._threads:
+            thread.join()
+        self._tags.discard()
         self._partial.discard()
 
     def _feed(self) -> None:
@@ -205,6 +225,13 @@ class VideoWriter:
         except OSError as error:  # raised to whoever writes next
             self._failure = error
 
+    def _listen(self) -> None:
+        """Keep the beginning of what ffmpeg says; all of it is read, or a talkative one would wait for ever."""
+        assert self._process.stderr is not None
+        with self._process.stderr as pipe:
+            while part := pipe.read(4096):
+                self._said += part[: MESSAGE_BYTES - len(self._said)]
+
     def _put(self, chunk: bytes | None) -> None:
         while self._failure is None:
             try:
@@ -215,13 +242,17 @@ class VideoWriter:
         raise self._error()
 
     def _error(self) -> VideoError:
-        self._messages.seek(0)
-        said = self._messages.read().decode(errors="replace").strip()
+        self._threads[1].join()
+        said = self._said.decode(errors="replace").strip()
         return VideoError(f"ffmpeg failed to write {self.path}: {said or f'exit status {self._process.returncode}'}")
 
 
-def _tags_file(comment: str | None) -> Path:
-    """A temporary file with `comment` for ffmpeg: as an argument it could be too long, and be read by other users."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".ffmetadata", delete=False) as file:
-        file.write(";FFMETADATA1\n" + (f"comment={escape(comment)}\n" if comment else ""))
-    return Path(file.name)
+def _tags_file(target: Path, comment: str | None) -> Partial:
+    """A file beside the target with `comment` for ffmpeg: an argument may be too long, and others can read it."""
+    tags = Partial(target.with_suffix(TAGS_SUFFIX))
+    content = ";FFMETADATA1\n" + (f"comment={escape(comment)}\n" if comment else "")
+    with os.fdopen(
+        os.open(tags.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8", newline="\n"
+    ) as file:
+        file.write(content)
+    return tags

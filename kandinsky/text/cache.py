@@ -10,6 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -42,14 +43,16 @@ class PromptCache:
         self.device = device
         self.fingerprint = fingerprint
         self.folder = folder
+        self._lock = RLock()
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
     @property
     def encoder(self) -> TextEncoder:
         """Loaded now if it is not yet."""
-        if self._encoder is None:
-            self._encoder = self._load()
-        return self._encoder
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._load()
+            return self._encoder
 
     @property
     def model(self) -> Any:
@@ -77,6 +80,10 @@ class PromptCache:
 
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` on the device. A prompt that is too long is warned of only when it is encoded."""
+        with self._lock:
+            return self._embedding(text)
+
+    def _embedding(self, text: str) -> Tensor:
         key = hashlib.sha256(f"{self.fingerprint}\n{text}".encode()).hexdigest()
         embedding = self._kept.get(key)
         if embedding is None:

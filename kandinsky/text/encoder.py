@@ -6,11 +6,13 @@ padding is part of the function. Not here: caching, prompt rewriting, negative p
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kandinsky.errors import shown
 from kandinsky.text.t5 import T5Encoder
 
 
@@ -37,6 +39,7 @@ class TextEncoder:
         self.model = model
         self.tokenizer = tokenizer
         self.text_tokens = text_tokens
+        self._lock = Lock()
         self._calls = 0
         self._graph: _EncoderGraph | None = None
 
@@ -61,15 +64,17 @@ class TextEncoder:
         room = self.text_tokens - 1  # one token is the end mark
         if len(encoded.input_ids) > room:
             cut = text[encoded.offset_mapping[room][0] :]
-            warnings.warn(
-                f"prompt has {len(encoded.input_ids)} tokens, {room} are used; cut: {cut!r}", UserWarning, stacklevel=2
-            )
+            said = f"prompt has {len(encoded.input_ids)} tokens, {room} are used; cut: {shown(cut)}"
+            warnings.warn(said, UserWarning, stacklevel=2)
         ids = [*encoded.input_ids[:room], self.tokenizer.eos_token_id]
         return torch.tensor([ids + [self.tokenizer.pad_token_id] * (self.text_tokens - len(ids))])
 
-    @torch.inference_mode()
     def __call__(self, text: str) -> Tensor:
-        """`[text_tokens, text_dim]` in the model's dtype, on its device."""
+        """`[text_tokens, text_dim]` in the model's dtype, on its device; threads that call it wait for each other."""
+        with self._lock, torch.inference_mode():  # its graph has one input buffer
+            return self._encode(text)
+
+    def _encode(self, text: str) -> Tensor:
         x = self.model.embed(self.tokenize(text)[0])
         self._calls += 1
         # The first call warms up; from the second on the hundreds of small launches are one graph.

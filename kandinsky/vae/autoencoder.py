@@ -14,7 +14,7 @@ from torch import Tensor
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.rows import RowsOf, all_rows
-from kandinsky.vae.stream import decode, to_host
+from kandinsky.vae.stream import Finite, decode, to_host
 
 
 class VideoAutoencoder:
@@ -76,16 +76,21 @@ class VideoAutoencoder:
         Yields:
             uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With several
             ranks all must call this with the same latents; the first one gets the frames, the others nothing.
+
+        Raises:
+            FloatingPointError: after the last frame, if any was not finite.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
         decoder = self._decoder or self._staged()
         rows = self._rows_of(latents.shape[1])
         if rows is None:
             return
-        for part in decode(decoder, latents, memory_saving=saving, rows=rows):
+        finite = Finite()
+        for part in decode(decoder, latents, memory_saving=saving, rows=rows, see=finite.see):
             frames = rows.collect(part)
             if frames is not None:
                 yield frames
+        finite.check()
 
     def frames(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """As `decode`, but on the host, copied meanwhile; each chunk is valid until the next is asked for."""

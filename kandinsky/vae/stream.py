@@ -4,7 +4,7 @@ Chunks as published: 3, 2, 2, ... latent frames (an odd one joins the first chun
 not grow with the length of the video.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,9 +27,39 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
 
 
+class Finite:
+    """Whether all that was seen is finite, found out on the device without waiting for it."""
+
+    def __init__(self) -> None:
+        self._seen: Tensor | None = None
+
+    def see(self, x: Tensor) -> None:
+        """Look at a tensor."""
+        finite = x.isfinite().all()
+        self._seen = finite if self._seen is None else self._seen & finite
+
+    def check(self) -> None:
+        """Wait for the answer.
+
+        Raises:
+            FloatingPointError: something was not finite.
+        """
+        if self._seen is not None and not self._seen:
+            raise FloatingPointError("decoded frames hold values that are not finite: the VAE's weights may be damaged")
+
+
+def see_nothing(_pixels: Tensor) -> None:
+    """For who does not want to know."""
+
+
 @torch.inference_mode()
 def decode(
-    decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE
+    decoder: CausalDecoder,
+    latents: Tensor,
+    *,
+    memory_saving: bool = False,
+    rows: Rows = WHOLE,
+    see: Callable[[Tensor], None] = see_nothing,
 ) -> Iterator[Tensor]:
     """Decode one clip.
 
@@ -37,6 +67,7 @@ def decode(
         latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
         memory_saving: keep the convolutions' halos on the host (see `halos.HostHalos`); the same result, slower.
         rows: those of `latents` that are decoded here.
+        see: is shown each chunk's pixels, float32 `[frames, 8 rows, 8 W, 3]`, on the device.
 
     Yields:
         uint8 `[frames, 8 rows, 8 W, 3]` on the decoder's device: first 9 frames (or 1, or 8), then 8 each.
@@ -48,7 +79,10 @@ def decode(
     clip = decoder.open_clip(z, memory_saving=memory_saving, rows=rows)
     for start, stop in chunk_bounds(z.shape[0]):
         with torch.cuda.device_of(z):  # Triton launches on the current device, whatever the tensors' own
-            frames = to_uint8(clip.decode_chunk(z[start:stop].contiguous()))
+            pixels = clip.decode_chunk(z[start:stop].contiguous())
+            see(pixels)
+            frames = to_uint8(pixels)
+            del pixels  # before the next chunk is made
         yield frames
 
 
