@@ -20,6 +20,7 @@ from kandinsky.config import PRECISIONS
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
 
+MAX_PORT = 65535
 INSTALL = "pip install 'kandinsky4[web]'"
 
 
@@ -64,12 +65,14 @@ def check_address(host: str, port: int) -> None:
     Raises:
         ValueError: names the address and the system's reason.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"port={port}: allowed is 0 to {MAX_PORT}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(f"port={port}, host={host!r}: {error}") from error
 
 

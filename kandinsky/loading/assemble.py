@@ -50,6 +50,7 @@ class Components:
     messenger: Messenger | None
 
 
+@isolated()
 def load_parts(settings: Settings) -> Parts:
     """Load everything and put it together.
 
@@ -57,11 +58,6 @@ def load_parts(settings: Settings) -> Parts:
         ValueError: the ranks cannot share this DiT, or the attention that was asked for cannot run it.
         CheckpointError: a weight file is damaged or belongs to something else.
     """
-    with isolated():
-        return _load_parts(settings)
-
-
-def _load_parts(settings: Settings) -> Parts:
     device = settings.devices["dit"]
     ranks = open_group(device, distributed=settings.distributed)
     team = settings.parallelism.team(ranks)

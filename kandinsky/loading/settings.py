@@ -23,6 +23,7 @@ from kandinsky.loading.devices import DeviceMap, check_dtype, check_precision, d
 from kandinsky.memory.choose import ALL_RESIDENT, Choice, choose_modes
 from kandinsky.memory.modes import Memory, Mode, modes_of
 from kandinsky.model.attention import Attention, attention_of
+from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT, Precision, precision_of
 from kandinsky.model.sizes import is_quantised
@@ -75,6 +76,7 @@ class Settings:
     progress: bool
 
 
+@isolated()
 def settings_of(
     device_map: DeviceMap,
     resolution: int = 512,
