@@ -26,6 +26,7 @@ from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
 from kandinsky.loading.settings import settings_of
 from kandinsky.model.isolation import isolated
+from kandinsky.output.inputs import Inputs
 from kandinsky.output.options import OutputOptions
 from kandinsky.output.paths import user_path
 from kandinsky.output.remaining import remaining_of
@@ -47,6 +48,12 @@ class Extras(TypedDict, total=False):
     metadata: bool
     on_step: OnStep | None
     callback_on_step_end: AfterStep | None
+    image: object
+    last_image: object
+    video: object
+    strength: float | None
+    mask: object
+    fit: str | None
 
 
 class Sized(Extras, total=False):
@@ -169,6 +176,12 @@ class Kandinsky4T2VPipeline(Runner):
         metadata: bool = True,
         on_step: OnStep | None = None,
         callback_on_step_end: AfterStep | None = None,
+        image: object = None,
+        last_image: object = None,
+        video: object = None,
+        strength: float | None = None,
+        mask: object = None,
+        fit: str | None = None,
     ) -> GenerationResult | Frames | Many | None:
         """Make videos or images.
 
@@ -196,6 +209,19 @@ class Kandinsky4T2VPipeline(Runner):
             callback_on_step_end: diffusers' form of it: called with the pipeline, the index of the step (from 0), its
                 timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
                 Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step.
+            image: the first frame: a path, a PIL image, an array or a tensor `[height, width, 3]`, of any size. It is
+                turned as its Exif data say, and laid over black where it is transparent.
+            last_image: what the last four frames, the last latent frame, show; with `image` the video goes from one to
+                the other.
+            video: what is changed, with `strength`, `mask` or both: a path, a list of PIL images, or an array or tensor
+                `[frames, height, width, 3]` at the model's 8 frames a second. Its whole seconds are the length, unless
+                `time_length` says a shorter one.
+            strength: how much of `video` changes: 1 all of it, as if there were none, 0.75, 0.5 or 0.25 hardly.
+            mask: what is made anew (white) of `video` or of `image`; the rest stays. One picture, or a clip as long as
+                `video`. With `time_length=0` a picture is filled in.
+            fit: how pictures get to the size: "cover" it and be cropped (default), "contain" it with black bars, or
+                "stretch". Without `width` and `height` the size is the one whose proportions are nearest to the
+                picture's; another one needs a `fit`.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -209,17 +235,26 @@ class Kandinsky4T2VPipeline(Runner):
             StoppedError: a callback stopped the run; videos of this call that were finished before stay.
         """
         watch = self._watch(on_step, callback_on_step_end)
+        inputs = Inputs(image=image, last_image=last_image, video=video, strength=strength, mask=mask, fit=fit)
 
         def asked() -> Request:
             options = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
             size = (time_length, width, height)
             request = request_of(
-                text, save_path, bs, *size, seed, return_frames, model_set=self.model_set, options=options
+                text,
+                save_path,
+                bs,
+                *size,
+                seed,
+                return_frames,
+                model_set=self.model_set,
+                options=options,
+                inputs=inputs,
             )
             check_targets(request)
             return request
 
-        request = self.ranks.share_made(asked)
+        request = self._shared_request(asked)
         results = self._run(request, watch)
         if not results:
             return None

@@ -8,11 +8,13 @@ process that will write.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
+from kandinsky.known.given import Given
+from kandinsky.output.inputs import NO_INPUTS, Inputs, shape_and_given
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
@@ -37,11 +39,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """All jobs of one call; they share a shape and a kind of output."""
+    """All jobs of one call; they share a shape, a kind of output, and what is given besides the text."""
 
     jobs: tuple[Job, ...]
     shape: VideoShape
     output: Output
+    given: Given | None = None
+
+    def without_pixels(self) -> "Request":
+        """For ranks that do not encode; pixels are large."""
+        return self if self.given is None else replace(self, given=self.given.without_pixels())
 
 
 def request_of(
@@ -56,17 +63,19 @@ def request_of(
     *,
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
+    inputs: Inputs = NO_INPUTS,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
     Args:
         model_set: what the weights were trained for.
         options: what is wanted back.
+        inputs: pictures and videos, which are read here.
 
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    shape = VideoShape.from_request(time_length, width, height, model_set=model_set)
+    shape, given = shape_and_given(inputs, time_length, width, height, model_set=model_set)
     prompts = _prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
@@ -87,7 +96,7 @@ def request_of(
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    return Request(tuple(jobs), shape, output)
+    return Request(tuple(jobs), shape, output, given)
 
 
 def check_targets(request: Request) -> None:

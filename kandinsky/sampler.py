@@ -11,7 +11,7 @@ Nothing here knows of text, frames or files.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,30 @@ Velocity = Callable[[Tensor, int], Tensor]
 """(latents [T, H, W, C] in bfloat16 precision, index of the timestep) -> velocity of the same shape."""
 OnStep = Callable[[int, Tensor], Tensor | None]
 """(index of the step, latents after it) -> latents to go on with, or None for the same."""
+
+
+class Known(Protocol):
+    """What a sample is to hold, known before it is drawn; `kandinsky.known` makes such values.
+
+    Frames that are known stay what they are, as in RePaint (arXiv 2201.09865): they are put in before each noising and
+    after the last step. A run that begins at a later timestep begins with `latents`, as in SDEdit (arXiv 2108.01073).
+    """
+
+    @property
+    def latents(self) -> Tensor:
+        """`[T, H, W, C]`; where nothing is known, the first noised step begins with them if `first` is not 0."""
+        ...
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool `[T, H, W]`: where the result is `latents`."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Index of the timestep that the run begins with."""
+        ...
+
 
 _SUPPORTED: Mapping[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -105,15 +129,17 @@ def sample(
     generator: torch.Generator,
     device: torch.device,
     on_step: OnStep | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Draw one sample.
 
     Args:
         velocity: the model, called once per timestep with the latents and the timestep's index.
         shape: of the latents, `[T, H, W, C]`.
-        generator: on the CPU; advanced by 1 + len(timesteps) draws.
+        generator: on the CPU; advanced by 1 + len(timesteps) draws, however many steps are run.
         device: where the latents live.
         on_step: called after each step with its index and the latents; what it returns takes their place.
+        known: what the result is to hold, or to begin with.
 
     Returns:
         Latents `[T, H, W, C]`, float64 (float32 on devices without float64).
@@ -122,10 +148,23 @@ def sample(
     draw_noise(shape, generator)  # the published code's first sample: multiplied by zero, but it advances the generator
     # All noise is drawn before the first step: the steps then never wait for the host.
     noises = [draw_noise(shape, generator).to(device) for _ in schedule.timesteps]
-    latents = torch.zeros(shape, dtype=dtype, device=device)
+    latents, first, put_in = _beginning(known, shape, device=device, dtype=dtype)
     for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
-        latents = renoise(latents, noise.to(dtype), alpha)
-        latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
+        if index < first:
+            continue
+        latents = renoise(put_in(latents), noise.to(dtype), alpha)
+        latents = put_in(predict_x0(latents, velocity(latents, index).to(dtype), alpha))
         replaced = on_step(index, latents) if on_step is not None else None
         latents = latents if replaced is None else replaced
-    return latents
+    return put_in(latents)
+
+
+def _beginning(
+    known: Known | None, shape: tuple[int, ...], *, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, int, Callable[[Tensor], Tensor]]:
+    """Latents that a run begins with, index of its first timestep, and what puts the known part into latents."""
+    zeros = torch.zeros(shape, dtype=dtype, device=device)
+    if known is None:
+        return zeros, 0, lambda latents: latents
+    given, mask = known.latents.to(device, dtype), known.mask.to(device)[..., None]
+    return (given if known.first else zeros), known.first, lambda latents: torch.where(mask, given, latents)

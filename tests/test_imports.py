@@ -38,6 +38,7 @@ FLOORS = {
     "kandinsky.vae": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
+    "kandinsky.known": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
     "kandinsky.checkpoint": 3,
@@ -57,6 +58,7 @@ FLOORS = {
 }
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
+    "kandinsky.known": {"kandinsky.video_shape"},
     "kandinsky.pipeline": {"kandinsky.runner"},
 }
 ALONE = {
@@ -66,6 +68,7 @@ ALONE = {
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12

@@ -5,7 +5,7 @@ It holds no path, no name of a machine and no date: the same call writes the sam
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from kandinsky.config import VERSION
 from kandinsky.errors import RecordError
+from kandinsky.known.given import Given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,31 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenRecord:
+    """What was given besides the prompt.
+
+    Args:
+        inputs: of each, by the name that a call has for it, its file's `name` without a folder (None if it came as
+            pixels) and the `sha256` of its pixels as they were used.
+        strength: of a video that was changed.
+        fit: as the call said it; None if it did not.
+        overlap, seeds: of a video that was gone on with: seconds that pieces know of each other, and a seed for each.
+    """
+
+    inputs: Mapping[str, Mapping[str, str | None]]
+    strength: float | None = None
+    fit: str | None = None
+    overlap: int | None = None
+    seeds: Sequence[int] | None = None
+
+    @classmethod
+    def of(cls, given: Given) -> "GivenRecord":
+        """Of pixels that a call gave."""
+        inputs = {name: dataclasses.asdict(mark) for name, mark in given.marks.items()}
+        return cls(inputs=inputs, strength=None if given.video is None else given.strength, fit=given.fit)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One generation.
 
@@ -48,6 +74,7 @@ class Record:
         prompt, seed, width, height, time_length: of the call; seconds are those of the model, before any other `fps`.
         fps, crf, codec: of the file, where it has them.
         origin: None for a pipeline that was put together by hand.
+        given: what was given besides the prompt; None, and not in the file, if nothing was.
         kandinsky, torch: versions.
     """
 
@@ -60,12 +87,16 @@ class Record:
     crf: int | None
     codec: str | None
     origin: Origin | None
+    given: GivenRecord | None = None
     kandinsky: str = VERSION
     torch: str = torch.__version__
 
     def to_json(self) -> str:
         """One line; non-ASCII text stands as it is."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        found = dataclasses.asdict(self)
+        if self.given is None:
+            del found["given"]
+        return json.dumps(found, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> "Record":
@@ -77,8 +108,9 @@ class Record:
         try:
             found = json.loads(text)
             origin = found["origin"]
+            given = found.get("given")
             known = {**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))}
-            return cls(**known)
+            return cls(**{**known, "given": given and GivenRecord(**_known(GivenRecord, given))})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"{source}: its comment is not a record of a generation ({error!r})") from error
 
