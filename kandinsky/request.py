@@ -48,7 +48,7 @@ class Request:
 
     def without_pixels(self) -> "Request":
         """For ranks that do not encode; pixels are large."""
-        return self if self.given is None else replace(self, given=self.given.without_pixels())
+        return self if self.given is None else replace(self, given=Given.elsewhere())
 
 
 def request_of(

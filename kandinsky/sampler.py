@@ -9,7 +9,7 @@ Nothing here knows of text, frames or files.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,11 @@ class Known(Protocol):
     @property
     def first(self) -> int:
         """Index of the timestep that the run begins with."""
+        ...
+
+    @property
+    def ahead(self) -> bool:
+        """Whether what is known is noised to the next timestep's level: the rest sees it a step ahead of itself."""
         ...
 
 
@@ -148,23 +153,36 @@ def sample(
     draw_noise(shape, generator)  # the published code's first sample: multiplied by zero, but it advances the generator
     # All noise is drawn before the first step: the steps then never wait for the host.
     noises = [draw_noise(shape, generator).to(device) for _ in schedule.timesteps]
-    latents, first, put_in = _beginning(known, shape, device=device, dtype=dtype)
+    held = None if known is None else _Held(known, device=device, dtype=dtype)
+    latents = torch.zeros(shape, dtype=dtype, device=device)
+    if held is not None and held.known.first:
+        latents = held.latents
     for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
-        if index < first:
+        if held is not None and index < held.known.first:
             continue
-        latents = renoise(put_in(latents), noise.to(dtype), alpha)
-        latents = put_in(predict_x0(latents, velocity(latents, index).to(dtype), alpha))
+        latents = renoise(latents, noise.to(dtype), alpha)
+        if held is not None:
+            latents = held.noised_into(latents, noise.to(dtype), schedule.alphas_cumprod[index:])
+        latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
+        latents = latents if held is None else held.into(latents)
         replaced = on_step(index, latents) if on_step is not None else None
         latents = latents if replaced is None else replaced
-    return put_in(latents)
+    return latents if held is None else held.into(latents)
 
 
-def _beginning(
-    known: Known | None, shape: tuple[int, ...], *, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, int, Callable[[Tensor], Tensor]]:
-    """Latents that a run begins with, index of its first timestep, and what puts the known part into latents."""
-    zeros = torch.zeros(shape, dtype=dtype, device=device)
-    if known is None:
-        return zeros, 0, lambda latents: latents
-    given, mask = known.latents.to(device, dtype), known.mask.to(device)[..., None]
-    return (given if known.first else zeros), known.first, lambda latents: torch.where(mask, given, latents)
+class _Held:
+    """What is known, on a device."""
+
+    def __init__(self, known: Known, *, device: torch.device, dtype: torch.dtype):
+        self.known = known
+        self.latents = known.latents.to(device, dtype)
+        self._mask = known.mask.to(device)[..., None]
+
+    def into(self, latents: Tensor) -> Tensor:
+        """Latents with the known part in its place."""
+        return torch.where(self._mask, self.latents, latents)
+
+    def noised_into(self, latents: Tensor, noise: Tensor, alphas: Sequence[float]) -> Tensor:
+        """Noised latents with the known part in its place, noised too; `alphas` are those from this step on."""
+        alpha = alphas[1] if self.known.ahead and len(alphas) > 1 else alphas[0]
+        return torch.where(self._mask, renoise(self.latents, noise, alpha), latents)

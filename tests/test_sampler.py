@@ -84,6 +84,11 @@ def run(known=None, on_step=None):
     return sample(velocity, (3, 2, 2, 16), Schedule.from_config(CONFIG), **settings), seen
 
 
+def noises_of_a_run():
+    generator = torch.Generator().manual_seed(5)
+    return [draw_noise((3, 2, 2, 16), generator).double() for _ in range(5)][1:]
+
+
 def known_first_frame(first=0):
     mask = torch.zeros(3, 2, 2, dtype=torch.bool)
     mask[0] = True
@@ -96,14 +101,17 @@ def test_nothing_known_changes_no_bit():
     assert torch.equal(run()[0], run(nothing)[0])
 
 
-def test_the_known_part_is_bit_equal_and_seen_at_every_step():
-    known = known_first_frame()
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_known_part_is_bit_equal_and_seen_at_every_step(ahead):
+    known = replace(known_first_frame(), ahead=ahead)
     latents, seen = run(known)
     assert torch.equal(latents[0], known.latents[0].double())
     assert not torch.equal(latents[1], known.latents[1].double())
-    plain = run()[1]
-    for (index, with_it), (_, without) in zip(seen, plain, strict=True):
-        assert torch.equal(with_it[0], without[0]) == (index == 0)  # the first level is all noise
+    levels = Schedule.from_config(CONFIG).alphas_cumprod
+    noises = noises_of_a_run()
+    for index, x in seen:
+        expected = renoise(known.latents.double(), noises[index], levels[min(index + 1, 3) if known.ahead else index])
+        assert torch.equal(x[0], expected[0])
 
 
 def test_callbacks_see_and_cannot_change_the_known_part():
@@ -118,7 +126,5 @@ def test_a_later_beginning_skips_steps_and_not_their_noise(first):
     known = replace(known_first_frame(first), mask=torch.zeros(3, 2, 2, dtype=torch.bool))
     _, seen = run(known)
     assert [index for index, _ in seen] == list(range(first, 4))
-    generator = torch.Generator().manual_seed(5)
-    noise = [draw_noise((3, 2, 2, 16), generator).double() for _ in range(5)][1 + first]
     alpha = Schedule.from_config(CONFIG).alphas_cumprod[first]
-    assert torch.equal(seen[0][1], renoise(known.latents.double(), noise, alpha))
+    assert torch.equal(seen[0][1], renoise(known.latents.double(), noises_of_a_run()[first], alpha))

@@ -73,9 +73,13 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def model_set_of(parsed: argparse.Namespace) -> ModelSet:
-    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's.
+
+    A picture or a video that is given chooses the size itself.
+    """
     own = read_model_set(Path(parsed.weights))
-    for name, value in DEMO_SIZE.items() if own is None else ():
+    chosen = any(getattr(parsed, name, None) is not None for name in ("image", "last_image", "video"))
+    for name, value in DEMO_SIZE.items() if own is None and not chosen else ():
         if getattr(parsed, name) is None:
             setattr(parsed, name, value)
     return own or FLASH_512

@@ -18,6 +18,7 @@ from kandinsky.cli.common import (
     output_settings,
     writes_here,
 )
+from kandinsky.cli.inputs import add_input_arguments, input_settings
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 DEMO_PROMPT = (
@@ -48,6 +49,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
     add_shape_arguments(parser)
+    add_input_arguments(parser)
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Weights, devices, and how they are used."""
     parser.add_argument(
         "--weights",
         type=file_argument,
@@ -89,6 +96,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
+    from kandinsky.output.inputs import Inputs
     from kandinsky.output.options import OutputOptions
     from kandinsky.parallel.ranks import ignore_launcher
     from kandinsky.request import check_targets, request_of
@@ -108,6 +116,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
         seed=parsed.seed,
         model_set=model_set,
         options=OutputOptions(type="file", **output_settings(parsed)),
+        inputs=Inputs(**input_settings(parsed)),
     )
     if writes_here(parsed):
         check_targets(request)
@@ -129,7 +138,7 @@ def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, argument
     if parsed.save_path is None:
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
-    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed) | input_settings(parsed)
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(parsed):
         check_folder(Path(parsed.save_path), items)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kandinsky.cli.common import Outcome, add_print_arguments, file_argument, made
+from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
 
 if TYPE_CHECKING:
     from kandinsky.output.record import Record
@@ -32,6 +33,7 @@ def add_record_commands(commands: Any) -> None:
         "--weights", type=file_argument, default="./weights/", help="folder of the weights (default: ./weights/)"
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
+    add_file_arguments(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
     for command, run in ((resume, _resume), (show, _show), (replay, _replay)):
@@ -90,7 +92,10 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         seed=record.seed,
         model_set=read_model_set(Path(parsed.weights)) or FLASH_512,
         options=OutputOptions(type="file", **_encoding(record, parsed.file, save_path)),
+        inputs=inputs_again(record, parsed, Path(parsed.file).parent),
     )
+    if request.given is not None:
+        check_same(record, request.given.marks)
     check_targets(request)
     pipe = get_T2V_pipeline(
         parsed.device or _devices(record),

@@ -57,7 +57,8 @@ class Given:
         if (self.head is None) == (self.video is None) and self.last is None:
             raise ValueError("given is a head, a last picture, or a video")
 
-    def without_pixels(self) -> "Given":
+    @staticmethod
+    def elsewhere() -> "Given":
         """For ranks that do not encode: it tells them that something is known."""
         return _NOTHING_HERE
 

@@ -35,6 +35,7 @@ class Known:
         latents: `[T, H, W, C]`, scaled, on any device.
         mask: bool `[T, H, W]`: where the result is `latents`.
         first: index of the timestep that the run begins with.
+        ahead: what is known is noised a step less than the rest, which follows it better (docs/training.md).
 
     Raises:
         ValueError: sizes or dtypes do not go together.
@@ -43,6 +44,7 @@ class Known:
     latents: Tensor
     mask: Tensor
     first: int = 0
+    ahead: bool = True
 
     def __post_init__(self) -> None:
         grid = self.latents.shape[:-1]

@@ -61,12 +61,6 @@ class Inputs:
         every = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in every.items() if value is not None}
 
-    def beside(self, folder: Path) -> "Inputs":
-        """The same, with relative paths taken from a folder."""
-        paths = {name: value for name, value in self.named.items() if name in FILES and isinstance(value, str)}
-        moved = {name: str(folder / Path(value).expanduser()) for name, value in paths.items()}
-        return Inputs(**{**self.named, **moved})
-
 
 NO_INPUTS = Inputs()
 

@@ -32,7 +32,10 @@ def read_picture(given: object, name: str) -> Image.Image:
     if isinstance(given, str | os.PathLike):
         return _opened(given, name)
     if isinstance(given, Image.Image):
-        return _upright(given, name, "the image")
+        try:
+            return _upright(given)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ValueError(f"{name}: the image cannot be read: {error}") from error
     if isinstance(given, np.ndarray | torch.Tensor):
         return Image.fromarray(one_picture(given, name))
     raise ValueError(f"{name}={shown(given)}: allowed is {ALLOWED}")
@@ -83,27 +86,22 @@ def _opened(given: str | os.PathLike[str], name: str) -> Image.Image:
     path = user_path(given, name)
     try:
         with Image.open(path) as image:
-            return _upright(image, name, repr(str(path)))
+            return _upright(image)
     except FileNotFoundError:
         raise ValueError(f"{name}={shown(str(given))}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if str(error).startswith(f"{name}"):
-            raise
         raise ValueError(f"{name}={shown(str(given))} is no picture that can be read: {error}") from error
 
 
-def _upright(image: Image.Image, name: str, what: str) -> Image.Image:
-    try:
-        image.load()
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode.startswith("I;16"):
-            turned = Image.fromarray((np.asarray(turned).astype(np.uint32) // DEPTH).astype(np.uint8))
-        if not turned.has_transparency_data:
-            return turned.convert("RGB")
-        clear = turned.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{name}: {what} cannot be read: {error}") from error
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16"):
+        turned = Image.fromarray((np.asarray(turned).astype(np.uint32) // DEPTH).astype(np.uint8))
+    if not turned.has_transparency_data:
+        return turned.convert("RGB")
+    clear = turned.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear).convert("RGB")
 
 
 def same_size(pictures: Iterable[Image.Image], name: str) -> None:

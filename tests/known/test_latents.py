@@ -39,7 +39,7 @@ def test_a_last_picture_and_both():
     assert both.mask[:, 0, 0].tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize(("strength", "first"), zip(STRENGTHS, range(4), strict=True))
+@pytest.mark.parametrize(("strength", "first"), [*zip(STRENGTHS, range(4), strict=True)])
 def test_a_video_begins_the_run_and_is_not_kept(strength, first):
     known = known_of(Given(video=clip(9), strength=strength), encode, GRID, steps=4)
     assert known.first == first and not known.mask.any() and (known.latents == 7).all()
