@@ -76,7 +76,7 @@ def request_of(
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
     shape, given = shape_and_given(inputs, time_length, width, height, model_set=model_set)
-    prompts = _prompts_of(text)
+    prompts = prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
@@ -113,7 +113,12 @@ def check_targets(request: Request) -> None:
         check_encoder(request.output.codec)
 
 
-def _prompts_of(text: object) -> list[str]:
+def prompts_of(text: object) -> list[str]:
+    """The prompts of a call's `text`.
+
+    Raises:
+        ValueError: it is neither a string nor a list of them.
+    """
     prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if not prompts or wrong:

@@ -94,15 +94,18 @@ class Runner:
 
     def _run(self, request: Request, watch: Watch | None) -> list[Result]:
         with self._alone():
-            if not self.ranks.share(watch is not None):
-                watch = None
-            elif watch is None:
-                watch = _go_on
+            watch = self._same_watch(watch)
             alone = self.team.size < self.ranks.size
             mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
             known = self._known_once(request.given, request.shape)
             results = [self._begin(job, request.shape, request.output, None, watch, known)() for job in mine]
             return [result for result in results if result is not None]
+
+    def _same_watch(self, watch: Watch | None) -> Watch | None:
+        """One that is asked on every rank if it is on the main one, else none."""
+        if not self.ranks.share(watch is not None):
+            return None
+        return _go_on if watch is None else watch
 
     def begin(
         self,

@@ -48,6 +48,7 @@ FLOORS = {
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
     "kandinsky.runner": 6,
+    "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
@@ -59,7 +60,8 @@ FLOORS = {
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
     "kandinsky.known": {"kandinsky.video_shape"},
-    "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.extend": {"kandinsky.runner"},
+    "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
 }
 ALONE = {
     "kandinsky.vae": set(),

@@ -161,7 +161,7 @@ def writes_here(parsed: argparse.Namespace) -> bool:
     return parsed.parallelism == "none" or not launched() or launched_rank() == 0
 
 
-def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:
+def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str], *, command: str = "generate") -> bool:
     """Start `--num-gpus` processes and wait for them, if there are to be several; whether this process is done.
 
     Raises:
@@ -174,7 +174,7 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bo
     check_launch(parsed.num_gpus, parsed.device)
     if parsed.num_gpus == 1 or launched():
         return False
-    launch(arguments, parsed.num_gpus)
+    launch(arguments, parsed.num_gpus, command=command)
     return True
 
 

@@ -91,7 +91,7 @@ def shape_and_given(
     _check_together(inputs, time_length)
     strength, read = _strength_of(inputs), _read(inputs)
     own = read.video.size if read.video is not None else next(iter(read.pictures.values())).size
-    width, height = _size_of(own, width, height, model_set, said=inputs.fit is not None)
+    width, height = size_of(own, width, height, model_set, said=inputs.fit is not None)
     if read.video is None:
         shape = VideoShape.from_request(time_length, width, height, model_set=model_set)
         frames = None
@@ -181,7 +181,7 @@ def _check_mask_size(size: Size, own: Size) -> None:
         )
 
 
-def _size_of(own: Size, width: Any, height: Any, model_set: ModelSet, *, said: bool) -> Size:
+def size_of(own: Size, width: Any, height: Any, model_set: ModelSet, *, said: bool) -> Size:
     """The size of a call: the nearest to `own`, unless another one was asked for and `said` how to get there."""
     chosen = nearest_size(own, model_set.sizes)
     if width is None and height is None:
