@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from kandinsky.output.record import GivenRecord, Record
 from kandinsky.output.result import GenerationResult
 from kandinsky.progress import Clock, Watch
 from kandinsky.runner import Runner
+
+Work = tuple[tuple[Piece, ...], list[bool]]
+"""All pieces, and of each whether it is finished."""
 
 
 def run_extension(
@@ -42,7 +46,7 @@ def run_extension(
         return None
     assert extension is not None
     pieces = Pieces(extension)
-    runner.team.share((extension.prompt, extension.pieces, pieces.finished()))
+    runner.team.share((extension.pieces, pieces.finished()))
     with _kept(pieces):
         clock = Clock(frozenset(part.device for part in (runner.dit, runner.vae) if part is not None))
         record = record_of(runner, extension)
@@ -135,8 +139,7 @@ def _write(runner: Runner, latents: Tensor, writer: Writer, *, known: int) -> Te
 
 def _help(runner: Runner, watch: Watch | None) -> None:
     """Sample and decode this rank's part of every piece."""
-    nothing: tuple[str, tuple[Piece, ...], list[bool]] = ("", (), [])
-    _, pieces, finished = runner.team.share(nothing)
+    pieces, finished = runner.team.share(cast("Work", ((), [])))
     text_embed = runner.encode("")
     for piece, done in zip(pieces, finished, strict=True):
         if done:
