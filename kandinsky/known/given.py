@@ -7,7 +7,6 @@ Legend: F pixel frames; pictures are uint8 [height, width, 3], clips uint8 [F, h
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from torch import Tensor
 
@@ -50,7 +49,7 @@ class Given:
     video: Tensor | None = None
     anew: Tensor | None = None
     strength: float = 1.0
-    marks: Mapping[str, Mark] = field(default_factory=lambda: MappingProxyType({}))
+    marks: Mapping[str, Mark] = field(default_factory=dict)
     fit: str | None = None
 
     def __post_init__(self) -> None:
