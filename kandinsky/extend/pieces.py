@@ -20,6 +20,23 @@ from kandinsky.output.record import Record
 
 SUFFIX = ".pieces"
 FILE = "extension.json"
+ASKED = (
+    "video",
+    "sha256",
+    "text",
+    "save_path",
+    "seconds",
+    "overlap",
+    "width",
+    "height",
+    "seed",
+    "fit",
+    "fps",
+    "crf",
+    "codec",
+    "metadata",
+)
+"""What it says of a call."""
 
 
 def folder_of(path: Path) -> Path:
@@ -119,7 +136,7 @@ def read_asked(folder: Path) -> Mapping[str, Any]:
     """
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if not isinstance(found["asked"], dict) or not isinstance(found["record"], str):
+        if set(found["asked"]) != set(ASKED) or not isinstance(found["record"], str):
             raise TypeError("not an extension")
         return {"weights": None, **found}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,13 +7,18 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from types import NoneType
 from typing import Any
 
 import torch
 
 from kandinsky.config import VERSION
-from kandinsky.errors import RecordError
-from kandinsky.known.given import Given
+from kandinsky.errors import RecordError, shown
+from kandinsky.known.given import STRENGTHS, Given
+
+INPUTS = ("image", "last_image", "video", "mask")
+"""That a record may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,23 @@ class GivenRecord:
     fit: str | None = None
     overlap: int | None = None
     seeds: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the types: anybody may have written a record.
+
+        Raises:
+            TypeError: it is not what this library writes.
+        """
+        for name, entry in self.inputs.items():
+            file, mark = entry["name"], entry["sha256"]
+            plain = file is None or (isinstance(file, str) and PurePath(file).name == file)
+            if name not in INPUTS or not plain or not isinstance(mark, str):
+                raise TypeError(f"input {shown(name)} is {shown(entry)}")
+        seeds = [] if self.seeds is None else list(self.seeds)
+        if any(type(seed) is not int for seed in seeds) or type(self.overlap) not in (int, NoneType):
+            raise TypeError(f"seeds are {shown(self.seeds)}, overlap is {shown(self.overlap)}")
+        if self.strength not in (None, *STRENGTHS) or not isinstance(self.fit, str | None):
+            raise TypeError(f"strength is {shown(self.strength)}, fit is {shown(self.fit)}")
 
     @classmethod
     def of(cls, given: Given) -> "GivenRecord":
@@ -110,7 +132,7 @@ class Record:
             origin = found["origin"]
             given = found.get("given")
             known = {**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))}
-            return cls(**{**known, "given": given and GivenRecord(**_known(GivenRecord, given))})
+            return cls(**{**known, "given": None if given is None else GivenRecord(**_known(GivenRecord, given))})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"{source}: its comment is not a record of a generation ({error!r})") from error
 
