@@ -1,4 +1,4 @@
-"""A process that waits to be killed, for test_faults.py: it goes through the stages of `generate`.
+"""A process that waits to be killed, for tests/output/test_unfinished.py: it goes through the stages of `generate`.
 
 For each stage it forks, so that the weights are loaded once; the child says which stage it is in, and its process
 number. What it prints and the exit code go into a file.
@@ -12,10 +12,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from helpers import TINY, allow_small_sizes
 
 from kandinsky import get_T2V_pipeline
-from kandinsky.cli import main as cli
+from kandinsky.cli import generate as command
+from kandinsky.cli.main import main
 from kandinsky.output.video import VideoWriter
 
 STAGES = tuple((stage, how) for stage in ("sampling", "decode", "encoding") for how in ("SIGKILL", "SIGINT"))
@@ -39,7 +39,7 @@ def stop_in(stage: str, pipe, wait) -> None:
         VideoWriter.finish = lambda _: (time.sleep(0.5), wait())
 
 
-def run(folder: Path, connection: Connection) -> None:
+def run(folder: Path, connection: Connection, weights: Path) -> None:
     """Go through `STAGES` in `FOLDER/STAGE-HOW`."""
 
     def wait() -> None:
@@ -48,16 +48,16 @@ def run(folder: Path, connection: Connection) -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     torch.set_num_threads(1)  # threads do not survive a fork
-    allow_small_sizes(setattr)
-    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
-    cli.load_pipeline = lambda *_, **__: pipe
+    pipe = get_T2V_pipeline("cpu", cache_dir=weights, progress=False)
+    command.load_pipeline = lambda *_, **__: pipe
     asked = ["--text", "a cat", "--time-length", "1", "--width", "64", "--height", "64", "--seed", "3"]
     for stage, how in STAGES:
         if os.fork() == 0:
             stop_in(stage, pipe, wait)
             target = folder / f"{stage}-{how}"
             sys.stderr = (target / "said").open("w")
-            code = cli.main(["generate", "--device", "cpu", *asked, "--save-path", str(target / "v.mp4")])
+            place = ["--device", "cpu", "--weights", str(weights), "--save-path", str(target / "v.mp4")]
+            code = main(["generate", *place, *asked])
             print(code, file=sys.stderr, flush=True)
             os._exit(0)
         os.wait()

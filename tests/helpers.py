@@ -42,7 +42,9 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def own_weights(folder: Path, model_set: ModelSet) -> Path:
     """The tiny weights in `folder`, declared as another model set."""
+    folder.mkdir(exist_ok=True)
     for part in TINY.iterdir():
+        (folder / part.name).unlink(missing_ok=True)
         (folder / part.name).symlink_to(part)
     write_model_set(folder, model_set)
     return folder

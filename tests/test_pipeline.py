@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kandinsky.errors import DecodeError, StoppedError
-from kandinsky.pipeline import GenerationResult
+from kandinsky.output.result import GenerationResult
 from kandinsky.video_shape import VideoShape
 
 CASES = ("image", "video_1s", "video_2s")
@@ -24,7 +24,7 @@ def test_equals_published(golden_pipe, case):
         pytest.skip("this golden file is not in the repository's own small copy")
     shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
     text = golden_pipe.text_encoder(call["text"])
-    latents = golden_pipe.sample_latents(text, shape, seed=call["seed"])
+    latents = golden_pipe.sample(text, shape, seed=call["seed"])
     frames = torch.cat(list(golden_pipe.vae.decode(latents)))
     assert relative_error(text, expected["text_embed"]) < 3e-2
     assert relative_error(latents, expected["latents"]) < 1e-2

@@ -23,7 +23,7 @@ def test_equals_published(gpu_pipe, case):
         pytest.skip("this golden file is not in the repository's own small copy")
     shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
     text = gpu_pipe.text_encoder(call["text"])
-    latents = gpu_pipe.sample_latents(text, shape, seed=call["seed"])
+    latents = gpu_pipe.sample(text, shape, seed=call["seed"])
     frames = torch.cat(list(gpu_pipe.vae.decode(latents))).cpu()
     error, quality = (
         relative_error(latents, expected["latents"]),
@@ -37,7 +37,7 @@ def test_equals_published(gpu_pipe, case):
 def latents_of(device_map):
     pipe = get_T2V_pipeline(device_map, cache_dir=TINY, progress=False)
     shape = VideoShape.from_request(1, 672, 384)
-    return pipe.sample_latents(pipe.text_encoder("a cat").to(pipe.dit.device), shape, seed=1).cpu()
+    return pipe.sample(pipe.text_encoder("a cat").to(pipe.dit.device), shape, seed=1).cpu()
 
 
 def test_latents_are_bit_equal_in_every_layout():

@@ -1,5 +1,6 @@
 """Batches: what is made, what is skipped, what a failure or a kill leaves, who makes what."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -8,13 +9,14 @@ from collections import Counter
 import pytest
 import torch
 from filelock import FileLock
-from helpers import SMALL, TINY, fork_server
+from helpers import SMALL, fork_server, own_weights
 from PIL import Image
 
 from kandinsky.batch.prompts import make_items, read_prompts
 from kandinsky.batch.run import run_batch
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.output.video import VideoWriter
+from kandinsky.pipeline import Kandinsky4T2VPipeline
 
 SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
 PROMPTS = ["a cat", "a dog", "a 'bird'; rm -rf $HOME\n../🐦"]
@@ -82,10 +84,10 @@ def test_failures_do_not_stop_the_rest(pipe, tmp_path, monkeypatch):
             raise OSError("disk full")
         finish(writer)
 
+    disturbed = Kandinsky4T2VPipeline(dataclasses.replace(pipe.parts, text_encoder=Encoder()))
     with monkeypatch.context() as patch:
-        patch.setattr(pipe, "text_encoder", Encoder())
         patch.setattr(VideoWriter, "finish", fail)
-        result = run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path)
+        result = run_batch(disturbed, items_of([*PROMPTS, "a fish"]), tmp_path)
     latents = tmp_path / "0003.latents.safetensors"
     assert list(result.failed) == ["0002.mp4", "0003.mp4"]
     assert result.failed["0002.mp4"] == "RuntimeError: cannot read"
@@ -100,25 +102,25 @@ def test_failures_do_not_stop_the_rest(pipe, tmp_path, monkeypatch):
 
 
 def test_a_file_is_finished_while_the_next_video_is_sampled(pipe, tmp_path, monkeypatch):
-    finish, sample, next_one = VideoWriter.finish, pipe.sample_latents, threading.Event()
+    finish, sample, next_one = VideoWriter.finish, pipe.sample, threading.Event()
 
     def slow(writer):
         if writer.path.name == "0001.mp4":
             assert next_one.wait(20), "the next video waits for the file of this one"
         finish(writer)
 
-    def watched(text, shape, *, seed, on_step_end):
+    def watched(text_embed, shape, *, seed, watch):
         if seed == 2:
             next_one.set()
-        return sample(text, shape, seed=seed, on_step_end=on_step_end)
+        return sample(text_embed, shape, seed=seed, watch=watch)
 
     monkeypatch.setattr(VideoWriter, "finish", slow)
-    monkeypatch.setattr(pipe, "sample_latents", watched)
+    monkeypatch.setattr(pipe, "sample", watched)
     assert run_batch(pipe, items_of(), tmp_path).failed == {}
 
 
 def test_the_next_prompt_is_read_before_the_video_is_sampled(pipe, tmp_path, monkeypatch):
-    encoder, sample, read = pipe.text_encoder, pipe.sample_latents, threading.Event()
+    encoder, sample, read = pipe.text_encoder, pipe.sample, threading.Event()
 
     class Encoder:
         device = encoder.device
@@ -128,17 +130,17 @@ def test_the_next_prompt_is_read_before_the_video_is_sampled(pipe, tmp_path, mon
                 read.set()
             return encoder(prompt)
 
-    def watched(text, shape, *, seed, on_step_end):
+    def watched(text_embed, shape, *, seed, watch):
         assert read.wait(20), "the next prompt waits for this video"
-        return sample(text, shape, seed=seed, on_step_end=on_step_end)
+        return sample(text_embed, shape, seed=seed, watch=watch)
 
-    monkeypatch.setattr(pipe, "text_encoder", Encoder())
-    monkeypatch.setattr(pipe, "sample_latents", watched)
-    assert run_batch(pipe, items_of(), tmp_path).failed == {}
+    reading = Kandinsky4T2VPipeline(dataclasses.replace(pipe.parts, text_encoder=Encoder()))
+    monkeypatch.setattr(reading, "sample", watched)
+    assert run_batch(reading, items_of(), tmp_path).failed == {}
 
 
 def test_interrupt_finishes_the_last_file(pipe, tmp_path, monkeypatch):
-    sample, calls = pipe.sample_latents, []
+    sample, calls = pipe.sample, []
 
     def interrupted(*arguments, **settings):
         calls.append(arguments)
@@ -146,7 +148,7 @@ def test_interrupt_finishes_the_last_file(pipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return sample(*arguments, **settings)
 
-    monkeypatch.setattr(pipe, "sample_latents", interrupted)
+    monkeypatch.setattr(pipe, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_batch(pipe, items_of(), tmp_path)
     assert list(videos_in(tmp_path)) == ["0001.mp4"]
@@ -160,8 +162,8 @@ def test_one_batch_in_a_folder(pipe, tmp_path):
 
 def make_batch(prompts, folder):
     torch.set_num_threads(1)
-    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
-    pipe.model_set = SMALL
+    weights = own_weights(folder.with_name("weights"), SMALL)
+    pipe = get_T2V_pipeline("cpu", cache_dir=weights, local_files_only=True, progress=False)
     result = run_batch(pipe, read_prompts(prompts, SETTINGS, model_set=SMALL), folder)
     (folder / "result").write_text(f"{result.made} made, {result.skipped} skipped, {result.failed}")
 

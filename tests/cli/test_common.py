@@ -4,18 +4,15 @@ import json
 import warnings
 
 import pytest
-from helpers import allow_small_sizes
 from PIL import Image
 
-from kandinsky.cli import generate as cli_batch
-from kandinsky.cli import main as cli
+from kandinsky.cli import generate
 from kandinsky.cli.common import Outcome, Parser, add_print_arguments, parse_and_run
 from kandinsky.cli.main import main
 from kandinsky.output.read_record import read_record
 from kandinsky.output.video import VideoWriter
 
 SETTINGS = ["--device", "cpu", "--time-length", "1", "--width", "64", "--height", "64"]
-VIDEO = ["generate", *SETTINGS, "--text", "a cat"]
 
 
 def run(arguments, command):
@@ -94,30 +91,27 @@ def test_argparse_ends_with_2(arguments, message, capsys):
 
 
 @pytest.fixture
-def preloaded(pipe, monkeypatch):
-    """Commands make small sizes with a pipeline that is there."""
-    allow_small_sizes(monkeypatch.setattr)
-    for module in (cli, cli_batch):
-        monkeypatch.setattr(module, "load_pipeline", lambda *_, **__: pipe)
+def preloaded(pipe, small_weights, monkeypatch):
+    """Commands make small sizes with a pipeline that is there; gives their arguments."""
+    monkeypatch.setattr(generate, "load_pipeline", lambda *_, **__: pipe)
+    return ["generate", *SETTINGS, "--weights", str(small_weights)]
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_what_is_made(tmp_path, capsys):
+def test_what_is_made(preloaded, tmp_path, capsys):
     target = tmp_path / "v.mp4"
-    assert main([*VIDEO, "--save-path", str(target)]) == 0
+    assert main([*preloaded, "--text", "a cat", "--save-path", str(target)]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"{target}: 9 frames of 64x64 at 8 fps, seed 42"
     assert [line.split()[0] for line in rest] == ["text", "sample", "decode", "write", "total"]
     target = tmp_path / "i.png"
-    assert main([*VIDEO, "--time-length", "0", "--save-path", str(target)]) == 0
+    assert main([*preloaded, "--text", "a cat", "--time-length", "0", "--save-path", str(target)]) == 0
     assert Image.open(target).size == (64, 64)
     assert capsys.readouterr().out == f"{target}: 64x64 image, seed 42\n"
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_what_is_made_as_json(tmp_path, capsys):
+def test_what_is_made_as_json(preloaded, tmp_path, capsys):
     target = tmp_path / "v.mp4"
-    assert main([*VIDEO, "--json", "--fps", "12", "--save-path", str(target)]) == 0
+    assert main([*preloaded, "--text", "a cat", "--json", "--fps", "12", "--save-path", str(target)]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown.pop("timings")) == {"text", "sample", "decode", "write", "total"}
     assert shown == {
@@ -144,12 +138,11 @@ def test_notes_of_an_interruption(capsys):
     assert json.loads(output.out)["error"] == "interrupted\nits latents are saved"
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_batch_from_the_command_line(tmp_path, capsys):
+def test_batch_from_the_command_line(preloaded, tmp_path, capsys):
     prompts, folder = tmp_path / "p.jsonl", tmp_path / "videos"
     lines = [{"text": "a cat", "save_path": "v.mkv", "codec": "vp9"}, {"text": "a dog", "time_length": 0, "fps": None}]
     prompts.write_text("\n".join(map(json.dumps, lines)))
-    arguments = ["generate", *SETTINGS, "--fps", "12", "--prompts", str(prompts), "--save-path", str(folder)]
+    arguments = [*preloaded, "--fps", "12", "--prompts", str(prompts), "--save-path", str(folder)]
     assert main([*arguments, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["made"], shown["skipped"], shown["failed"]) == (2, 0, {})
@@ -159,13 +152,12 @@ def test_batch_from_the_command_line(tmp_path, capsys):
     assert "0 made, 2 done before, 0 failed" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_failed_items_are_listed(tmp_path, capsys, monkeypatch, pipe):
+def test_failed_items_are_listed(preloaded, tmp_path, capsys, monkeypatch, pipe):
     (tmp_path / "p.txt").write_text("a cat\n")
     folder = tmp_path / "videos"
-    arguments = ["generate", *SETTINGS, "--prompts", str(tmp_path / "p.txt"), "--save-path", str(folder)]
+    arguments = [*preloaded, "--prompts", str(tmp_path / "p.txt"), "--save-path", str(folder)]
     with monkeypatch.context() as patch:
-        patch.setattr(pipe, "sample_latents", lambda *_, **__: raising(RuntimeError("broken"))(None))
+        patch.setattr(pipe, "sample", lambda *_, **__: raising(RuntimeError("broken"))(None))
         assert main(arguments) == 1
     assert "failed: 0001.mp4: RuntimeError: broken" in capsys.readouterr().out
     monkeypatch.setattr(VideoWriter, "finish", lambda _: 1 / 0)

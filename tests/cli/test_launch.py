@@ -10,13 +10,11 @@ import time
 
 import failing_rank
 import pytest
-from helpers import ROOT, SMALL, TINY, fork_server, own_weights
+from helpers import ROOT, SMALL, fork_server, own_weights
 from PIL import Image
 
 from kandinsky.cli.launch import check_launch
 from kandinsky.cli.main import main
-from kandinsky.factory import get_T2V_pipeline
-from kandinsky.parallel.ranks import Ranks
 
 SCRIPT = str(ROOT / "run_inference_distil.py")
 
@@ -109,14 +107,6 @@ def test_wrong_numbers_of_processes(capsys):
         check_launch(2, "cuda:1")
     with pytest.raises(ValueError, match="num_gpus=99: this machine has cpu"):
         check_launch(99, "cuda")
-
-
-def test_heads_that_cannot_be_shared(monkeypatch):
-    """Before any weight is read."""
-    monkeypatch.setattr("kandinsky.loading.assemble.open_group", lambda _device: Ranks(0, 3))
-    monkeypatch.setattr("kandinsky.checkpoint.load.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
-    with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
-        get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
 
 
 def test_all_end_when_one_raises(tmp_path):

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, allow_small_sizes
+from helpers import SMALL, own_weights
 from PIL import Image
 
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.random_weights import SIZES, random_dit
 from kandinsky.cli.main import main
 from kandinsky.errors import RecordError
-from kandinsky.factory import get_T2V_pipeline
 from kandinsky.output.read_record import read_record
 from kandinsky.output.record import Record, differences
 
@@ -77,21 +77,21 @@ def test_fingerprint_tells_weights_apart(tmp_path):
     assert fingerprint(open_checkpoint(tmp_path / "w.pt")) == seen[-1]
 
 
-def test_show_and_replay(tmp_path, capsys, monkeypatch):
+def test_show_and_replay(pipe, small_weights, tmp_path, capsys):
     """The same bytes again, from the file alone; a difference in the weights is told."""
-    allow_small_sizes(monkeypatch.setattr)
-    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
     made = pipe("a cat", tmp_path / "v.mp4", time_length=1, fps=5, crf=11, **CALL)
     assert main(["show", str(made.path)]) == 0
     assert "prompt: a cat\nseed: 3\n" in capsys.readouterr().out
-    assert main(["replay", str(made.path), "--weights", str(TINY), "--no-progress"]) == 0
+    assert main(["replay", str(made.path), "--weights", str(small_weights), "--no-progress"]) == 0
     assert (tmp_path / "v-replay.mp4").read_bytes() == made.path.read_bytes()
     said = capsys.readouterr()
     assert "v-replay.mp4: 9 frames of 64x64 at 5 fps, seed 3" in said.out
     assert "warning" not in said.err
-    monkeypatch.setattr("kandinsky.loading.assemble.fingerprint", lambda _: "other")
+    other = own_weights(tmp_path / "other", SMALL)
+    (other / "kandinsky4_distil_512.pt").unlink()
+    torch.save(random_dit(SIZES["tiny"].dit, torch.Generator().manual_seed(1)).state_dict(), other / SMALL.dit_file)
     target = ["--save-path", str(tmp_path / "w.mp4")]
-    assert main(["replay", str(made.path), "--weights", str(TINY), "--no-progress", *target]) == 0
+    assert main(["replay", str(made.path), "--weights", str(other), "--no-progress", *target]) == 0
     assert "warning: the result may differ: weights: was" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ import torch
 from fault_process import STAGES
 from helpers import TINY, fork_server
 
-from kandinsky import files
+from kandinsky import atomic
 from kandinsky.cli.main import main
 from kandinsky.errors import DecodeError
 from kandinsky.output.video import VideoWriter
@@ -39,14 +39,14 @@ def finished_equal(pipe, latents, target, expected):
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
+def interrupted(tmp_path_factory, small_weights):
     """One process that is killed or interrupted at each stage, each time with an older video at its target."""
     base = tmp_path_factory.mktemp("interrupted")
     for stage, how in STAGES:
         (base / f"{stage}-{how}").mkdir()
         (base / f"{stage}-{how}" / "v.mp4").write_bytes(b"old")
     ours, theirs = multiprocessing.Pipe()
-    process = fork_server().Process(target=fault_process.run, args=(base, theirs))
+    process = fork_server().Process(target=fault_process.run, args=(base, theirs, small_weights))
     process.start()
     for stage, how in STAGES:
         assert ours.poll(60)
@@ -77,7 +77,7 @@ def test_the_next_run_removes_what_a_killed_one_left(pipe, tmp_path):
     old, recent = tmp_path / ".v-01234567.partial.mp4", tmp_path / ".v-89abcdef.partial.mp4"
     for path in (old, recent):
         path.write_bytes(b"half")
-    os.utime(old, (0, time.time() - files.STALE - 1))
+    os.utime(old, (0, time.time() - atomic.STALE - 1))
     pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [recent.name, "v.mp4"]
 
@@ -99,7 +99,7 @@ def fails(pipe, target, message):
     """Run; it fails with `message` and tells where the latents are."""
     with pytest.raises(DecodeError, match=message) as caught:
         pipe("a cat", target, **SETTINGS)
-    found = re.search(r"to finish it: kandinsky resume (\S+)$", str(caught.value))
+    found = re.search(r"to finish it: kandinsky resume (\S+)(?: --save-path \S+)?$", str(caught.value))
     assert found
     return Path(found[1])
 
@@ -120,7 +120,7 @@ def test_target_folder_that_became_read_only(pipe, tmp_path, monkeypatch, expect
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.os.replace", refuse)
+        patch.setattr(os, "replace", refuse)
         latents = fails(pipe, tmp_path / "v.mp4", "Permission denied")
     assert finished_equal(pipe, latents, tmp_path / "w.mp4", expected)
 
@@ -133,7 +133,7 @@ def test_encoder_killed(pipe, tmp_path, monkeypatch, expected):
         return processes[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.subprocess.Popen", spy)
+        patch.setattr(subprocess, "Popen", spy)
         during_decode(patch, pipe, lambda: processes[-1].kill())  # noqa: PLW0108  # it does not exist yet
         latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
     assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
@@ -158,7 +158,7 @@ def test_file_size_limit_as_a_full_disk(pipe, tmp_path, monkeypatch, expected):
         return start(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)), **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.subprocess.Popen", limited)
+        patch.setattr(subprocess, "Popen", limited)
         latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
     assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
     assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
@@ -187,7 +187,8 @@ def test_nowhere_to_save(pipe, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kandinsky.output.unfinished.save_file", full)
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "open", full)
     monkeypatch.setattr(VideoWriter, "finish", full)
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
@@ -217,15 +218,16 @@ def test_older_latents_are_not_overwritten(pipe, tmp_path, monkeypatch):
 
 
 def test_resume_command(pipe, tmp_path, monkeypatch, capsys, expected):
-    """It finishes with the VAE alone, from nothing but the file."""
+    """It finishes with the VAE alone."""
+    vae_alone = tmp_path / "weights"
+    vae_alone.mkdir()
+    (vae_alone / "vae").symlink_to(TINY / "vae")
     with monkeypatch.context() as patch:
         patch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
         latents = fails(pipe, tmp_path / "v.mp4", "division by zero")
-    monkeypatch.setattr("kandinsky.loading.components.load_dit", None)
-    monkeypatch.setattr("kandinsky.loading.components.load_t5", None)
-    assert main(["resume", str(latents), "--no-progress"]) == 0
+    assert main(["resume", str(latents), "--no-progress", "--weights", str(vae_alone)]) == 0
     assert "9 frames, seed 3" in capsys.readouterr().out
     assert (tmp_path / "v.mp4").read_bytes() == expected
     latents.write_bytes(b"damaged")
-    assert main(["resume", str(latents), "--weights", str(TINY)]) == 2
+    assert main(["resume", str(latents), "--weights", str(TINY)]) == 1
     assert "is damaged" in capsys.readouterr().err
