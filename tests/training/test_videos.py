@@ -1,10 +1,12 @@
 """Frames of video files: as a player shows them, as many as a length has."""
 
+import numpy as np
 import pytest
 import torch
 from video_helpers import H264, SIZES, make, run, write_video
 
 from kandinsky.config import FLASH_512
+from kandinsky.output.video import VideoWriter
 from kandinsky.training import videos
 from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import frames_of, nearest_size, read_clip
@@ -68,6 +70,16 @@ def test_colours_are_those_that_are_shown(coloured, name):
 def test_white_is_white(tmp_path):
     make(tmp_path, "color=white:s=64x64:r=8:d=0.25", {"white.mkv": (yuv("bt709", "yuv420p"), *STILL)})
     assert read_clip(tmp_path / "white.mkv", SIZES).min() == 255
+
+
+def test_our_own_videos_keep_their_colours(tmp_path):
+    """They name no matrix; one that is upright and higher than SD is not taken for HD."""
+    with VideoWriter(tmp_path / "a.mp4", width=352, height=736, fps=8) as writer:
+        writer.write(np.full((9, 736, 352, 3), COLOUR, np.uint8))
+        writer.finish()
+    frames = read_clip(tmp_path / "a.mp4", FLASH_512)
+    assert frames.shape == (9, 736, 352, 3)
+    assert (frames.float() - torch.tensor(COLOUR)).abs().max() < 4
 
 
 def to_hdr(transfer):
