@@ -161,7 +161,7 @@ def test_every_reader_takes_a_mark_and_crlf(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: \x07", "a: 2026-99-99", "[" * 5000])
+@pytest.mark.parametrize("text", ["a: [", "a: \x07", "a: 2026-99-99", "[" * 600])
 def test_yaml_that_is_none(tmp_path, text):
     for name in ("conf.yaml", "train.yaml"):
         with pytest.raises(ValueError, match=rf"{name}.* is not YAML: "):

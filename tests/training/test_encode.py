@@ -1,7 +1,6 @@
 """Videos with captions to shards: what is passed over, and what an end in the middle leaves."""
 
 import json
-import math
 import os
 import signal
 
@@ -19,10 +18,6 @@ from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode
 from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import read_clip
-from kandinsky.training.world.data import encode_clips
-from kandinsky.training.world.data import main as make_world_data
-from kandinsky.training.world.grammar import caption, split
-from kandinsky.training.world.vae import Stage, new_vae, rate, reconstruction_loss, train_vae, trained_vae
 
 CPU = torch.device("cpu")
 
@@ -264,58 +259,3 @@ def test_a_command_ends_without_a_traceback(weights, tmp_path, capsys):
             encode_module.main(arguments)
         assert ended.value.code == code
         assert f"error: {tmp_path}/{message}" in capsys.readouterr().err
-
-
-def test_clips_in_a_batch_are_encoded_as_alone(weights):
-    vae = load_vae(weights / "vae", device=CPU, dtype=torch.float32)
-    clips = torch.randint(0, 256, (2, 17, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    together = encode_clips(vae.autoencoder, clips)
-    assert together.shape == (2, 5, 4, 4, 16)
-    for clip, latents in zip(clips, together, strict=True):
-        torch.testing.assert_close(latents, vae.encode(clip), rtol=1e-4, atol=1e-4)
-
-
-def test_data_of_the_world(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.world.data.BATCH", 2)
-    monkeypatch.setattr("kandinsky.training.world.data.LENGTHS", (1, 1, 1, 9))
-    arguments = ["--weights", str(weights), "--clips", "5", "--device", "cpu"]
-    for name in ("one", "other"):
-        make_world_data([str(tmp_path / name), *arguments])
-    one, other = (ShardDataset(tmp_path / name) for name in ("one", "other"))
-    assert {item.caption for item in one.items} <= {caption(scene) for scene in split()[0]}
-    assert [item.id for item in one.items] == list("01234")
-    assert one.load(0)["text.0"].shape == (SIZES.text_tokens, 64)
-    for a, b in zip(one.load(0).values(), other.load(0).values(), strict=True):
-        assert torch.equal(a, b)
-    with pytest.raises(SystemExit):
-        make_world_data([str(tmp_path / "one"), *arguments])
-
-
-def test_vae_training_takes_its_time(capsys, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.world.vae.SAY_EVERY", 0.0)
-    trained = new_vae(0)
-    train_vae(trained, CPU, seconds=1.5, stages=(Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,))))
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["shape"][2] for line in said] == sorted(line["shape"][2] for line in said)
-    assert math.isfinite(said[-1]["loss"])
-    before = new_vae(0).state_dict()
-    assert all(not torch.equal(value, before[name]) for name, value in trained.state_dict().items() if value.any())
-    assert rate(0, 0.0) < rate(1000, 0.5) < rate(1000, 0.0)
-    assert rate(1000, 1.0) == 0
-
-
-def test_object_and_background_weigh_the_same():
-    """A missing red object on 16 of 1,024 pixels costs what a background that is as red does."""
-    pixels = torch.zeros(1, 3, 1, 32, 32)
-    pixels[:, 0, :, 4:8, 4:8] = 1
-    missing = reconstruction_loss(torch.zeros_like(pixels), pixels)
-    edges = 2 * (2 * 4) / (31 * 32)  # across and down, two sides of four pixels each
-    assert missing.item() == pytest.approx((1 + 16 / 1024 + edges) / 3)
-
-
-def test_vae_training_goes_on(tmp_path):
-    vae = new_vae(3)
-    vae.save_pretrained(tmp_path)
-    again = trained_vae(tmp_path)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
-    assert all(parameter.requires_grad for parameter in again.parameters())
