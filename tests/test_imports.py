@@ -149,7 +149,7 @@ def test_no_circle():
         left = {module: names - free for module, names in left.items() if module not in free}
 
 
-def test_the_test_sees_every_kind_of_import(tmp_path):
+def test_the_test_sees_every_kind_of_import():
     """Lazy ones, those for types, and a module that is imported like a name."""
     assert "kandinsky.cli.launch" in ours()["kandinsky.cli.common"]  # within a function
     assert "kandinsky.output.result" in ours()["kandinsky.cli.common"]  # for types

@@ -1,15 +1,19 @@
 """Arguments of `get_T2V_pipeline`: each wrong one is refused at once, before any weight is read."""
 
-import time
+import dataclasses
 import types
 
 import pytest
 import torch
 from helpers import TINY
 
-from kandinsky.config import PUBLISHED_DIT
+from kandinsky.config import FLASH_512, PUBLISHED_DIT
+from kandinsky.errors import CheckpointError
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.loading.components import load_dit, load_vae
+from kandinsky.loading.settings import _revisions, settings_of
+from kandinsky.memory.modes import RESIDENT
+from kandinsky.model.precision import EXACT
+from kandinsky.parallel.apply import TENSOR
 
 DEVICES = dict.fromkeys(("dit", "vae", "text_embedder"), "cpu")
 WRONG = {
@@ -40,25 +44,22 @@ WRONG = {
 }
 
 
-@pytest.fixture
-def no_loading(monkeypatch):
-    """Reading any checkpoint fails the test."""
-
-    def fail(path):
-        raise AssertionError(f"{path} was opened")
-
-    for module in ("kandinsky.checkpoint.load", "kandinsky.text.encoder", "kandinsky.vae.autoencoder"):
-        monkeypatch.setattr(f"{module}.open_checkpoint", fail)
+@pytest.fixture(scope="module")
+def unreadable(tmp_path_factory):
+    """A folder of weights of which every file would be refused if it was opened."""
+    folder = tmp_path_factory.mktemp("unreadable")
+    for path in TINY.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(TINY)).parent.mkdir(exist_ok=True)
+            (folder / path.relative_to(TINY)).write_bytes(b"")
+    return folder
 
 
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.usefixtures("no_loading")
-def test_wrong_argument(case):
+def test_wrong_argument(case, unreadable):
     arguments, message = WRONG[case]
-    start = time.perf_counter()
     with pytest.raises(ValueError, match=message):
-        get_T2V_pipeline(**{"device_map": "cpu", "cache_dir": TINY, **arguments})
-    assert time.perf_counter() - start < 1
+        settings_of(**{"device_map": "cpu", "cache_dir": unreadable, **arguments})
 
 
 def test_device_map_is_left_as_it_is():
@@ -92,14 +93,7 @@ def write(path, text):
     return path
 
 
-def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
-    seen = {}
-
-    def spy(name, load):
-        return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
-
-    monkeypatch.setattr("kandinsky.loading.components.load_vae", spy("vae", load_vae))
-    monkeypatch.setattr("kandinsky.loading.components.load_dit", spy("dit", load_dit))
+def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path):
     conf = write(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"
@@ -108,10 +102,10 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
         f"dit: {{scheduler: {TINY / 'scheduler'}, checkpoint_path: /nowhere}}\nresolution: 512\n",
     )
     dit = TINY / "kandinsky4_distil_512.pt"
-    pipe = get_T2V_pipeline("cpu", cache_dir=tmp_path / "empty", dit_path=dit, conf_path=conf, progress=False)
-    assert seen["vae"] == TINY / "vae"
-    assert seen["dit"].path == dit
-    assert pipe.text_encoder("a cat").shape == (100, 64)
+    settings = settings_of("cpu", cache_dir=tmp_path / "empty", dit_path=dit, conf_path=conf)
+    assert settings.paths.vae == TINY / "vae"
+    assert settings.paths.dit == settings.checkpoint.path == dit
+    assert settings.model_set.text_tokens == 100
 
 
 CONF_ERRORS = {
@@ -126,11 +120,29 @@ CONF_ERRORS = {
 
 
 @pytest.mark.parametrize("case", CONF_ERRORS)
-@pytest.mark.usefixtures("no_loading")
-def test_wrong_conf_file(case, tmp_path):
+def test_wrong_conf_file(case, tmp_path, unreadable):
     text, message = CONF_ERRORS[case]
     with pytest.raises(ValueError, match=message):
-        get_T2V_pipeline("cpu", cache_dir=TINY, conf_path=write(tmp_path / "conf.yaml", text))
+        settings_of("cpu", cache_dir=unreadable, conf_path=write(tmp_path / "conf.yaml", text))
+
+
+def test_one_revision_is_that_of_every_repository():
+    repositories = (FLASH_512.dit_repository, FLASH_512.components_repository)
+    assert _revisions("main", FLASH_512) == dict.fromkeys(repositories, "main")
+    assert _revisions({repositories[1]: "v2"}, FLASH_512) == {repositories[1]: "v2"}
+    assert _revisions(None, FLASH_512) == {}
+    with pytest.raises(ValueError, match="revision=3: allowed are a text for all repositories, a mapping, and None"):
+        _revisions(3, FLASH_512)
+
+
+def test_settings_are_frozen_values():
+    settings = settings_of("cpu", cache_dir=TINY)
+    assert settings.precision is EXACT
+    assert settings.parallelism is TENSOR
+    assert set(settings.modes.values()) == {RESIDENT}
+    assert settings.attention is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.progress = False
 
 
 def test_missing_conf_file(tmp_path):
@@ -146,5 +158,5 @@ def test_conf_file_with_other_sizes(tmp_path):
 
 def test_scheduler_that_is_not_supported(tmp_path):
     wrong = write(tmp_path / "scheduler_config.json", '{"prediction_type": "epsilon"}')
-    with pytest.raises(ValueError, match="prediction_type='epsilon'"):
+    with pytest.raises(CheckpointError, match="prediction_type='epsilon'"):
         get_T2V_pipeline("cpu", cache_dir=TINY, scheduler_path=wrong, progress=False)

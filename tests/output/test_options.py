@@ -1,5 +1,6 @@
 """Every kind of output: what it is, and what is refused before a model runs."""
 
+import dataclasses
 import re
 import subprocess
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
+
+from kandinsky.pipeline import Kandinsky4T2VPipeline
 
 CALL = {"width": 64, "height": 64, "time_length": 1, "seed": 3}
 
@@ -60,8 +63,10 @@ def test_latents_are_finished_later(pipe, tmp_path):
     assert pipe.decode_to(latents, tmp_path / "w.mp4").path.read_bytes() == expected
     with pytest.raises(ValueError, match="save_path=None: these latents do not say"):
         pipe.decode_to(latents)
-    with pytest.raises(ValueError, match=r"allowed: floating-point \[T, H, W, 16\]"):
+    with pytest.raises(ValueError, match=r"allowed: floating-point \[T, H, W, C\]"):
         pipe.decode_to(latents[0], tmp_path / "w.mp4")
+    with pytest.raises(ValueError, match=r"allowed for this VAE: floating-point \[T, H, W, 16\]"):
+        pipe.decode_to(latents[..., :4], tmp_path / "w.mp4")
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
@@ -100,7 +105,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_refused(pipe, case, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipe, "text_encoder", None)
+    pipe = Kandinsky4T2VPipeline(dataclasses.replace(pipe.parts, text_encoder=None))  # no model can run
     for name in ("full", "several-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()
@@ -110,6 +115,9 @@ def test_refused(pipe, case, monkeypatch, tmp_path):
 
 
 def test_encoder_that_is_missing(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.output.video._encoders", lambda _: frozenset(["libx264"]))
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho ' V..... libx264 H.264'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
     with pytest.raises(ValueError, match=r"codec='hevc': .* has no libx265; allowed with it: 'h264'"):
         pipe("a cat", tmp_path / "v.mp4", codec="hevc", **CALL)

@@ -188,8 +188,7 @@ def test_nowhere_to_save(pipe, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(os, "open", full)
-    monkeypatch.setattr(VideoWriter, "finish", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
 
