@@ -4,7 +4,6 @@ Both published forms are read: `.pt` through `torch.load(weights_only=True, mmap
 sharded. On a CPU a tensor stays in the memory-mapped file until somebody changes its dtype.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 from kandinsky.checkpoint import safetensors_file
 from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, Source
 from kandinsky.errors import CheckpointError
+from kandinsky.text.lines import read_json
 
 Region = tuple[slice, ...]
 """A slice for each of a tensor's first axes."""
@@ -115,14 +115,31 @@ def _reading(file: Path) -> Iterator[None]:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
 
 
+def _indexed(index: Path) -> list[str]:
+    """Names of the files that an index of safetensors lists."""
+    try:
+        names = sorted(set(read_json(index, name="it")["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of weights: {error}") from error
+    if outside:
+        raise CheckpointError(f"{index} names {outside[0]!r}: allowed are files beside it")
+    return names
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def folder_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: those that its index names, or the only one."""
+    """The safetensors files of a folder: those that its index names, or the only one.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        CheckpointError: the index is none, or names something that is not in its folder.
+    """
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = _indexed(index)
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f"weights not found: {folder / missing[0]} (named by {index.name})")

@@ -5,7 +5,6 @@ and each tensor then goes from the file to its place without a second copy: to a
 several threads. Nothing here knows of the hub (see `locate`).
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kandinsky.checkpoint.gpu_copy import read_all
 from kandinsky.config import DiTConfig
 from kandinsky.errors import CheckpointError
 from kandinsky.model import sizes
+from kandinsky.text.lines import read_json
 
 CHANGED_BYTES = 10**9
 """Where a GPU changes the dtype, about so much is there in both at once."""
@@ -57,9 +57,9 @@ def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"model configuration not found: {path}")
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path, name="it")
         found = config.get(key)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a model configuration: {error}") from error
     if found != expected:
         raise CheckpointError(f"{path} describes {key}={found!r}, not {expected!r}")

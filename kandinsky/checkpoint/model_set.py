@@ -12,6 +12,7 @@ from typing import Any
 from kandinsky.atomic import write_text
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import CheckpointError
+from kandinsky.text.lines import read_json
 
 NAME = "model_set.json"
 KEYS = ("resolution", "sizes", "max_seconds", "text_tokens", "fps")
@@ -27,9 +28,9 @@ def read_model_set(folder: Path) -> ModelSet | None:
     if not file.is_file():
         return None
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
+        values = read_json(file)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(values, dict) or sorted(values) != sorted(KEYS):
         raise CheckpointError(f"{file}: allowed and needed are the keys {', '.join(KEYS)}; found {_shown(values)}")
     sizes = values.pop("sizes")

@@ -4,7 +4,6 @@ Headers of checkpoints are opened here, since sizes and what a file holds are pa
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from kandinsky.output.paths import user_path
 from kandinsky.parallel.apply import Parallelism, parallelism_of
 from kandinsky.parallel.ranks import Ranks, launched, processes_here
 from kandinsky.sampler import Schedule
+from kandinsky.text.lines import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def read_schedule(path: Path) -> Schedule:
     """
     file = path / "scheduler_config.json" if path.is_dir() else path
     try:
-        return Schedule.from_config(json.loads(file.read_text(encoding="utf-8")))
+        return Schedule.from_config(read_json(file, name="it"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is not a scheduler configuration for this sampler: {error}") from error
 
