@@ -23,7 +23,7 @@ MODELS = {"a Kandinsky 4 DiT": DIT, "a T5 text encoder": T5, "a CogVideoX VAE": 
 SIGNS = {
     "a LoRA": ("lora", "hada_", "lokr_"),
     "the state of an optimiser": ("exp_avg",),
-    "a Kandinsky 4 DiT": ("visual_embeddings.", "visual_modulation.", "to_query_key_value."),
+    "a Kandinsky 4 DiT": ("visual_embeddings.", "visual_modulation.", "text_modulation.", "to_query_key_value."),
     "a T5 text encoder": ("SelfAttention.", "DenseReluDense."),
     "a CLIP model": ("text_model.", "vision_model."),
     "a VAE": ("quant_conv.", "mid_block.", "up_blocks.", "conv_in."),
