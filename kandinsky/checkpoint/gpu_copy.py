@@ -66,12 +66,18 @@ class MappedSource:
         np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
 
 
-def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
+def read_all(
+    jobs: Sequence[tuple[Source, Tensor]],
+    *,
+    on_bytes: Callable[[int], object] = lambda _count: None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
     """Fill contiguous tensors of one device, each from its source; returns when they are filled.
 
     Args:
         jobs: sources and targets.
         on_bytes: called with the size of each piece that was read, by the threads that read.
+        chunk_bytes: most that a piece has.
 
     Raises:
         EOFError, OSError: of the first source that could not be read.
@@ -79,14 +85,14 @@ def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int],
     pieces: SimpleQueue[tuple[Source, int, Tensor]] = SimpleQueue()
     for source, target in jobs:
         flat = target.flatten().view(torch.uint8)
-        for start in range(0, flat.nbytes, CHUNK_BYTES):
-            pieces.put((source, start, flat[start : start + CHUNK_BYTES]))
+        for start in range(0, flat.nbytes, chunk_bytes):
+            pieces.put((source, start, flat[start : start + chunk_bytes]))
     if pieces.empty():
         return
     device = jobs[0][1].device
     user = torch.cuda.current_stream(device) if device.type == "cuda" else None
     with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes) for _ in range(THREADS)]:
+        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes, chunk_bytes) for _ in range(THREADS)]:
             future.result()
 
 
@@ -94,13 +100,14 @@ def _copy_pieces(
     pieces: "SimpleQueue[tuple[Source, int, Tensor]]",
     user: torch.cuda.Stream | None,
     on_bytes: Callable[[int], object],
+    chunk_bytes: int,
 ) -> None:
     """`user` is the stream that the targets were made for; None without a GPU."""
     cuda = user is not None
     stream = torch.cuda.Stream(user.device) if user is not None else None
     if stream is not None and user is not None:  # what the targets' memory was used for before must be over
         stream.wait_stream(user)
-    chunks = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+    chunks = [torch.empty(chunk_bytes, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
     copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
     turn = 0
     while True:
