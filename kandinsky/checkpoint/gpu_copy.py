@@ -66,12 +66,18 @@ class MappedSource:
         np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
 
 
-def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
+def read_all(
+    jobs: Sequence[tuple[Source, Tensor]],
+    *,
+    on_bytes: Callable[[int], object] = lambda _count: None,
+    threads: int = THREADS,
+) -> None:
     """Fill contiguous tensors of one device, each from its source; returns when they are filled.
 
     Args:
         jobs: sources and targets.
         on_bytes: called with the size of each piece that was read, by the threads that read.
+        threads: that read.
 
     Raises:
         EOFError, OSError: of the first source that could not be read.
@@ -85,8 +91,8 @@ def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int],
         return
     device = jobs[0][1].device
     user = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes) for _ in range(THREADS)]:
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes) for _ in range(threads)]:
             future.result()
 
 
