@@ -71,6 +71,7 @@ def read_all(
     *,
     on_bytes: Callable[[int], object] = lambda _count: None,
     chunk_bytes: int = CHUNK_BYTES,
+    threads: int = THREADS,
 ) -> None:
     """Fill contiguous tensors of one device, each from its source; returns when they are filled.
 
@@ -78,6 +79,7 @@ def read_all(
         jobs: sources and targets.
         on_bytes: called with the size of each piece that was read, by the threads that read.
         chunk_bytes: most that a piece has.
+        threads: that read.
 
     Raises:
         EOFError, OSError: of the first source that could not be read.
@@ -91,8 +93,8 @@ def read_all(
         return
     device = jobs[0][1].device
     user = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes, chunk_bytes) for _ in range(THREADS)]:
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes, chunk_bytes) for _ in range(threads)]:
             future.result()
 
 
