@@ -1,6 +1,6 @@
 """Processes that work together, one for each device: who they are, and what they share between steps.
 
-`messages` has what they send each other within a step.
+`boxes` has what they send each other within a step.
 
 Without a process group there is one rank, the main one, and every method is the identity. Under torchrun (or
 `torch.distributed.launch`) `open_group` makes the group; one that the caller made is used as it is and never closed.
