@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from vae_helpers import FULL_CHANNELS, latents_of, our_frames, relative_error, their_frames, tiny_autoencoder
+from helpers import relative_error
+from vae_helpers import FULL_CHANNELS, latents_of, our_frames, their_frames, tiny_autoencoder
 
 from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.decoder import CausalDecoder
