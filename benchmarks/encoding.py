@@ -1,6 +1,7 @@
 """What our x264 setting costs in bytes: its files beside those of a slower preset, on real videos.
 
     python benchmarks/encoding.py VIDEO... [--preset medium] [--crf 1 3 5 7 9]
+    python benchmarks/encoding.py --size tiny --device cpu      # a small made-up clip, to try the benchmark itself
 
 The decoded frames of each video are the reference. They are written with `VideoWriter` as the pipeline writes them,
 and by ffmpeg's libx264 with the preset at each crf. Quality is the PSNR over all frames of what the encoder was given
@@ -8,13 +9,11 @@ and what it gives back, both as yuv420p: of luma alone, and of all samples, chro
 quality of our file is read off a line through its two nearest points, log(size) over PSNR. At the same crf sizes alone
 say little, because our setting has another quality there.
 
-How much faster our setting is, `encoder.py` measures. Needs no GPU.
-Limits: a video that was compressed before may have lost fine grain, and be easier to compress again than the frames
-that the model made; and PSNR is not what eyes see.
+How much faster our setting is, `encoder.py` measures. Needs no GPU. The last line is JSON. The limit of what it
+tells: a video that was compressed before may have lost fine grain, and be easier to compress again than the frames that
+the model made; and PSNR is not what eyes see.
 """
 
-import argparse
-import json
 import math
 import os
 import subprocess
@@ -25,7 +24,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from encoder import SIZES as CLIPS
+from encoder import synthetic_clip
 from imageio_ffmpeg import read_frames
+from script import finish, parser_of
 
 from kandinsky.output.video import CODECS, Encoding, VideoWriter, ffmpeg
 
@@ -149,8 +151,8 @@ def shown(name: str, point: Point) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
+    parser = parser_of(__doc__, devices=("cpu",))
+    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
     parser.add_argument("--preset", default="medium", help="x264's, to compare with (default: medium, its own default)")
     parser.add_argument("--crf", type=int, nargs="+", default=CRFS, help="of the preset (default: 1 3 5 7 9)")
     given = parser.parse_args(arguments)
@@ -158,19 +160,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{os.cpu_count()} cores; ours: {' '.join(setting.settings)} -crf {setting.crf}; PSNR of luma, of all samples"
     )
-    for video in given.videos:
-        frames, fps = decoded(video)
+    clips = {video.name: decoded(video) for video in given.videos}
+    if given.size == "tiny":
+        clips["made up"] = (synthetic_clip(*CLIPS["tiny"]), 8)
+    if not clips:
+        parser.error("name videos, or --size tiny")
+    for video, (frames, fps) in clips.items():
         ours, others = write_all(frames, fps=fps, preset=given.preset, crfs=given.crf)
-        print(f"{video.name}, {len(frames)} frames", shown("ours", ours), sep="\n")
+        print(f"{video}, {len(frames)} frames", shown("ours", ours), sep="\n")
         for crf, point in others.items():
             print(shown(f"{given.preset}, crf {crf}", point))
         shares = larger(ours, others)
         print("  ours is larger by " + ", ".join(f"{share:.0%} ({name})" for name, share in shares.items()))
         files = {"ours": ours} | {f"crf {crf}": point for crf, point in others.items()}
-        figures[video.name] = {"frames": len(frames), "larger": shares} | {
+        figures[video] = {"frames": len(frames), "larger": shares} | {
             name: {"bytes": point.size, "psnr": dict(point.psnr)} for name, point in files.items()
         }
-    print(json.dumps(figures))
+    finish(figures, given)
 
 
 if __name__ == "__main__":

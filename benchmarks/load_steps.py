@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint.fingerprint import files_fingerprint, fingerprint
+from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
 from kandinsky.loading.parts import Parts, modulation_table
@@ -45,7 +45,6 @@ def parts_in_steps(folder: Path, device: torch.device, clock: Clock, *, memory: 
         paths = settings.paths
         for path in (paths.dit, paths.text_encoder, paths.vae):
             fingerprint(open_checkpoint(path))
-        files_fingerprint(paths.text_encoder, paths.tokenizer)
     home, modulation = _configured(dit, device, settings, clock)
     return Parts(
         dit=dit,

@@ -45,8 +45,9 @@ class Codec:
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
-        # At this crf as good as x264's default to within a decibel, and 15 to 40 % larger; what matters here is that it
-        # never holds up the decoding and has no look-ahead left to encode after the last frame (docs/benchmarks.md).
+        # Files of the model's videos are 37 to 76 % larger than x264's default makes at the same crf, and 31 to 67 % at
+        # equal PSNR (benchmarks/encoding.py). What matters here is that it never holds up the decoding and has no
+        # look-ahead left to encode after the last frame (docs/benchmarks.md).
         "h264": Codec("libx264", 5, 1, 51, ("-preset", "ultrafast", "-tune", "zerolatency")),
         # hvc1: without this mark Apple's players refuse the file.
         "hevc": Codec(

@@ -1,28 +1,22 @@
 """The benchmark of file sizes runs on any video, and its arithmetic is right."""
 
-import importlib.util
 import json
 import math
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
-from helpers import ROOT
 
 from kandinsky.output.video import VideoWriter
 
 
-@pytest.fixture(scope="module")
-def encoding() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("encoding_benchmark", ROOT / "benchmarks" / "encoding.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def encoding(script):
+    return script("encoding")
+
+
+def test_it_is_tried_out_on_a_clip_of_its_own(run):
+    found = run("encoding", "--crf", "0", "5", "30", "--preset", "veryfast")
+    assert found["made up"]["frames"] == 17
 
 
 def test_a_video_is_written_both_ways(encoding, tmp_path, capsys):

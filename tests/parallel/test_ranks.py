@@ -32,6 +32,7 @@ def test_variables_of_a_launcher(monkeypatch):
         monkeypatch.setenv(name, value)
     assert (launched(), launched_rank(), local_rank()) == (True, 3, 1)
     monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
     assert not launched()
 
 
