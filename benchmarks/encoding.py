@@ -27,7 +27,7 @@ import numpy as np
 from encoder import SIZES as CLIPS
 from encoder import synthetic_clip
 from imageio_ffmpeg import read_frames
-from script import finish, parser_of
+from script import device_in, finish, machine, parser_of
 
 from kandinsky.output.video import CODECS, Encoding, VideoWriter, ffmpeg
 
@@ -174,9 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("  ours is larger by " + ", ".join(f"{share:.0%} ({name})" for name, share in shares.items()))
         files = {"ours": ours} | {f"crf {crf}": point for crf, point in others.items()}
         figures[video] = {"frames": len(frames), "larger": shares} | {
-            name: {"bytes": point.size, "psnr": dict(point.psnr)} for name, point in files.items()
+            name: {
+                "bytes": point.size,
+                "psnr": {key: db if math.isfinite(db) else None for key, db in point.psnr.items()},
+            }
+            for name, point in files.items()
         }
-    finish(figures, given)
+    finish({**machine(device_in(given)), "size": given.size, "videos": figures}, given)
 
 
 if __name__ == "__main__":
