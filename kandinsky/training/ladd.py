@@ -9,7 +9,7 @@ heads train together, in one backward pass: the heads see the fake features deta
 detached.
 
 No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.teacher_data`).
-Legend: see `batch`.
+Legend: see `velocity`.
 """
 
 import sys

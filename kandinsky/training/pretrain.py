@@ -4,7 +4,7 @@
 
 The noise schedule is the sampler's (zero terminal SNR), the loss the mean squared error of the velocity (arXiv
 2202.00512).
-Legend: see `batch`.
+Legend: see `velocity`.
 """
 
 import sys
