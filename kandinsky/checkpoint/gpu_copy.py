@@ -32,6 +32,10 @@ class Source(Protocol):
         """Fill `chunk`, uint8 on the host, with the bytes from `start` on."""
         ...
 
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        """Fill each of `rows`, uint8 on the host, with the bytes from one of `starts` on."""
+        ...
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -42,13 +46,23 @@ class FileSource:
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        left, position = chunk.numpy().data, self.offset + start
         with self.path.open("rb", buffering=0) as file:
-            while left:
-                count = os.preadv(file.fileno(), [left], position)
-                if count == 0:
-                    raise EOFError(f"{self.path} ends at byte {os.fstat(file.fileno()).st_size}, within a tensor")
-                left, position = left[count:], position + count
+            self._read(file.fileno(), start, chunk)
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        with self.path.open("rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):  # else the system reads on, up to all of the file
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            for start, row in zip(starts, rows, strict=True):
+                self._read(file.fileno(), start, row)
+
+    def _read(self, file: int, start: int, chunk: Tensor) -> None:
+        left, position = chunk.numpy().data, self.offset + start
+        while left:
+            count = os.preadv(file, [left], position)
+            if count == 0:
+                raise EOFError(f"{self.path} ends at byte {os.fstat(file).st_size}, within a tensor")
+            left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,13 @@ class MappedSource:
         return self.tensor.dtype
 
     def read(self, start: int, chunk: Tensor) -> None:
-        # numpy's copy stays in this thread, torch's would start a team of threads in each.
-        np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
+        self.sample([start], chunk[None])
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        content = self.tensor.flatten().view(torch.uint8).numpy()
+        for start, row in zip(starts, rows.numpy(), strict=True):
+            # numpy's copy stays in this thread, torch's would start a team of threads in each.
+            np.copyto(row, content[start : start + len(row)])
 
 
 def read_all(
