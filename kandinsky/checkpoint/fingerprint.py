@@ -1,8 +1,8 @@
 """What tells weights apart: hashes of their content, never names, dates or sizes alone, without reading 21 GB.
 
-`fingerprint` of a checkpoint's tensors: of 11 GB it takes 25 MB (0.15 s from the page cache; of a memory-mapped `.pt` that
+`fingerprint` of a checkpoint's tensors takes 25 MB of 11 GB (0.15 s from the page cache; of a memory-mapped `.pt` that
 is not in it the system reads all), and a change of some rows of a large tensor alone may go unseen. `file_mark` of a
-`.pt` file: of 11 GB it takes 1 MB (5 ms), and nothing goes unseen, since the file has a checksum of every tensor.
+`.pt` file takes 1 MB of 11 GB (5 ms), and nothing goes unseen, since the file has a checksum of every tensor.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch
 
 from kandinsky.checkpoint.files import Checkpoint, TorchFile
 from kandinsky.checkpoint.folder import visible_files
-from kandinsky.checkpoint.gpu_copy import FileSource, Source
+from kandinsky.checkpoint.gpu_copy import FileSource, OpenFile, Source
 
 WHOLE_CHECKPOINT, WHOLE_TENSOR = 64 * 2**20, 2**20
 """Up to so many bytes a checkpoint, or a tensor of a larger one, counts in whole."""
@@ -74,7 +74,7 @@ def file_mark(path: Path, *, whole: int = WHOLE_CHECKPOINT) -> str:
     """
     size, sums = path.stat().st_size, _checksums(path)
     digest = hashlib.sha256(f"{size} {sums}\n".encode())
-    digest.update(_content(FileSource(path, 0, None), size, whole))
+    digest.update(_content(FileSource(OpenFile(path), 0, None), size, whole))
     if size > whole and sums and not any(crc for _, crc in sums):
         digest.update(fingerprint(TorchFile(path), whole=whole).encode())
     return digest.hexdigest()[:16]

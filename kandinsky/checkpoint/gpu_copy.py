@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -37,32 +37,33 @@ class Source(Protocol):
         ...
 
 
+class OpenFile(FileIO):
+    """A file that is open for reading as long as somebody may read it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
 class FileSource:
-    """Bytes of a file from `offset` on."""
+    """Bytes of an opened file from `offset` on; another file that takes its name is not read by mistake."""
 
-    path: Path
+    file: OpenFile
     offset: int
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        with self.path.open("rb", buffering=0) as file:
-            self._read(file.fileno(), start, chunk)
-
-    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
-        with self.path.open("rb", buffering=0) as file:
-            if hasattr(os, "posix_fadvise"):  # else the system reads on, up to all of the file
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-            for start, row in zip(starts, rows, strict=True):
-                self._read(file.fileno(), start, row)
-
-    def _read(self, file: int, start: int, chunk: Tensor) -> None:
         left, position = chunk.numpy().data, self.offset + start
         while left:
-            count = os.preadv(file, [left], position)
+            count = os.preadv(self.file.fileno(), [left], position)
             if count == 0:
-                raise EOFError(f"{self.path} ends at byte {os.fstat(file).st_size}, within a tensor")
+                size = os.fstat(self.file.fileno()).st_size
+                raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
             left, position = left[count:], position + count
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        for start, row in zip(starts, rows, strict=True):
+            self.read(start, row)
 
 
 @dataclass(frozen=True)
