@@ -43,6 +43,13 @@ class OpenFile(FileIO):
     def __del__(self) -> None:
         self.close()
 
+    def again(self) -> "OpenFile":
+        """The same file for one reader: what the system reads ahead is then for it alone."""
+        try:
+            return OpenFile(f"/dev/fd/{self.fileno()}")
+        except OSError:  # a system without it
+            return OpenFile(os.dup(self.fileno()))
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -53,17 +60,18 @@ class FileSource:
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        left, position = chunk.numpy().data, self.offset + start
-        while left:
-            count = os.preadv(self.file.fileno(), [left], position)
-            if count == 0:
-                size = os.fstat(self.file.fileno()).st_size
-                raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
-            left, position = left[count:], position + count
+        self.sample([start], chunk[None])
 
     def sample(self, starts: Sequence[int], rows: Tensor) -> None:
-        for start, row in zip(starts, rows, strict=True):
-            self.read(start, row)
+        with self.file.again() as file:
+            for start, row in zip(starts, rows.numpy(), strict=True):
+                left, position = row.data, self.offset + start
+                while left:
+                    count = os.preadv(file.fileno(), [left], position)
+                    if count == 0:
+                        size = os.fstat(file.fileno()).st_size
+                        raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
+                    left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)
