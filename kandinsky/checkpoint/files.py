@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kandinsky.checkpoint import safetensors_file
 from kandinsky.checkpoint.folder import WeightFiles
-from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, Source
+from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, OpenFile, Source
 from kandinsky.checkpoint.names import first_of, state_dict_in
 from kandinsky.checkpoint.pointer import check_no_pointer
 from kandinsky.errors import CheckpointError
@@ -85,8 +85,10 @@ class SafetensorsFiles(Checkpoint):
 
     def __init__(self, path: Path, weights: WeightFiles):
         self.path = path
-        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors.
+        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors; and what is read later is
+        # read from these files, not from others that have taken their names.
         self._handles: dict[tuple[Path, str], safe_open] = {}
+        self._opened = {file: OpenFile(file) for file in weights.files}
         self._file_of: dict[str, Path] = {}
         self._entries: dict[str, safetensors_file.Entry] = {}
         shapes: dict[str, tuple[int, ...]] = {}
@@ -115,7 +117,7 @@ class SafetensorsFiles(Checkpoint):
 
     def source(self, name: str) -> Source:
         entry = self._entries[name]
-        return FileSource(self._file_of[name], entry.start, entry.dtype)
+        return FileSource(self._opened[self._file_of[name]], entry.start, entry.dtype)
 
     def _handle(self, file: Path, device: str) -> safe_open:
         if (file, device) not in self._handles:

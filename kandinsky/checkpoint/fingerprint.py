@@ -1,25 +1,24 @@
 """What tells weights apart: hashes of their content, never names, dates or sizes alone, without reading 21 GB.
 
-`fingerprint` of a checkpoint's tensors: of 11 GB it reads 40 MB (0.2 s, from the page cache), and a change of some rows
-of a large tensor alone may go unseen. `file_mark` of a `.pt` file: of 11 GB it reads 2 MB, and nothing goes unseen,
-since the file has a checksum of every tensor.
+`fingerprint` of a checkpoint's tensors takes 25 MB of 11 GB (0.15 s from the page cache; of a memory-mapped `.pt` that
+is not in it the system reads all), and a change of some rows of a large tensor alone may go unseen. `file_mark` of a
+`.pt` file takes 1 MB of 11 GB (5 ms), and nothing goes unseen, since the file has a checksum of every tensor.
 """
 
 import hashlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from kandinsky.checkpoint.files import Checkpoint, TorchFile
 from kandinsky.checkpoint.folder import visible_files
+from kandinsky.checkpoint.gpu_copy import FileSource, OpenFile, Source
 
 WHOLE_CHECKPOINT, WHOLE_TENSOR = 64 * 2**20, 2**20
 """Up to so many bytes a checkpoint, or a tensor of a larger one, counts in whole."""
-PIECES, PIECE_BYTES = 129, 1024
+PIECES, PIECE_BYTES = 65, 1024
 """Of each larger tensor, spread evenly from its first byte over its middle to its last."""
 
 
@@ -35,21 +34,32 @@ def fingerprint(checkpoint: Checkpoint, *, whole: int = WHOLE_CHECKPOINT) -> str
         whole: bytes that a small checkpoint has at most.
     """
     digest = hashlib.sha256()
-    cpu = torch.device("cpu")
-    tensors = {name: checkpoint.tensor(name, cpu) for name in sorted(checkpoint.shapes)}
-    total = sum(value.nbytes for value in tensors.values())
-    limit = total if total <= whole else min(whole, WHOLE_TENSOR)
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        content = tensor.contiguous().flatten().view(torch.uint8).numpy()
-        digest.update(content.data if len(content) <= limit else _pieces(content, PIECES).data)
+    sizes = {name: _nbytes(checkpoint, name) for name in sorted(checkpoint.shapes)}
+    limit = whole if sum(sizes.values()) <= whole else min(whole, WHOLE_TENSOR)
+    for name, size in sizes.items():
+        source = checkpoint.source(name)
+        digest.update(f"{name} {checkpoint.shapes[name]} {source.dtype}\n".encode())
+        digest.update(_content(source, size, limit))
     return digest.hexdigest()[:16]
 
 
-def _pieces(content: Any, count: int) -> Any:
-    """Some of the bytes of an array, `[count, PIECE_BYTES]`."""
-    starts = ((len(content) - PIECE_BYTES) * index // (count - 1) for index in range(count))
-    return np.stack([content[start : start + PIECE_BYTES] for start in starts])
+def _nbytes(checkpoint: Checkpoint, name: str) -> int:
+    """Of a tensor; 0 for one of a dtype that is not known here, which no model has."""
+    dtype = checkpoint.source(name).dtype
+    return 0 if dtype is None else torch.Size(checkpoint.shapes[name]).numel() * dtype.itemsize
+
+
+def _content(source: Source, size: int, limit: int) -> memoryview:
+    """The first `size` bytes, or pieces of them if they are more than `limit`."""
+    if size <= limit:
+        rows = torch.empty(1, size, dtype=torch.uint8)
+        starts = [0]
+    else:
+        rows = torch.empty(PIECES, PIECE_BYTES, dtype=torch.uint8)
+        starts = [(size - PIECE_BYTES) * index // (PIECES - 1) for index in range(PIECES)]
+    if rows.numel():
+        source.sample(starts, rows)
+    return rows.numpy().data
 
 
 def file_mark(path: Path, *, whole: int = WHOLE_CHECKPOINT) -> str:
@@ -62,12 +72,10 @@ def file_mark(path: Path, *, whole: int = WHOLE_CHECKPOINT) -> str:
     Args:
         whole: bytes that a small file has at most.
     """
-    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-    digest = hashlib.sha256(f"{len(content)}\n".encode())
-    digest.update(content.data if len(content) <= whole else _pieces(content, 8 * PIECES).data)
-    sums = _checksums(path)
-    digest.update(repr(sums).encode())
-    if len(content) > whole and sums and not any(crc for _, crc in sums):
+    size, sums = path.stat().st_size, _checksums(path)
+    digest = hashlib.sha256(f"{size} {sums}\n".encode())
+    digest.update(_content(FileSource(OpenFile(path), 0, None), size, whole))
+    if size > whole and sums and not any(crc for _, crc in sums):
         digest.update(fingerprint(TorchFile(path), whole=whole).encode())
     return digest.hexdigest()[:16]
 

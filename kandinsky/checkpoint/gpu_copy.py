@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -32,23 +32,46 @@ class Source(Protocol):
         """Fill `chunk`, uint8 on the host, with the bytes from `start` on."""
         ...
 
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        """Fill each of `rows`, uint8 on the host, with the bytes from one of `starts` on."""
+        ...
+
+
+class OpenFile(FileIO):
+    """A file that is open for reading as long as somebody may read it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+    def again(self) -> "OpenFile":
+        """The same file for one reader: what the system reads ahead is then for it alone."""
+        try:
+            return OpenFile(f"/dev/fd/{self.fileno()}")
+        except OSError:  # a system without it
+            return OpenFile(os.dup(self.fileno()))
+
 
 @dataclass(frozen=True)
 class FileSource:
-    """Bytes of a file from `offset` on."""
+    """Bytes of an opened file from `offset` on; another file that takes its name is not read by mistake."""
 
-    path: Path
+    file: OpenFile
     offset: int
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        left, position = chunk.numpy().data, self.offset + start
-        with self.path.open("rb", buffering=0) as file:
-            while left:
-                count = os.preadv(file.fileno(), [left], position)
-                if count == 0:
-                    raise EOFError(f"{self.path} ends at byte {os.fstat(file.fileno()).st_size}, within a tensor")
-                left, position = left[count:], position + count
+        self.sample([start], chunk[None])
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        with self.file.again() as file:
+            for start, row in zip(starts, rows.numpy(), strict=True):
+                left, position = row.data, self.offset + start
+                while left:
+                    count = os.preadv(file.fileno(), [left], position)
+                    if count == 0:
+                        size = os.fstat(file.fileno()).st_size
+                        raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
+                    left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)
@@ -62,8 +85,13 @@ class MappedSource:
         return self.tensor.dtype
 
     def read(self, start: int, chunk: Tensor) -> None:
-        # numpy's copy stays in this thread, torch's would start a team of threads in each.
-        np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
+        self.sample([start], chunk[None])
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        content = self.tensor.flatten().view(torch.uint8).numpy()
+        for start, row in zip(starts, rows.numpy(), strict=True):
+            # numpy's copy stays in this thread, torch's would start a team of threads in each.
+            np.copyto(row, content[start : start + len(row)])
 
 
 def read_all(

@@ -8,7 +8,7 @@ from helpers import ROOT, SMALL, TINY
 
 from kandinsky.batch.prompts import read_prompts
 from kandinsky.checkpoint.conf import read_conf
-from kandinsky.checkpoint.files import folder_files
+from kandinsky.checkpoint.folder import weight_files
 from kandinsky.checkpoint.load import read_config
 from kandinsky.checkpoint.model_set import read_model_set, write_model_set
 from kandinsky.errors import CheckpointError
@@ -110,7 +110,7 @@ def test_what_utf8_holds():
 
 
 def read_index(path):
-    return folder_files(path.parent)
+    return weight_files(path.parent)
 
 
 READERS = {
