@@ -10,6 +10,7 @@ from helpers import TINY, golden_case, relative_error
 from transformers import T5EncoderModel
 
 from kandinsky.errors import CheckpointError
+from kandinsky.factory import get_T2V_pipeline
 from kandinsky.loading.components import load_text_encoder
 
 CPU = torch.device("cpu")
@@ -80,3 +81,13 @@ def test_short_prompt_does_not_warn(pipe):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pipe.text_encoder.tokenize("").shape == (1, 224)
+
+
+@pytest.mark.gpu
+def test_text_encoder_graph_equals_eager():
+    encoder = get_T2V_pipeline("cuda", cache_dir=TINY, progress=False).text_encoder.encoder
+    eager, captured, replayed = (encoder("a cat") for _ in range(3))
+    other = encoder("a dog")
+    assert torch.equal(eager, captured)
+    assert torch.equal(eager, replayed)
+    assert not torch.equal(eager, other)
