@@ -4,6 +4,7 @@ Both published forms are read: `.pt` through `torch.load(weights_only=True, mmap
 sharded. On a CPU a tensor stays in the memory-mapped file until somebody changes its dtype.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from kandinsky.errors import CheckpointError
 
 Region = tuple[slice, ...]
 """A slice for each of a tensor's first axes."""
+_OBJECT = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
 class Checkpoint(ABC):
@@ -62,7 +64,7 @@ class TorchFile(Checkpoint):
         except (
             Exception
         ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... depending on where the file ends
-            raise CheckpointError(f"{path} is truncated or not a PyTorch state dict: {_first_line(error)}") from error
+            raise CheckpointError(f"{path} {_not_loaded(error)}") from error
         try:
             state, wrappers, beside = state_dict_in(content)
         except ValueError as error:
@@ -164,6 +166,13 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
+
+
+def _not_loaded(error: Exception) -> str:
+    """Why PyTorch does not load a file; its own message for objects advises to run what they say."""
+    if found := _OBJECT.search(str(error)):
+        return f"holds an object, {found[1]}: not loaded, since it could run anything; save its state dict by itself"
+    return f"is truncated or not a PyTorch state dict: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

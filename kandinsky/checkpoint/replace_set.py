@@ -8,10 +8,8 @@ set, one that is killed later the new one; the next set to be written puts the r
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock
 
 from kandinsky.atomic import remove, replacing
 from kandinsky.checkpoint.dit_file import forms_of
@@ -19,7 +17,6 @@ from kandinsky.checkpoint.model_set import NAME, read_model_set
 from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512
 
-LOCK = ".save.lock"
 MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".bin", ".msgpack", ".h5")
 """Endings of what a component's folder holds of the model; other files in it (a licence, notes) are kept."""
 
@@ -34,12 +31,29 @@ def replacing_set(folder: Path) -> Iterator[Path]:
         folder: made if it is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / LOCK):
+    with _alone_in(folder):
         _settle(folder)
         with replacing(folder / SAVED) as new:
             new.mkdir()
             yield new
         _settle(folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Meanwhile other processes that ask for this wait. It leaves no file behind, as a lock in a file would."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have none for folders
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _settle(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Access to tensors in each kind of file."""
 
+import argparse
+
 import pytest
 import torch
 from checkpoint_helpers import CPU, DIT, POINTER, T5, cut, dit_state, shard
@@ -100,8 +102,16 @@ def test_no_code_is_run(tmp_path):
             return print, ("executed",)
 
     torch.save(Harmful(), tmp_path / "harmful.pt")
-    with pytest.raises(CheckpointError, match="not a PyTorch state dict"):
+    with pytest.raises(CheckpointError, match=r"harmful\.pt holds an object, (builtins\.)?print: not loaded"):
         TorchFile(tmp_path / "harmful.pt")
+
+
+@pytest.mark.parametrize("other", [argparse.Namespace(lr=1), torch.nn.Linear(1, 1)])
+def test_what_is_pickled_beside_the_tensors_is_named(tmp_path, other):
+    torch.save({"model": STATE, "args": other}, tmp_path / "run.pt")
+    name = rf"{type(other).__module__}\.{type(other).__name__}"
+    with pytest.raises(CheckpointError, match=rf"run\.pt holds an object, {name}: .*; save its state dict by itself$"):
+        TorchFile(tmp_path / "run.pt")
 
 
 def test_an_index_decides_between_shards(tmp_path):

@@ -1,5 +1,6 @@
 """One set in the place of another: whatever is interrupted, the folder holds the old one or the new one."""
 
+import fcntl
 import os
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ from kandinsky import atomic
 from kandinsky.checkpoint.dit_file import dit_in
 from kandinsky.checkpoint.model_set import NAME, read_model_set, write_model_set
 from kandinsky.checkpoint.pending import SAVED, place_of
-from kandinsky.checkpoint.replace_set import LOCK, replacing_set
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.config import FLASH_512
 
 OLD, NEW = (replace(FLASH_512, text_tokens=number) for number in (1, 2))
@@ -55,7 +56,7 @@ def marks(folder):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_new_set_alone_is_there(tmp_path):
@@ -139,6 +140,19 @@ def _kill_after(patch, moment):
         patch.setattr(owner, name, counted(getattr(owner, name)))
     patch.setattr(atomic.Partial, "discard", lambda _self: None)  # a killed process does not tidy up
     return lambda: left[0]
+
+
+def test_others_wait_meanwhile(tmp_path):
+    folder = old_set(tmp_path / "w")
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with replacing_set(folder) as new:
+            write(new, NEW, DIT.name)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(place)
 
 
 def test_a_part_that_is_a_link_is_replaced_not_followed(tmp_path):
