@@ -24,10 +24,10 @@ def blurred(clip: Tensor, sigma: float = 1.5, noise: float = 8.0) -> Tensor:
 
 
 def world_weights(folder: Path) -> Path:
-    """The tiny weights in `folder`, declared as a model set of 64x64 pixels and short texts."""
+    """The tiny weights in `folder`, declared as a model set of 32x32 pixels and short texts."""
     for part in TINY.iterdir():
         if part.name != "model_set.json":
             (folder / part.name).symlink_to(part)
-    sizes = {"resolution": 64, "sizes": [[64, 64]], "max_seconds": 2, "text_tokens": TEXT_TOKENS, "fps": 8}
+    sizes = {"resolution": 64, "sizes": [[32, 32]], "max_seconds": 2, "text_tokens": TEXT_TOKENS, "fps": 8}
     (folder / "model_set.json").write_text(json.dumps(sizes))
     return folder

@@ -1,5 +1,6 @@
 """Nobody waits for a rank that is gone: watchdogs of several ranks in one process, over one store."""
 
+import os
 import threading
 import time
 
@@ -162,7 +163,7 @@ def test_a_launchers_processes_are_watched(processes):
 
 def test_an_end_says_why(capfd, monkeypatch):
     codes = []
-    monkeypatch.setattr("os._exit", codes.append)  # which would end the tests
+    monkeypatch.setattr(os, "_exit", codes.append)  # which would end the tests
     end_process("rank 1 failed")
     assert codes == [1]
     assert capfd.readouterr().err == "error: rank 1 failed\n"

@@ -3,10 +3,10 @@
 import json
 
 import torch
-from accelerate import Accelerator
 from training_helpers import CPU, run_settings
 
 from kandinsky.training.data import Batches, ShardDataset
+from kandinsky.training.loop import make_accelerator
 from kandinsky.training.sample_writer import SampleWriter
 from kandinsky.training.settings import PretrainSettings
 
@@ -32,7 +32,7 @@ def test_noise_and_captions_are_the_same_each_time(data, teacher, tmp_path):
         seen.append((noises, text, draws))
         return torch.zeros_like(noises[0])
 
-    writer = SampleWriter(settings, batches, Accelerator(cpu=True))
+    writer = SampleWriter(settings, batches, make_accelerator(settings))
     for step in (1, 2):
         writer.write(objective, step, noise_levels=4)
         next(batches)

@@ -25,5 +25,5 @@ def clips(scenes: list[Scene]) -> Tensor:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tiny weights for clips of 64x64 pixels."""
+    """A folder of tiny weights for clips of 32x32 pixels."""
     return world_weights(tmp_path_factory.mktemp("weights"))

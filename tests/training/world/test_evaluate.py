@@ -54,11 +54,11 @@ def test_an_evaluation_has_the_model_sets_clips(weights):
     evaluation = Evaluation(weights, CPU, count=3, seconds=1)
     assert evaluation.text.shape == (3, TEXT_TOKENS, 64)
     one, same, other = (torch.stack(evaluation.rendered(seed=seed)) for seed in (1, 1, 2))
-    assert one.shape == (3, 9, 64, 64, 3)
+    assert one.shape == (3, 9, 32, 32, 3)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     noise = evaluation.noise(2, 4, torch.Generator().manual_seed(0))
-    assert (noise.shape, noise.dtype) == ((4, 2, 3, 8, 8, 16), torch.float32)
+    assert (noise.shape, noise.dtype) == ((4, 2, 3, 4, 4, 16), torch.float32)
 
 
 def test_a_whole_evaluation(weights, teacher, tmp_path, capsys):

@@ -25,7 +25,7 @@ from kandinsky.training.world.vae import (
 def test_stages_follow_each_other(capsys):
     """By a clock that ticks six times for each look at it."""
     trained, ticks = new_vae(0), count(step=6)
-    stages = (Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,)))
+    stages = (Stage(0.5, 1, 16, (1,)), Stage(1.0, 1, 16, (9,)))
     train_vae(trained, CPU, seconds=20, stages=stages, clock=lambda: next(ticks))
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["step"], line["seconds"], line["shape"][2]) for line in said] == [(1, 6, 1), (2, 12, 9), (3, 18, 9)]
