@@ -201,6 +201,7 @@ class VideoWriter:
         self._threads[0].join()
         if self._process.wait() != 0 or self._failure is not None:
             raise self._error()
+        self._tags.discard()  # before: whoever is killed here leaves no trace beside a finished video
         self._partial.commit()
 
     def __enter__(self) -> "VideoWriter":

@@ -114,6 +114,7 @@ def test_nobody_else_can_read_the_comment_on_its_way(tmp_path):
         assert "secret" in tags.read_text()
         writer.write(gradient(3))
         writer.finish()
+        assert not tags.exists()  # also where a process is killed before it leaves the context
     assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
 
 
