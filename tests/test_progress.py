@@ -1,56 +1,114 @@
-"""What is asked after a step, and what a stage took."""
+"""What happens around a stage and after a step."""
+
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from kandinsky.errors import StoppedError
-from kandinsky.parallel.ranks import Ranks
 from kandinsky.progress import Clock, Steps
 
-LATENTS = torch.ones(1, 2, 2, 4)
+CPU = torch.device("cpu")
+LATENTS = torch.zeros(1, 2, 2, 16)
 
 
-def steps(watch, team=None):
-    return Steps(4, team=team or Ranks(), watch=watch, description="try", progress=False)
+@dataclass
+class Team:
+    """Of two ranks; `answers` are the first one's, which the other one hears."""
+
+    is_main: bool = True
+    size: int = 2
+    answers: list = field(default_factory=list)
+    tensors: list = field(default_factory=list)
+
+    def share(self, value):
+        if self.is_main:
+            self.answers.append(value)
+            return value
+        return self.answers.pop(0)
+
+    def share_tensor(self, tensor, shape, *, device, dtype):
+        if self.is_main:
+            self.tensors.append(tensor)
+            return tensor
+        assert tensor is None
+        return self.tensors.pop(0).to(device, dtype).view(shape)
 
 
-def test_nobody_is_asked():
-    with steps(None) as on_step:
-        assert on_step(0, LATENTS) is None
+def steps(team, watch, *, progress=False):
+    return Steps(4, team=team, watch=watch, description="sampling, seed 3", progress=progress)
 
 
-def test_latents_are_replaced_and_the_run_is_stopped():
-    with steps(lambda index, latents: (index < 2, latents * 2 if index == 1 else None)) as on_step:
-        assert on_step(0, LATENTS) is None
-        replaced = on_step(1, LATENTS)
-        assert replaced is not None
-        assert torch.equal(replaced, LATENTS * 2)
-        with pytest.raises(StoppedError, match="a callback stopped the run after step 3 of 4"):
-            on_step(2, LATENTS)
+def test_nobody_is_asked_where_nobody_wants_to_know():
+    team = Team()
+    with steps(team, None) as on_step:
+        assert [on_step(index, LATENTS) for index in range(4)] == [None] * 4
+    assert team.answers == []
 
 
-class Second(Ranks):
-    """The second of two ranks, which hears what the first one said."""
+def test_whoever_is_asked_may_give_other_latents():
+    """All ranks go on with those of the first one; only it is asked."""
+    seen = []
 
-    def share(self, _value):
-        return False, False
+    def watch(index, latents):
+        seen.append((index, latents is LATENTS))
+        return True, latents + 1 if index == 1 else None
+
+    first = Team()
+    with steps(first, watch) as on_step:
+        replaced = [on_step(index, LATENTS) for index in range(4)]
+    assert seen == [(index, True) for index in range(4)]
+    assert [value is None for value in replaced] == [True, False, True, True]
+    assert torch.equal(replaced[1], LATENTS + 1)
+
+    other = Team(is_main=False, answers=first.answers, tensors=first.tensors)
+    with steps(other, lambda *_: pytest.fail("only the first rank is asked")) as on_step:
+        heard = [on_step(index, LATENTS) for index in range(4)]
+    assert torch.equal(heard[1], LATENTS + 1)
+    assert [value is None for value in heard] == [True, False, True, True]
 
 
-def test_ranks_stop_with_the_first():
-    asked = []
-    with steps(lambda *_: asked.append(1) or (True, None), Second(1, 2)) as on_step, pytest.raises(StoppedError):
-        on_step(0, LATENTS)
-    assert not asked
+def test_all_stop_together():
+    first = Team()
+    with (
+        pytest.raises(StoppedError, match="a callback stopped the run after step 2 of 4"),
+        steps(first, lambda index, _: (index < 1, None)) as on_step,
+    ):
+        for index in range(4):
+            on_step(index, LATENTS)
+    other = Team(is_main=False, answers=first.answers)
+    with pytest.raises(StoppedError, match="after step 2 of 4"), steps(other, lambda *_: (True, None)) as on_step:
+        for index in range(4):
+            on_step(index, LATENTS)
 
 
-def test_a_clock_tells_stages_and_their_sum():
-    clock = Clock(frozenset([torch.device("cpu")]))
-    with clock.stage("sample"):
+@pytest.mark.parametrize("progress", [True, False])
+def test_the_bar(capsys, progress):
+    with steps(Team(), None, progress=progress) as on_step:
+        for index in range(4):
+            on_step(index, LATENTS)
+    shown = capsys.readouterr().err
+    assert ("sampling, seed 3" in shown and "/4" in shown) == progress
+    assert bool(shown) == progress
+
+
+def test_seconds_of_each_stage():
+    clock = Clock(frozenset([CPU]))
+    with clock.stage("text"):
         pass
-    with clock.host_stage("write"):
+    before = clock.total()
+    with clock.host_stage("write"), clock.stage("decode"):
         pass
-    total = clock.total()
-    assert list(total) == ["sample", "write", "total"]
-    assert total["total"] >= total["sample"] + total["write"]
-    assert list(clock.seconds) == ["sample", "write"]  # what was given away does not change
-    assert clock.peak_memory == {}
+    after = clock.total()
+    assert list(before) == ["text", "total"]
+    assert list(after) == ["text", "decode", "write", "total"]
+    assert after["total"] >= before["total"] >= before["text"] >= 0
+    assert after["write"] >= after["decode"]
+    assert clock.peak_memory == {}  # which only CUDA counts
+
+
+def test_a_stage_that_fails_has_no_seconds():
+    clock = Clock(frozenset())
+    with pytest.raises(ArithmeticError), clock.stage("sample"):
+        raise ArithmeticError
+    assert list(clock.total()) == ["total"]

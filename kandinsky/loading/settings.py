@@ -135,7 +135,7 @@ def settings_of(
         model_set=model_set,
         given=given,
         local_files_only=local_files_only,
-        revision=_revisions(revision, model_set),
+        revision=revisions_of(revision, (model_set.dit_repository, model_set.components_repository)),
         precision=level if alone else EXACT,  # a rank quantises its part of the weights itself
     )
     model_set = _model_set(folders, resolution, conf)  # which may have come with the weights
@@ -211,9 +211,12 @@ def _model_set(folders: Sequence[Path], resolution: int, conf: ConfFile) -> Mode
     return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
 
 
-def _revisions(revision: str | Mapping[str, str] | None, model_set: ModelSet) -> Mapping[str, str]:
-    """Of each repository: one for all, or as they are named."""
-    repositories = (model_set.dit_repository, model_set.components_repository)
+def revisions_of(revision: str | Mapping[str, str] | None, repositories: Sequence[str]) -> Mapping[str, str]:
+    """The revision of each repository: one for all, or as they are named; those that are not get their newest.
+
+    Raises:
+        ValueError: it is neither a text nor a mapping, or names another repository.
+    """
     if isinstance(revision, str):
         return dict.fromkeys(repositories, revision)
     if not isinstance(revision, Mapping | None):

@@ -133,7 +133,8 @@ class VideoWriter:
         width, height: pixels.
         fps: frames per second that the file plays at.
         encoding: codec and quality.
-        comment: any text, kept in the file's metadata as it is.
+        comment: text for the file's metadata, where it is kept as it is; without carriage returns and null characters,
+            at which ffmpeg would end it. A record, as JSON, has neither.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class VideoWriter:
         self._threads[0].join()
         if self._process.wait() != 0 or self._failure is not None:
             raise self._error()
+        self._tags.discard()  # before: whoever is killed here leaves no trace beside a finished video
         self._partial.commit()
 
     def __enter__(self) -> "VideoWriter":

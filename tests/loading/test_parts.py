@@ -1,47 +1,59 @@
-"""Parts are a frozen value; whoever has modules puts them together by hand."""
+"""Everything of a pipeline that runs: a frozen value."""
 
 import dataclasses
 
 import pytest
 import torch
+from fakes import QuickVae, TextOnly
 
-from kandinsky import Kandinsky4T2VPipeline
+from kandinsky.config import FLASH_512
 from kandinsky.loading.parts import Parts, is_resident, modulation_table
-from kandinsky.memory.modes import STAGED, home_of_dit
-from kandinsky.model.precision import EXACT
+from kandinsky.parallel.ranks import Ranks
 
-CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3, "output_type": "latent"}
+
+def test_nothing_can_be_set(pipe):
+    for field in dataclasses.fields(pipe.parts):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(pipe.parts, field.name, None)
 
 
 def test_put_together_by_hand(pipe):
+    """What is left out is what one process with the published model set has."""
     parts = Parts(
         dit=pipe.dit,
-        modulation=modulation_table(pipe.dit, pipe.parts.schedule),
+        modulation=pipe.parts.modulation,
         schedule=pipe.parts.schedule,
         text_encoder=pipe.text_encoder,
         vae=pipe.vae,
-        model_set=pipe.model_set,
-        progress=False,
     )
-    other = Kandinsky4T2VPipeline(parts)
-    assert other.parts is parts
-    assert other.origin is None
-    assert torch.equal(other("a cat", **CALL), pipe("a cat", **CALL))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        parts.progress = True
+    assert parts.model_set == FLASH_512
+    assert parts.ranks == parts.team == Ranks(0, 1)
+    assert (parts.dit_home, parts.origin, parts.vae_source) == (None, None, None)
+    assert parts.progress
+    with pytest.raises(TypeError, match="missing"):
+        Parts(dit=pipe.dit)
 
 
-def test_the_table_has_the_schedules_timesteps(pipe):
-    steps, blocks = len(pipe.parts.schedule.timesteps), len(pipe.dit.blocks)
-    table = modulation_table(pipe.dit, pipe.parts.schedule)
-    assert table.blocks.shape[:4] == (steps, blocks, 2, 6)
+def test_modulation_of_every_timestep(pipe):
+    """The table is of these and in their order."""
+    schedule = pipe.parts.schedule
+    table = modulation_table(pipe.dit, schedule)
     assert torch.equal(table.blocks, pipe.parts.modulation.blocks)
+    assert table.blocks.shape[0] == len(schedule.timesteps)
+    first = dataclasses.replace(schedule, timesteps=schedule.timesteps[:1], alphas_cumprod=schedule.alphas_cumprod[:1])
+    assert torch.allclose(modulation_table(pipe.dit, first).blocks, table.blocks[:1], atol=1e-5)
+    assert not torch.allclose(table.blocks[1:2], table.blocks[:1], atol=1e-3)
 
 
-def test_what_comes_and_goes_is_not_resident(pipe):
-    import copy
-
-    assert is_resident(pipe.parts)
-    dit = copy.deepcopy(pipe.dit)
-    home = home_of_dit(dit, torch.device("cpu"), mode=STAGED, precision=EXACT)
-    assert not is_resident(dataclasses.replace(pipe.parts, dit=dit, dit_home=home))
+def test_whether_all_weights_stay(pipe):
+    comes = TextOnly(torch.zeros(1))
+    comes.is_resident = False
+    changes = {
+        "all stay": ({}, True),
+        "the DiT's come and go": ({"dit_home": object()}, False),
+        "T5's come and go": ({"text_encoder": comes}, False),
+        "the VAE's come and go": ({"vae": QuickVae(staged=True)}, False),
+        "of a rank that has neither": ({"text_encoder": None, "vae": None}, True),
+    }
+    for change, expected in changes.values():
+        assert is_resident(dataclasses.replace(pipe.parts, **change)) == expected

@@ -1,14 +1,17 @@
-"""What is free on a machine, and that nothing is read before it is known that something fits."""
+"""What is free on a machine, and which modes that makes; no weight is read before it is known that something fits."""
+
+import dataclasses
+import shutil
 
 import pytest
 import torch
+from fakes import PassedOn
 from helpers import TINY
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.config import FLASH_512, MODULES
 from kandinsky.errors import NothingFits
-from kandinsky.memory import choose
 from kandinsky.memory.choose import ALL_RESIDENT, available_host, choose_modes, compare_modes, weight_bytes
 from kandinsky.memory.planner import LADDER
 from kandinsky.model.precision import EXACT, FAST
@@ -17,58 +20,77 @@ from kandinsky.video_shape import VideoShape
 GB = 10**9
 DIT = TINY / "kandinsky4_distil_512.pt"
 PATHS = WeightPaths(DIT, TINY / "text_encoder", TINY / "tokenizer", TINY / "vae", TINY / "scheduler")
+ONE_SECOND = dataclasses.replace(FLASH_512, max_seconds=1)
+"""Whose usual request is planned in a moment."""
+FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 
 
-@pytest.fixture
-def chosen(monkeypatch):
-    """The choice for a GPU with so many bytes free; a weight that is read fails the test."""
-    checkpoint = open_checkpoint(DIT)
+class HeadersOnly(PassedOn):
+    """A checkpoint whose weights nobody may read."""
 
-    def never(*_arguments, **_settings):
-        raise AssertionError("a weight was read")
-
-    monkeypatch.setattr(type(checkpoint), "tensor", never)
-
-    def choice(nbytes, **settings):
-        monkeypatch.setattr(choose, "free_gpu", lambda _device: int(nbytes))
-        return choose_modes(
-            PATHS,
-            checkpoint,
-            devices=dict.fromkeys(MODULES, torch.device("cuda", 0)),
-            dtypes=dict.fromkeys(MODULES, torch.bfloat16),
-            precision=EXACT,
-            model_set=FLASH_512,
-            text_encoder_int8=False,
-            **settings,
-        )
-
-    return choice
+    def tensor(self, name, *_):
+        raise AssertionError(f"{name} was read")
 
 
-def test_a_card_too_small_is_told_before_weights_are_read(chosen):
+def chosen(free, *, devices=None, paths=PATHS, free_host=64 * GB, **settings):
+    """The choice for GPUs with so many bytes free."""
+    return choose_modes(
+        paths,
+        HeadersOnly(open_checkpoint(DIT)),
+        devices=devices or dict.fromkeys(MODULES, FIRST),
+        dtypes=dict.fromkeys(MODULES, torch.bfloat16),
+        precision=EXACT,
+        model_set=ONE_SECOND,
+        text_encoder_int8=False,
+        free_on=lambda device: int(free[device] if isinstance(free, dict) else free),
+        free_host=free_host,
+        **settings,
+    )
+
+
+def test_a_card_too_small_is_told_before_weights_are_read():
     with pytest.raises(NothingFits, match=r"nothing fits in 0\.0 GB.* Not even an image fits"):
         chosen(10**6)
 
 
-@pytest.mark.parametrize("gigabytes", [8.1, 7.9])
-def test_a_gpu_with_room_for_everything_is_not_planned_for(chosen, monkeypatch, gigabytes):
-    """The tiny weights take a few MB."""
-    planned, plan = [], choose.plan_or_nearest
-    monkeypatch.setattr(choose, "plan_or_nearest", lambda *at, **how: planned.append(1) or plan(*at, **how))
-    found = chosen(gigabytes * GB)
+@pytest.fixture
+def unplannable(tmp_path):
+    """Weights whose headers are there, but not the configuration that a plan is made from."""
+    shutil.copytree(TINY / "vae", tmp_path / "vae")
+    (tmp_path / "vae" / "config.json").unlink()
+    return dataclasses.replace(PATHS, vae=tmp_path / "vae")
+
+
+def test_a_gpu_with_room_for_everything_is_not_planned_for(unplannable):
+    """The tiny weights take a few MB; a plan would take seconds."""
+    found = chosen(8.1 * GB, paths=unplannable)
     assert found.modes == ALL_RESIDENT
-    assert bool(planned) == (gigabytes < 8)
+    assert not found.memory_saving
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        chosen(7.9 * GB, paths=unplannable)
 
 
-def test_processes_share_the_memory_of_their_host(chosen, monkeypatch):
+def test_a_cpu_is_not_planned_for(unplannable):
+    found = chosen(0, devices=dict.fromkeys(MODULES, torch.device("cpu")), paths=unplannable)
+    assert found.modes == ALL_RESIDENT
+
+
+def test_processes_share_the_memory_of_their_host():
     """Four of them have a quarter each."""
-    free = []
-    monkeypatch.setattr(choose, "available_host", lambda: 100 * GB)
-    plan = choose.plan_or_nearest
-    monkeypatch.setattr(choose, "plan_or_nearest", lambda *at, **how: free.append(how["free_host"]) or plan(*at, **how))
-    chosen(7 * GB)
-    chosen(7 * GB, processes=4)
-    assert free == [100 * GB, 25 * GB]
+    with pytest.raises(NothingFits, match=r"0\.0 GB of GPU and 100\.0 GB of host memory"):
+        chosen(10**6, free_host=100 * GB)
+    with pytest.raises(NothingFits, match=r"0\.0 GB of GPU and 25\.0 GB of host memory"):
+        chosen(10**6, free_host=100 * GB, processes=4)
+
+
+def test_each_gpu_is_planned_for_alone():
+    """T5 needs little, and the others do not count on its GPU."""
+    devices = {"dit": FIRST, "vae": FIRST, "text_embedder": SECOND}
+    assert chosen({FIRST: 4 * GB, SECOND: GB // 5}, devices=devices).modes == ALL_RESIDENT
+    with pytest.raises(NothingFits, match=r"nothing fits in 0\.2 GB of GPU"):
+        chosen({FIRST: GB // 5, SECOND: 4 * GB}, devices=devices)
+    with pytest.raises(NothingFits, match=r"nothing fits in 0\.2 GB of GPU"):
+        chosen(GB // 5)
 
 
 def test_modes_are_compared():
@@ -80,10 +102,12 @@ def test_modes_are_compared():
 
 
 def test_bytes_of_weights_are_counted_from_headers():
-    checkpoint = open_checkpoint(DIT)
+    checkpoint = HeadersOnly(open_checkpoint(DIT))
     numbers = sum(torch.Size(shape).numel() for shape in checkpoint.shapes.values())
     assert weight_bytes(PATHS, {"dit": torch.bfloat16}, checkpoint) == 2 * numbers
     assert weight_bytes(PATHS, {"dit": torch.float32}, checkpoint) == 4 * numbers
+    all_of_them = weight_bytes(PATHS, dict.fromkeys(MODULES, torch.float32), checkpoint)
+    assert all_of_them > weight_bytes(PATHS, dict.fromkeys(("dit", "vae"), torch.float32), checkpoint) > 4 * numbers
 
 
 def test_host_memory_is_what_a_container_leaves(tmp_path):

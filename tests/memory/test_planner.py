@@ -1,20 +1,18 @@
 """The choice of memory modes, and what is said when none fits."""
 
-import pytest
-import torch
-from helpers import TINY
+import dataclasses
 
-from kandinsky.cli.main import main
+import pytest
+
+from kandinsky.config import FLASH_512
 from kandinsky.errors import NothingFits
 from kandinsky.memory.footprint import Component
 from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED
-from kandinsky.memory.planner import LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest
+from kandinsky.memory.planner import LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
 from kandinsky.model.precision import EXACT, FAST
 from kandinsky.video_shape import VideoShape
 
 GB = 10**9
-PLENTY = {"free_gpu": 100 * GB, "free_host": 100 * GB}
-DIT = TINY / "kandinsky4_distil_512.pt"
 SHAPE = VideoShape.from_request(12, 672, 384)
 
 
@@ -102,23 +100,15 @@ def test_a_subset_of_components():
     assert list(found.peaks) == ["load", "sample"]
 
 
-def test_command(capsys):
-    arguments = ["--weights", str(TINY), "--host-memory", "8", "--time-length", "1"]
-    assert main(["plan", "--gpu-memory", "6", *arguments]) == 0
-    output = capsys.readouterr().out
-    assert "chosen: resident: this needs" in output
-    assert len(output.splitlines()) == 2 + 2 * len(LADDER) + 1
+def test_shorter_requests_end_with_an_image():
+    found = list(smaller(SHAPE, FLASH_512))
+    assert [shape.seconds for shape in found] == [6, 3, 1, 0]
+    assert {(shape.width, shape.height) for shape in found} == {(672, 384)}
+    assert list(smaller(found[-1], FLASH_512)) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--gpu-memory", "0.01"], "nothing fits in 0.0 GB of GPU"),
-        ([], "--gpu-memory is needed on a machine without a CUDA device"),
-        (["--gpu-memory", "6", "--time-length", "99"], "time_length=99"),
-    ],
-)
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
-def test_command_refuses(arguments, message, capsys):
-    assert main(["plan", "--weights", str(TINY), *arguments]) == 2
-    assert message in capsys.readouterr().err
+def test_a_plan_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        chosen(17).name = "resident"
+    with pytest.raises(TypeError):
+        LADDER["other"] = LADDER["blocks"]

@@ -1,36 +1,36 @@
-"""Results are complete when they are built, and of a type that tells what they hold."""
+"""Results: frozen, and complete when they are built."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from kandinsky.output.options import OutputOptions
-from kandinsky.output.result import FramesResult, GenerationResult, LatentsResult
-from kandinsky.request import request_of
+from kandinsky.output.result import FramesResult, GenerationResult, LatentsResult, Result
 
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("file", GenerationResult), ("np", FramesResult), ("pil", FramesResult), ("latent", LatentsResult)],
+KNOWN = {"seed": 3, "timings": {"total": 1.0}, "peak_memory": {}}
+RESULTS = (
+    GenerationResult(**KNOWN, path=Path("v.mp4"), num_frames=9, fps=8),
+    FramesResult(**KNOWN, frames=np.zeros((9, 8, 8, 3), np.uint8)),
+    LatentsResult(**KNOWN, latents=torch.zeros(3, 1, 1, 16)),
 )
-def test_a_run_gives_a_result_of_its_kind(pipe, tmp_path, kind, expected):
-    options = OutputOptions(type=kind)
-    request = request_of("a cat", tmp_path / "v.mp4", 1, 1, 64, 64, 3, model_set=pipe.model_set, options=options)
-    (result,) = pipe.run(request)
-    assert type(result) is expected
-    assert result.seed == 3
-    assert set(result.timings) >= {"text", "sample", "total"}
-    assert result.timings["total"] >= result.timings["sample"]
-    assert result.peak_memory == {}
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        result.seed = 4
 
 
-def test_what_they_hold(pipe, tmp_path):
-    call = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-    file = pipe("a cat", tmp_path / "v.mp4", **call)
-    assert (file.path, file.num_frames, file.fps) == (tmp_path / "v.mp4", 9, 8)
-    assert isinstance(pipe("a cat", output_type="np", **call), np.ndarray)
-    assert isinstance(pipe("a cat", output_type="latent", **call), torch.Tensor)
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+def test_nothing_can_be_set(result):
+    assert isinstance(result, Result)
+    for field in dataclasses.fields(result):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(result, field.name, None)
+
+
+def test_nothing_can_be_left_out():
+    for kind in (GenerationResult, FramesResult, LatentsResult):
+        with pytest.raises(TypeError, match="missing"):
+            kind(**KNOWN)
+
+
+def test_a_result_can_be_printed_as_a_mapping():
+    """As `--json` does."""
+    assert dataclasses.asdict(RESULTS[0]) == {**KNOWN, "path": Path("v.mp4"), "num_frames": 9, "fps": 8}
