@@ -110,12 +110,14 @@ def test_a_new_file_replaces_nothing(tmp_path):
 
 @pytest.mark.usefixtures("links")
 def test_each_of_many_writers_gets_a_file_of_its_own(tmp_path):
-    start, made = threading.Barrier(8), []
+    ready, made = threading.Barrier(8), []
 
     def write(number):
-        start.wait()
-        path = create_new(tmp_path / "v.txt", lambda path: path.write_text(number), ending=".txt")
-        made.append((path, number))
+        def body(path):
+            path.write_text(number)
+            ready.wait(60)  # all are complete before the first one looks for a free name
+
+        made.append((create_new(tmp_path / "v.txt", body, ending=".txt"), number))
 
     threads = [threading.Thread(target=write, args=(str(number),)) for number in range(8)]
     for thread in threads:

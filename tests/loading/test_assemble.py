@@ -10,7 +10,7 @@ from helpers import TINY, relative_error
 
 from kandinsky.checkpoint.files import SafetensorsFiles
 from kandinsky.checkpoint.fingerprint import fingerprint
-from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.assemble import configure_, load_components, load_parts
 from kandinsky.loading.parts import is_resident
@@ -18,6 +18,7 @@ from kandinsky.loading.settings import settings_of
 from kandinsky.model.attention import BACKENDS, TORCH
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT
+from kandinsky.parallel.apply import check_size
 from kandinsky.parallel.ranks import Ranks
 
 CPU = torch.device("cpu")
@@ -128,6 +129,12 @@ def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
     assert loaded.prompts is None
     assert loaded.messenger is None
     assert loaded.vae is not None
+
+
+def test_heads_that_cannot_be_shared(settings):
+    """Told from the header, before any weight is read."""
+    with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
+        check_size(3, dit_config(settings.checkpoint))
 
 
 def test_attention_that_cannot_run_here(settings):

@@ -112,6 +112,9 @@ def test_vae_takes_what_it_is_given():
     [
         ({"_class_name": "AutoencoderKL"}, r"config\.json.*AutoencoderKLCogVideoX"),
         ({"block_out_channels": None}, r"config\.json lacks 'block_out_channels'"),
+        ({"scaling_factor": None}, r"config\.json lacks 'scaling_factor'"),
+        ({"act_fn": "relu"}, "act_fn is 'relu'"),
+        ({"temporal_compression_ratio": 3}, "temporal_compression_ratio is 3"),
         ({"latent_channels": 8}, r"vae does not fit the model: keys .* mis-shaped"),
         ({"layers_per_block": 5}, r"vae does not fit the model: keys .* missing"),
     ],

@@ -39,7 +39,7 @@ def test_modulation_of_every_timestep(pipe):
     schedule = pipe.parts.schedule
     table = modulation_table(pipe.dit, schedule)
     assert torch.equal(table.blocks, pipe.parts.modulation.blocks)
-    assert table.blocks.shape[0] == len(schedule.timesteps)
+    assert table.blocks.shape[:4] == (len(schedule.timesteps), len(pipe.dit.blocks), 2, 6)
     first = dataclasses.replace(schedule, timesteps=schedule.timesteps[:1], alphas_cumprod=schedule.alphas_cumprod[:1])
     assert torch.allclose(modulation_table(pipe.dit, first).blocks, table.blocks[:1], atol=1e-5)
     assert not torch.allclose(table.blocks[1:2], table.blocks[:1], atol=1e-3)

@@ -26,6 +26,12 @@ def test_any_prompt_survives(quick, tmp_path, name, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [name.rstrip("/")]
 
 
+def test_a_jpg(quick, tmp_path):
+    """Which has no room for such a prompt."""
+    result = quick("a cat 😀", tmp_path / "i.jpg", time_length=0, **CALL)
+    assert read_record(result.path).prompt == "a cat 😀"
+
+
 def test_a_record_tells_everything(quick, tmp_path):
     result = quick("a cat", tmp_path / "v.mp4", time_length=1, fps=12, crf=20, codec="hevc", **CALL)
     record = read_record(result.path)

@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 import torch
-from helpers import golden_case, relative_error
+from helpers import TINY, golden_case, relative_error
 
+from kandinsky.factory import get_T2V_pipeline
 from kandinsky.text.encoder import TextEncoder
 
 
@@ -112,3 +113,13 @@ def test_threads_wait_for_each_other(encoder):
     for thread in threads:
         thread.join()
     assert most == [1] * 8
+
+
+@pytest.mark.gpu
+def test_text_encoder_graph_equals_eager():
+    encoder = get_T2V_pipeline("cuda", cache_dir=TINY, progress=False).text_encoder.encoder
+    eager, captured, replayed = (encoder("a cat") for _ in range(3))
+    other = encoder("a dog")
+    assert torch.equal(eager, captured)
+    assert torch.equal(eager, replayed)
+    assert not torch.equal(eager, other)

@@ -1,15 +1,17 @@
 """T5 against transformers' own model, and which T5 it is for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import TINY, relative_error
 from transformers import T5EncoderModel
 
-from kandinsky.text.t5 import EMBEDDING, T5Config, T5Encoder
+from kandinsky.text.t5 import EMBEDDING, T5Config, T5Encoder, _buckets
 
 CONFIG = json.loads((TINY / "text_encoder" / "config.json").read_text())
+PUBLISHED_BUCKETS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 IDS = torch.tensor([5, 17, 3, 3, 1, 0, 0, 0] * 20)
 """Longer than the largest distance that a bucket of its own has."""
 
@@ -47,6 +49,15 @@ def test_the_embedding_may_stay_elsewhere(ours):
     assert elsewhere.device.type == "meta"
     assert elsewhere.embed(IDS).device.type == "meta"
     assert torch.equal(ours.embed(IDS), ours.shared.weight[IDS])
+
+
+def test_buckets_of_distances():
+    """Half of them are for keys behind the query; near ones have a bucket each, far ones share."""
+    buckets = _buckets(replace(T5Config.from_mapping(CONFIG), **PUBLISHED_BUCKETS), 300, torch.device("cpu"))
+    assert buckets[0, :8].tolist() == [0, *range(17, 24)]
+    assert buckets[8, 0:8].tolist() == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert buckets[0, 299] == 31
+    assert buckets[299, 0] == 15
 
 
 def test_sizes_are_those_of_the_configuration(ours):
