@@ -71,6 +71,7 @@ ALONE = {
 MOST_SINGLE_FILES = 12
 
 
+@cache
 def files() -> dict[str, Path]:
     """Each module's name and file."""
     return {
@@ -99,6 +100,7 @@ def imports() -> dict[str, frozenset[str]]:
     return found
 
 
+@cache
 def ours() -> dict[str, frozenset[str]]:
     """Of these, the package's own."""
     return {name: frozenset(n for n in names if n in files()) - {name} for name, names in imports().items()}
