@@ -136,6 +136,18 @@ def test_rooms_that_stand_alone(room):
             assert {room_of(name) for name in names} <= ALONE[room] | {room}, module
 
 
+def test_every_file_has_tests_of_its_name():
+    """Rule 5 of the house; an `__init__` that hands names on has none."""
+    tests = Path(__file__).parent
+    missing = [
+        path.relative_to(PACKAGE)
+        for path in files().values()
+        if path.name != "__init__.py"
+        and not (tests / path.relative_to(PACKAGE).with_name(f"test_{path.stem.strip('_')}.py")).exists()
+    ]
+    assert missing == []
+
+
 def test_nobody_imports_training():
     for module, names in ours().items():
         users = {name for name in names if room_of(name) == "kandinsky.training"}

@@ -138,6 +138,8 @@ TARGETS = {
     "folder": ({"save_path": "/nowhere/v.mp4"}, "the folder '/nowhere' does not exist"),
     "read-only folder": ({"save_path": "/proc/v.mp4"}, "cannot write in '/proc'"),
     "full folder": ({"save_path": "full/"}, "is not empty; name a new folder"),
+    "folder for a file": ({"save_path": "several-1.mp4"}, "'several-1.mp4' is a folder; a file name is needed"),
+    "folder for one of several": ({"save_path": "several.mp4", "bs": 3}, "'several-1.mp4' is a folder"),
     "full folder of several": ({"save_path": "several/", "bs": 2}, "several-1/' is not empty"),
 }
 
@@ -146,7 +148,7 @@ TARGETS = {
 def test_what_cannot_be_written(case, tmp_path, monkeypatch):
     """The arguments alone are right; the file system refuses."""
     monkeypatch.chdir(tmp_path)
-    for name in ("full", "several-1"):
+    for name in ("full", "several-1", "several-1.mp4"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()
     arguments, message = TARGETS[case]

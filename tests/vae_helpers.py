@@ -4,11 +4,23 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from kandinsky.vae.activation import Time
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import chunk_bounds
 
 RATIOS = [1, 2, 4, 8]
 FULL_CHANNELS = (128, 256, 256, 512)
+LAYOUTS = [
+    (Time.NATURAL, False, 4, 4),
+    (Time.NATURAL, True, 5, 5),
+    (Time.PAIRED, True, 5, 3),
+    (Time.PAIRED, True, 8, 4),
+    (Time.SPLIT, False, 9, 9),
+    (Time.SPLIT, False, 8, 8),
+    (Time.PAIRED, True, 1, 1),
+    (Time.SPLIT, False, 1, 1),
+]
+"""Of an activation: time, quarters, frames, stored frames."""
 
 
 def tiny_autoencoder(**changes) -> AutoencoderKLCogVideoX:

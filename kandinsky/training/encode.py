@@ -30,12 +30,11 @@ from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.errors import KandinskyError
+from kandinsky.errors import KandinskyError, UnreadableVideoError
 from kandinsky.loading.components import load_text_encoder, load_vae
 from kandinsky.loading.devices import default_dtype
 from kandinsky.text.lines import Line, each_line, is_utf8, parse_json, read_json
 from kandinsky.training.data import Encoded, ShardDataset, write_shards
-from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import read_clip
 
 CAPTIONS, REPORT, SOURCE = "captions.jsonl", "report.jsonl", "encoding.json"

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from kandinsky.errors import UnreadableVideoError
 from kandinsky.output.video import ffmpeg
 
 PATIENCE = 600
@@ -43,10 +44,6 @@ NOT_YUV = re.compile(r".*(rgb|bgr|gbr)|gray|ya\d|yaf|mono|pal8|bayer|xyz")
 """How names of pixel formats begin that are RGB, gray or a palette."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """ffmpeg's own decoders of these leave out the alpha channel."""
-
-
-class UnreadableVideoError(Exception):
-    """A file that gives no clip; the message says why."""
 
 
 @dataclass(frozen=True)

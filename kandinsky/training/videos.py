@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kandinsky.config import ModelSet
+from kandinsky.errors import UnreadableVideoError
 from kandinsky.output.video import ffmpeg
-from kandinsky.training.video_probe import Picture, UnreadableVideoError, complaint, picture_of, run_ffmpeg
+from kandinsky.training.video_probe import Picture, complaint, picture_of, run_ffmpeg
 from kandinsky.video_shape import VideoShape
 
 WHITE, PEAK = 203, 1000

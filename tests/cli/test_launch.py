@@ -112,10 +112,10 @@ def test_wrong_numbers_of_processes(number, device, message):
         check_launch(number, device)
 
 
-def test_right_numbers_of_processes():
+@pytest.mark.parametrize(("number", "device"), [(1, "cuda:99"), (1, "cpu"), (99, "cpu")])
+def test_right_numbers_of_processes(number, device):
     """One process is not asked about its device here, and a CPU has room for any."""
-    for number, device in ((1, "cuda:99"), (1, "cpu"), (99, "cpu")):
-        check_launch(number, device)
+    assert check_launch(number, device) is None
 
 
 @pytest.mark.slow

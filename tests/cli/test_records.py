@@ -26,17 +26,6 @@ def latents(tmp_path):
     )
 
 
-@pytest.fixture
-def unreadable(tmp_path_factory):
-    """A folder of weights of which every file would be refused if it was read."""
-    folder = tmp_path_factory.mktemp("unreadable")
-    for path in TINY.rglob("*"):
-        if path.is_file():
-            (folder / path.relative_to(TINY)).parent.mkdir(exist_ok=True)
-            (folder / path.relative_to(TINY)).write_bytes(b"")
-    return folder
-
-
 def test_show_prints_a_record(latents, pipe, tmp_path, capsys):
     assert main(["show", str(latents)]) == 0
     shown = capsys.readouterr().out

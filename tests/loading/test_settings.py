@@ -36,17 +36,6 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def unreadable(tmp_path_factory):
-    """A folder of weights of which every file would be refused if it was opened."""
-    folder = tmp_path_factory.mktemp("unreadable")
-    for path in TINY.rglob("*"):
-        if path.is_file():
-            (folder / path.relative_to(TINY)).parent.mkdir(exist_ok=True)
-            (folder / path.relative_to(TINY)).write_bytes(b"")
-    return folder
-
-
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_argument(case, unreadable):
     arguments, message = WRONG[case]

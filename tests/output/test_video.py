@@ -195,9 +195,9 @@ def test_encoder_that_cannot_write_is_an_error(tmp_path):
         writer.finish()
 
 
-def test_encoders_that_are_there():
-    for codec in CODECS:
-        check_encoder(codec)
+@pytest.mark.parametrize("codec", CODECS)
+def test_encoders_that_are_there(codec):
+    assert check_encoder(codec) is None
 
 
 def test_an_encoder_that_is_missing(tmp_path, monkeypatch):

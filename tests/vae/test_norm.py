@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from vae_helpers import LAYOUTS
 
 from kandinsky.vae.activation import Activation, Time, dense, doubled, latent_frames
 from kandinsky.vae.decoder_weights import NORM_EPS, NormWeights
@@ -10,16 +11,6 @@ from kandinsky.vae.norm import PlainOps, latent_terms, merged, moments_of
 from kandinsky.vae.rows import Whole
 
 CHANNELS = 8
-LAYOUTS = [
-    (Time.NATURAL, False, 4, 4),
-    (Time.NATURAL, True, 5, 5),
-    (Time.PAIRED, True, 5, 3),
-    (Time.PAIRED, True, 8, 4),
-    (Time.SPLIT, False, 9, 9),
-    (Time.PAIRED, True, 1, 1),
-    (Time.SPLIT, False, 1, 1),
-]
-"""time, quarters, frames, stored frames"""
 
 
 def random(*shape, seed=0):
