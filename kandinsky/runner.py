@@ -19,8 +19,7 @@ from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
 from kandinsky.known.given import Given
 from kandinsky.known.latents import Known, known_of
-from kandinsky.loading.move import is_resident
-from kandinsky.loading.parts import Parts
+from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
 from kandinsky.output.finisher import NOT_FINITE, Finisher

@@ -76,6 +76,7 @@ ALONE = {
 MOST_SINGLE_FILES = 12
 
 
+@cache
 def files() -> dict[str, Path]:
     """Each module's name and file."""
     return {
@@ -104,6 +105,7 @@ def imports() -> dict[str, frozenset[str]]:
     return found
 
 
+@cache
 def ours() -> dict[str, frozenset[str]]:
     """Of these, the package's own."""
     return {name: frozenset(n for n in names if n in files()) - {name} for name, names in imports().items()}
@@ -139,6 +141,18 @@ def test_rooms_that_stand_alone(room):
             assert {room_of(name) for name in names} <= ALONE[room] | {room}, module
 
 
+def test_every_file_has_tests_of_its_name():
+    """Rule 5 of the house; an `__init__` that hands names on has none."""
+    tests = Path(__file__).parent
+    missing = [
+        path.relative_to(PACKAGE)
+        for path in files().values()
+        if path.name != "__init__.py"
+        and not (tests / path.relative_to(PACKAGE).with_name(f"test_{path.stem.strip('_')}.py")).exists()
+    ]
+    assert missing == []
+
+
 def test_nobody_imports_training():
     for module, names in ours().items():
         users = {name for name in names if room_of(name) == "kandinsky.training"}
@@ -154,7 +168,7 @@ def test_no_circle():
         left = {module: names - free for module, names in left.items() if module not in free}
 
 
-def test_the_test_sees_every_kind_of_import(tmp_path):
+def test_the_test_sees_every_kind_of_import():
     """Lazy ones, those for types, and a module that is imported like a name."""
     assert "kandinsky.cli.launch" in ours()["kandinsky.cli.common"]  # within a function
     assert "kandinsky.output.result" in ours()["kandinsky.cli.common"]  # for types
