@@ -45,10 +45,14 @@ class Known(Protocol):
         ...
 
     @property
-    def ahead(self) -> bool:
-        """Whether what is known is noised to the next timestep's level: the rest sees it a step ahead of itself."""
+    def noised(self) -> str:
+        """How much what is known is noised in each step, one of `NOISED`."""
         ...
 
+
+NOISED = ("own", "ahead", "none")
+"""Noise of what is known in a step: as the rest has; as the next step has, so that the rest sees it a step ahead of
+itself; or none, for weights that were trained so."""
 
 _SUPPORTED: Mapping[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -184,5 +188,5 @@ class _Held:
 
     def noised_into(self, latents: Tensor, noise: Tensor, alphas: Sequence[float]) -> Tensor:
         """Noised latents with the known part in its place, noised too; `alphas` are those from this step on."""
-        alpha = alphas[1] if self.known.ahead and len(alphas) > 1 else alphas[0]
+        alpha = {"own": alphas[0], "ahead": alphas[min(1, len(alphas) - 1)], "none": 1.0}[self.known.noised]
         return torch.where(self._mask, renoise(self.latents, noise, alpha), latents)

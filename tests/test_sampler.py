@@ -9,7 +9,7 @@ from diffusers import CogVideoXDDIMScheduler
 from helpers import TINY
 
 from kandinsky.known.latents import Known
-from kandinsky.sampler import Schedule, draw_noise, noise_levels, predict_x0, renoise, sample
+from kandinsky.sampler import NOISED, Schedule, draw_noise, noise_levels, predict_x0, renoise, sample
 
 CONFIG = json.loads((TINY / "scheduler" / "scheduler_config.json").read_text())
 CPU = torch.device("cpu")
@@ -101,16 +101,17 @@ def test_nothing_known_changes_no_bit():
     assert torch.equal(run()[0], run(nothing)[0])
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_the_known_part_is_bit_equal_and_seen_at_every_step(ahead):
-    known = replace(known_first_frame(), ahead=ahead)
+@pytest.mark.parametrize("noised", NOISED)
+def test_the_known_part_is_bit_equal_and_seen_at_every_step(noised):
+    known = replace(known_first_frame(), noised=noised)
     latents, seen = run(known)
     assert torch.equal(latents[0], known.latents[0].double())
     assert not torch.equal(latents[1], known.latents[1].double())
     levels = Schedule.from_config(CONFIG).alphas_cumprod
     noises = noises_of_a_run()
     for index, x in seen:
-        expected = renoise(known.latents.double(), noises[index], levels[min(index + 1, 3) if known.ahead else index])
+        level = {"own": levels[index], "ahead": levels[min(index + 1, 3)], "none": 1.0}[noised]
+        expected = renoise(known.latents.double(), noises[index], level)
         assert torch.equal(x[0], expected[0])
 
 

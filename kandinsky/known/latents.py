@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kandinsky.known.given import Given, first_step
+from kandinsky.sampler import NOISED
 
 Encode = Callable[[Tensor], Tensor]
 """Clip uint8 [4 n + 1, height, width, 3] -> scaled latents [n + 1, H, W, C]."""
@@ -35,7 +36,7 @@ class Known:
         latents: `[T, H, W, C]`, scaled, on any device.
         mask: bool `[T, H, W]`: where the result is `latents`.
         first: index of the timestep that the run begins with.
-        ahead: what is known is noised a step less than the rest, which follows it better (docs/training.md).
+        noised: one of `sampler.NOISED`; which follows best is in docs/training.md.
 
     Raises:
         ValueError: sizes or dtypes do not go together.
@@ -44,13 +45,15 @@ class Known:
     latents: Tensor
     mask: Tensor
     first: int = 0
-    ahead: bool = True
+    noised: str = "ahead"
 
     def __post_init__(self) -> None:
         grid = self.latents.shape[:-1]
         if self.latents.ndim != 4 or self.mask.dtype != torch.bool or self.mask.shape != grid or self.first < 0:
             found = f"latents {list(self.latents.shape)}, mask {self.mask.dtype} {list(self.mask.shape)}, {self.first}"
             raise ValueError(f"known is {found}; allowed: latents [T, H, W, C], a bool mask [T, H, W], a first step")
+        if self.noised not in NOISED:
+            raise ValueError(f"noised={self.noised!r}: allowed are {', '.join(NOISED)}")
 
 
 def known_of(given: Given, encode: Encode, grid: tuple[int, int, int], *, steps: int) -> Known:
