@@ -39,9 +39,9 @@ from kandinsky.video_shape import VideoShape
 LOOKS = ("colour", "shape", "size", "background")
 """What a picture tells of a scene."""
 MANNERS = ("hard", "ahead", "none", "repeated", "soft")
-"""`hard`: known latents at the step's own level. `ahead`: at the next step's. `none`: without noise. `repeated`: hard, and every step but the
-first once more after noising to the same level (RePaint, arXiv 2201.09865). `soft`: hard, and before the second step
-latent frames beside known ones are drawn to them, by `SOFT` and less the farther they are."""
+"""`hard`: known latents at the step's own level. `ahead`: at the next step's. `none`: without noise. `repeated`: hard,
+and every step but the first once more after noising to the same level (RePaint, arXiv 2201.09865). `soft`: hard, and
+before the second step latent frames beside known ones are drawn to them, by `SOFT` and less the farther they are."""
 SOFT = 0.5
 CLIP_SECONDS = 2
 EXTENDED_SECONDS = 3
