@@ -70,7 +70,7 @@ ALONE = {
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
-    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.video_shape"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.sampler", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12
