@@ -60,7 +60,7 @@ def cases_of(pipe: Kandinsky4T2VPipeline, target: Path, given: argparse.Namespac
     seconds = given.seconds or SECONDS[given.size]
     clip = drawn(seconds * 8 + 1, width, height)
     picture, video = given.picture or clip[0], given.video or clip
-    size = {"width": width, "height": height, "seed": 1}
+    size: dict[str, Any] = {"width": width, "height": height, "seed": 1}
     plain, fitted = {**size, "time_length": seconds}, {**size, "time_length": seconds, "fit": "cover"}
     changed = {**size, "fit": "cover", "video": clip, "strength": 0.5}
     return {

@@ -77,9 +77,9 @@ class Ladd(nn.Module):
         """For a batch of latents of `shape`."""
         index = self.settings.student_levels.draw(shape[0], generator)
         time = self.settings.discriminator_levels.draw(shape[0], generator)
-        noises = torch.randn((4, *shape), generator=generator, device=generator.device).unbind()
+        student, fake, real, nudge = torch.randn((4, *shape), generator=generator, device=generator.device).unbind()
         known = draw_known(shape, self.settings.known_share, generator)
-        return Draws(index, time, *noises, known)
+        return Draws(index, time, student, fake, real, nudge, known)
 
     def forward(self, latents: Tensor, text: Tensor, draws: Draws | None) -> Losses | Tensor:
         """Losses of one step; without draws, samples made from `latents`, one noise for each timestep stacked in
