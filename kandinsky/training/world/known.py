@@ -15,11 +15,10 @@ Legend: T, H, W latents; F pixel frames; clips uint8 [F, height, width, 3]
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,24 +187,19 @@ class Bench:
             known=known,
         )
 
-    def row(self, case: str, manner: str) -> dict[str, float]:
-        """Means over all captions."""
+    def rows(self, case: str, manners: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+        """Means over all captions, manner by manner; threads judge clips while the next ones are made."""
         seconds = EXTENDED_SECONDS if case == "extend" else CLIP_SECONDS
         asked = trials(case, self.scenes, self.clips, self.longer)
-        with torch.inference_mode():
-            made = [
-                self.frames(self.latents(trial, manner, seed=SEED + index, seconds=seconds))
-                for index, trial in enumerate(asked)
-            ]
+        with ThreadPoolExecutor(self.workers) as pool, torch.inference_mode():
             ways = [self._own_way(trial) for trial in asked]
-        work = [(trial, case, frames, way) for trial, frames, way in zip(asked, made, ways, strict=True)]
-        if self.workers < 2:
-            found = [measure(*each) for each in work]
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_one_thread) as pool:
-                found = list(pool.map(_measure, work, chunksize=4))
-        return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+            for manner in manners:
+                work = []
+                for index, (trial, way) in enumerate(zip(asked, ways, strict=True)):
+                    frames = self.frames(self.latents(trial, manner, seed=SEED + index, seconds=seconds))
+                    work.append(pool.submit(measure, trial, case, frames, way))
+                found = [each.result() for each in work]
+                yield manner, {name: sum(each[name] for each in found) / len(found) for name in found[0]}
 
     def _own_way(self, trial: Trial) -> dict[str, float]:
         """Decibels of given pictures through the VAE alone."""
@@ -217,14 +211,6 @@ class Bench:
             still = given.last.expand(BEGINNING, -1, -1, -1)
             found["last"] = psnr(self.frames(self.parts.vae.encode(still))[-1], given.last)
         return found
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _measure(work: tuple[Trial, str, Tensor, dict[str, float]]) -> dict[str, float]:
-    return measure(*work)
 
 
 def measure(trial: Trial, case: str, frames: Tensor, own_way: dict[str, float]) -> dict[str, float]:
@@ -289,17 +275,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--first", type=int, default=FIRST, help="place of the first caption among those held out")
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--manners", nargs="+", default=MANNERS, choices=MANNERS)
-    parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1), help="processes that judge")
+    parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1), help="threads that judge")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
+    if given.device != "cpu":
+        torch.set_num_threads(1)  # many clips at once rather than many threads for each
     bench = Bench(given.weights, given.device, count=given.prompts, first=given.first, workers=given.workers)
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for case in given.cases:
         plain = case == "drawn" or case.startswith("video")
-        rows[case] = {manner: bench.row(case, manner) for manner in (("-",) if plain else given.manners)}
+        rows[case] = {}
+        for manner, row in bench.rows(case, ("-",) if plain else given.manners):
+            rows[case][manner] = row
+            if given.json:
+                given.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(table({case: rows[case]}), flush=True)
-        if given.json:
-            given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
