@@ -27,12 +27,12 @@ from kandinsky.loading.move import check_whole, moved
 from kandinsky.loading.settings import revisions_of, settings_of
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.result import Frames, FramesResult, GenerationResult, LatentsResult, Result
 from kandinsky.progress import OnStep
 from kandinsky.request import DEFAULT_PATH, Request, check_targets, request_of
 from kandinsky.runner import AfterStep, Runner
+from kandinsky.user_files.paths import user_path
 
 Target = str | os.PathLike[str]
 Many = list[GenerationResult] | list[list[Image.Image]] | list[np.ndarray] | list[Tensor]

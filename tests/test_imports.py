@@ -40,6 +40,7 @@ FLOORS = {
     "kandinsky.video_shape": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
+    "kandinsky.user_files": 2,
     "kandinsky.checkpoint": 3,
     "kandinsky.output": 3,
     "kandinsky.request": 4,

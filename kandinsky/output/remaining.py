@@ -13,10 +13,11 @@ from torch import Tensor
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
 from kandinsky.output.options import Output, OutputOptions, output_of
-from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
+from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.record import Record
 from kandinsky.output.unfinished import VaeSource, check_latents, load_unfinished
 from kandinsky.output.video import check_encoder
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)

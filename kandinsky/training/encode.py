@@ -33,9 +33,9 @@ from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import KandinskyError, UnreadableVideoError
 from kandinsky.loading.components import load_text_encoder, load_vae
 from kandinsky.loading.devices import default_dtype
-from kandinsky.text.lines import Line, each_line, is_utf8, parse_json, read_json
 from kandinsky.training.data import Encoded, ShardDataset, write_shards
 from kandinsky.training.videos import read_clip
+from kandinsky.user_files.lines import Line, each_line, is_utf8, parse_json, read_json
 
 CAPTIONS, REPORT, SOURCE = "captions.jsonl", "report.jsonl", "encoding.json"
 PER_SHARD = 64

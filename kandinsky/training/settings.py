@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from kandinsky.config import DiTConfig
-from kandinsky.text.lines import read_yaml
 from kandinsky.training.levels import LogitNormal, StepWeights
+from kandinsky.user_files.lines import read_yaml
 
 S = TypeVar("S", bound="RunSettings")
 

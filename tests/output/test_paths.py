@@ -4,17 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS, check_target, path_of, user_path
+from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS, check_target, path_of
 from kandinsky.output.video import CODECS
-
-
-def test_a_path_of_a_user(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_path("~/v.mp4", "x") == tmp_path / "v.mp4"
-    assert user_path(Path("a/~"), "x") == Path("a/~")
-    for wrong in (b"v.mp4", None, 3):
-        with pytest.raises(ValueError, match=r"x=.*: allowed is a path of text"):
-            user_path(wrong, "x")
 
 
 @pytest.mark.parametrize("ending", [*VIDEO_ENDINGS, ".MP4"])

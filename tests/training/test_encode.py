@@ -12,12 +12,12 @@ from video_helpers import SIZES, write_captions, write_video
 from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_vae
-from kandinsky.text.lines import MAX_LINE
 from kandinsky.training import encode as encode_module
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode
 from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import read_clip
+from kandinsky.user_files.lines import MAX_LINE
 
 CPU = torch.device("cpu")
 
