@@ -25,7 +25,7 @@ OWN_ROOM = {
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.vae",
     },
-    "imageio_ffmpeg": {"kandinsky.output.video", "kandinsky.training.encode"},
+    "imageio_ffmpeg": {"kandinsky.output.video"},
     "gradio": {"kandinsky.cli.web"},
     "accelerate": {"kandinsky.training"},
 }

@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_written():
 
 def test_a_video_needs_ffmpeg_and_an_image_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
-    with pytest.raises(ValueError, match="no ffmpeg to write videos with"):
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with"):
         check_target(tmp_path / "v.mp4")
     check_target(tmp_path / "v.gif")
     check_target(tmp_path / "i.png", is_image=True)

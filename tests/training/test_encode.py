@@ -124,6 +124,14 @@ def test_wrong_arguments(videos, weights, tmp_path):
         encode(videos, tmp_path / "out", weights=weights, device=CPU, per_shard=0)
 
 
+def test_without_ffmpeg_nothing_is_begun(videos, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    monkeypatch.setattr(encode_module, "check_source", lambda *_: pytest.fail("weights were opened"))
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: '/nowhere/ffmpeg'"):
+        encode(videos, tmp_path / "out", weights=weights, device=CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
 OUTSIDE = "allowed is a path inside of the captions' folder"
 BAD_LINES = {
     "half a pair in the caption": (
