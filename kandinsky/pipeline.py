@@ -195,7 +195,8 @@ class Kandinsky4T2VPipeline(Runner):
                 together, the first one's is asked.
             callback_on_step_end: diffusers' form of it: called with the pipeline, the index of the step (from 0), its
                 timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
-                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step.
+                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step; of several
+                ranks that make a video together, on the first one.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -206,7 +207,7 @@ class Kandinsky4T2VPipeline(Runner):
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
-            StoppedError: a callback stopped the run; videos of this call that were finished before stay.
+            StoppedError: a callback or `interrupt` stopped the run; videos of this call that were finished before stay.
         """
         watch = self._watch(on_step, callback_on_step_end)
 

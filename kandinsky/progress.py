@@ -57,7 +57,7 @@ class Steps:
         """A step is done; returns latents to go on with if they are to be others.
 
         Raises:
-            StoppedError: the callback stopped the run.
+            StoppedError: the callback, or an interrupt, stopped the run.
         """
         if latents.device.type == "cuda":
             torch.cuda.synchronize(latents.device)  # else the bar would show launches, and Ctrl-C wait for all steps
@@ -67,7 +67,7 @@ class Steps:
         goes_on, replaced = self._watch(index, latents) if self._team.is_main else (True, None)
         goes_on, replaces = self._team.share((goes_on, replaced is not None))
         if not goes_on:
-            raise StoppedError(f"a callback stopped the run after step {index + 1} of {self.total}")
+            raise StoppedError(f"a callback or an interrupt stopped the run after step {index + 1} of {self.total}")
         if not replaces:
             return None
         return self._team.share_tensor(replaced, tuple(latents.shape), device=latents.device, dtype=latents.dtype)
