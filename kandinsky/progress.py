@@ -4,11 +4,11 @@ Nothing here knows of processes or of the pipeline: who shares answers over seve
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from kandinsky.errors import StoppedError
 T = TypeVar("T")
 OnStep = Callable[[int, int, Tensor], bool | None]
 """(steps done, 1 to `total`; total; latents [T, H, W, C] on the DiT's device) -> False to stop the run."""
+AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
+"""diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 Watch = Callable[[int, Tensor], tuple[bool, Tensor | None]]
 """(index of the step, latents) -> whether to go on, and latents to go on with if they are to be others."""
 

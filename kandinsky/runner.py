@@ -5,10 +5,9 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 `Parts`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from threading import RLock
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from kandinsky.output.record import Origin, Record
 from kandinsky.output.result import Frames, Result
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.watchdog import rescue
-from kandinsky.progress import Clock, OnStep, Steps, Watch
+from kandinsky.progress import AfterStep, Clock, OnStep, Steps, Watch
 from kandinsky.request import Job, Request
 from kandinsky.text.cache import PromptCache
 from kandinsky.text.encoder import TextEncoder
@@ -34,8 +33,6 @@ from kandinsky.video_shape import VideoShape
 
 Finish = Callable[[], Result | None]
 """To be called once and from any thread: waits for the encoder, puts the file in its place, returns the result."""
-AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
-"""diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 
 
 class Runner:

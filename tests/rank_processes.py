@@ -201,18 +201,17 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
     return results
 
 
-def interrupted(pipe, ranks: Ranks, rank: int) -> str | None:
-    """How a call ends that nobody watches, and that one rank's user interrupts while it makes its second step."""
+def interrupted(pipe, ranks: Ranks, rank: int) -> str:
+    """What a call gives, or its error, that nobody watches and one rank's user interrupts in its second step."""
 
     def interrupt(index):
         running.interrupt = index == 1 and ranks.rank == rank
 
     running = changed(pipe, dit=WatchedDit(pipe.dit, interrupt))
     try:
-        running("a cat", time_length=0, width=64, height=64, seed=3, output_type="latent")
+        return type(running("a cat", time_length=0, width=64, height=64, output_type="latent")).__name__
     except StoppedError as error:
         return str(error)
-    return None
 
 
 def in_jobs(ranks: Ranks, folder: Path) -> dict:
