@@ -118,6 +118,14 @@ def test_every_room_has_a_floor():
     assert len(single) <= MOST_SINGLE_FILES
 
 
+def test_every_room_is_described():
+    """In the table of rooms, where whoever looks for one begins."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {room.removeprefix("kandinsky.") for room in FLOORS} - {"kandinsky", "__main__"}
+    missing = [room for room in sorted(rooms) if not any(f"| `{room}{end}` |" in page for end in ("/", ".py"))]
+    assert missing == []
+
+
 @pytest.mark.parametrize("room", FLOORS)
 def test_imports_go_down(room):
     """`kandinsky/__init__.py` hands names on and is imported by nobody, so it stands on top."""
