@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from checkpoint_helpers import dit_state
 from helpers import TINY, relative_error
 
 from kandinsky.checkpoint.files import SafetensorsFiles
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
+from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.assemble import configure_, load_components, load_parts
 from kandinsky.loading.parts import is_resident
@@ -137,8 +139,13 @@ def test_heads_that_cannot_be_shared(settings):
         check_size(3, dit_config(settings.checkpoint))
 
 
-def test_attention_that_cannot_run_here(settings):
-    with pytest.raises(ValueError, match="attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device"):
+def test_attention_whose_bound_the_weights_pass(weights):
+    """The only thing that is not told before they are read."""
+    state = dit_state()
+    name = "transformer_blocks.0.0.self_attention.query_norm.weight"
+    torch.save({**state, name: state[name] * 100}, weights / FLASH_512.dit_file)
+    settings = settings_of("cpu", cache_dir=weights, progress=False)
+    with pytest.raises(ValueError, match=r"attention='bounded' needs logits of at most 2\^100; this checkpoint's"):
         load_parts(replace(settings, attention=BACKENDS["bounded"]))
 
 
