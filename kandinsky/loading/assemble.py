@@ -10,6 +10,7 @@ from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.fingerprint import fingerprint, text_mark
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
+from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
 from kandinsky.loading.parts import Parts, modulation_table
 from kandinsky.loading.settings import Settings
@@ -209,7 +210,8 @@ def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str
 def _vae_source(settings: Settings) -> VaeSource:
     """What latents of unfinished videos say of the VAE."""
     device, dtype = settings.devices["vae"], settings.dtypes["vae"]
-    return VaeSource(str(settings.paths.vae.absolute()), str(device), _name(dtype), settings.memory_saving)
+    folder = lasting(settings.paths.vae.absolute())
+    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving)
 
 
 def _fingerprints(paths: WeightPaths) -> dict[str, str]:

@@ -12,6 +12,7 @@ from helpers import TINY, relative_error
 from kandinsky.checkpoint.files import SafetensorsFiles
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
+from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.assemble import configure_, load_components, load_parts
@@ -131,6 +132,15 @@ def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
     assert loaded.prompts is None
     assert loaded.messenger is None
     assert loaded.vae is not None
+
+
+def test_latents_name_a_place_of_the_vae_that_lasts(weights):
+    """Not that of parts that were saved and are not in their places yet."""
+    (weights / SAVED).mkdir()
+    (weights / "vae").rename(weights / SAVED / "vae")
+    settings = settings_of("cpu", cache_dir=weights, progress=False)
+    assert settings.paths.vae == weights / SAVED / "vae"
+    assert load_parts(settings).vae_source.path == str(weights / "vae")
 
 
 def test_heads_that_cannot_be_shared(settings):

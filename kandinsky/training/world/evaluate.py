@@ -17,8 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kandinsky.atomic import write_text
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.loading.components import load_dit, load_text_encoder, load_vae
 from kandinsky.loading.devices import default_dtype
 from kandinsky.sampler import draw_noise
@@ -91,10 +93,9 @@ class Evaluation:
         self.shape = VideoShape.from_request(seconds, width, height, model_set=model_set)
         self.scenes = some_scenes(count, seed=seed)
         place = {"device": device, "dtype": default_dtype(device)}
-        self.vae = load_vae(weights / "vae", **place)
-        t5 = load_text_encoder(
-            weights / "text_encoder", weights / "tokenizer", text_tokens=model_set.text_tokens, **place
-        )
+        self.vae = load_vae(place_of(weights, "vae"), **place)
+        folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+        t5 = load_text_encoder(*folders, text_tokens=model_set.text_tokens, **place)
         with torch.inference_mode():
             self.text = torch.stack([t5(caption(scene)) for scene in self.scenes])
 
@@ -127,7 +128,8 @@ class Evaluation:
 
 def makers(evaluation: Evaluation, teacher: Path, student: Path | None) -> dict[str, Make]:
     """The rows that need a DiT."""
-    few, many = (Levels(evaluation.weights / "scheduler", num_steps=n).to(evaluation.device) for n in (4, MANY_STEPS))
+    scheduler = place_of(evaluation.weights, "scheduler")
+    few, many = (Levels(scheduler, num_steps=n).to(evaluation.device) for n in (4, MANY_STEPS))
 
     def load(path: Path):
         return load_dit(open_checkpoint(path), device=evaluation.device, dtype=torch.float32)
@@ -177,7 +179,7 @@ def main(arguments: list[str]) -> None:
         rows[title] = score(evaluation.scenes, evaluation.made(make), reference)
     print(table(rows))
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(given.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
