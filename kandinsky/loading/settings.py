@@ -59,6 +59,10 @@ class Settings(Execution):
     prompt: str | None
     progress: bool
 
+    def place(self, name: str) -> torch.device:
+        """Where a component's weights are read to: to the host, where they come and go later."""
+        return self.devices[name] if self.modes[name].stays else torch.device("cpu")
+
 
 @isolated()
 def settings_of(

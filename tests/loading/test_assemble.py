@@ -15,6 +15,7 @@ from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
+from kandinsky.loading import assemble
 from kandinsky.loading.assemble import configure_, load_components, load_parts
 from kandinsky.loading.parts import is_resident
 from kandinsky.loading.settings import settings_of
@@ -124,6 +125,11 @@ def test_t5_in_8_bits(settings, pipe):
     assert 0 < relative_error(found, expected) < 0.03
     assert other.origin.text_encoder_int8
     assert other.text_encoder.fingerprint != pipe.text_encoder.fingerprint
+
+
+def test_t5_is_not_loaded_to_tell_whether_it_stays(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(assemble, "load_t5", lambda *_, **__: pytest.fail("T5 was loaded"))
+    assert is_resident(load_parts(replace(settings, prompt_cache=tmp_path / "cache")))
 
 
 def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
