@@ -61,8 +61,9 @@ def cases_of(pipe: Kandinsky4T2VPipeline, target: Path, given: argparse.Namespac
     clip = drawn(seconds * 8 + 1, width, height)
     picture, video = given.picture or clip[0], given.video or clip
     size: dict[str, Any] = {"width": width, "height": height, "seed": 1}
-    plain, fitted = {**size, "time_length": seconds}, {**size, "time_length": seconds, "fit": "cover"}
-    changed = {**size, "fit": "cover", "video": clip, "strength": 0.5}
+    plain: dict[str, Any] = {**size, "time_length": seconds}
+    fitted: dict[str, Any] = {**plain, "fit": "cover"}
+    changed: dict[str, Any] = {**size, "fit": "cover", "video": clip, "strength": 0.5}
     return {
         "text": lambda: pipe(PROMPT, target, **plain),
         "image": lambda: pipe(PROMPT, target, **fitted, image=picture),

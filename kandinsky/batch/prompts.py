@@ -18,10 +18,10 @@ from kandinsky.known.given import Given
 from kandinsky.output.inputs import FILES as INPUT_FILES
 from kandinsky.output.inputs import NO_INPUTS, Inputs, shape_and_given
 from kandinsky.output.options import Output, OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.output.record import GivenRecord
 from kandinsky.request import MAX_SEED, Job, Request, request_of
-from kandinsky.text.lines import parse_json, read_lines
+from kandinsky.user_files.lines import parse_json, read_lines
+from kandinsky.user_files.paths import user_path
 from kandinsky.video_shape import VideoShape, as_int
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(

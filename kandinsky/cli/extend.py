@@ -13,6 +13,7 @@ from kandinsky.cli.common import (
     add_output_arguments,
     check_and_launch,
     file_argument,
+    heed_no_distributed,
     load_pipeline,
     output_settings,
     writes_here,
@@ -48,14 +49,11 @@ def extend(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome |
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
-    from kandinsky.parallel.ranks import ignore_launcher
-
-    if parsed.no_distributed:
-        ignore_launcher()
+    heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     names = ("seconds", "overlap", "width", "height", "seed", "fit")
     asked = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
     places = (parsed.file, parsed.text, parsed.save_path)
-    if writes_here(parsed):
+    if writes_here():
         _checked(places, asked, parsed.weights)
     if check_and_launch(parsed, arguments, command="extend"):
         return None

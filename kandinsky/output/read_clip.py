@@ -19,9 +19,9 @@ from torch import Tensor
 
 from kandinsky.errors import shown
 from kandinsky.known.fit import Size, as_tensor, fitted
-from kandinsky.output.paths import user_path
 from kandinsky.output.read_picture import as_rgb, read_mask, read_picture, same_size
 from kandinsky.output.video import ffmpeg
+from kandinsky.user_files.paths import user_path
 
 ALLOWED = (
     "a video's path, a list of PIL images, or an array or tensor [frames, height, width, 3] of uint8 or from 0 to 1"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from kandinsky.errors import shown
-from kandinsky.output.paths import user_path
+from kandinsky.user_files.paths import user_path
 
 ALLOWED = "a path, a PIL image, or an array or tensor [height, width, 1, 3 or 4] of uint8 or of numbers from 0 to 1"
 DEPTH = 256
