@@ -114,11 +114,15 @@ def escape(text: str) -> str:
 
 
 def read_comment(path: Path) -> str | None:
-    """The comment of a video file; None if it has none or is no video."""
+    """The comment of a video file; None if it has none or is no video.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
     command = [ffmpeg(), "-v", "error", "-i", f"file:{path}", "-f", "ffmetadata", "-"]
-    said = subprocess.run(command, capture_output=True, check=False).stdout.decode(errors="replace")
-    tag = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", said, flags=re.MULTILINE | re.IGNORECASE | re.DOTALL)
-    return tag and re.sub(r"\\(.)", r"\1", tag[1], flags=re.DOTALL)
+    said = subprocess.run(command, capture_output=True, check=False).stdout
+    tag = re.search(rb"^comment=((?:[^\\\n]|\\.)*)$", said, flags=re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return tag and re.sub(rb"\\(.)", rb"\1", tag[1], flags=re.DOTALL).decode()
 
 
 class VideoWriter:
