@@ -25,6 +25,9 @@ from kandinsky.errors import VideoError
 
 QUEUED_CHUNKS = 4
 MESSAGE_BYTES = 65536
+COLOURS = ("-colorspace", "smpte170m", "-color_range", "tv")
+"""How ffmpeg turns RGB into YUV where nobody says otherwise (BT.601's matrix, 16 to 235), said in the file, so that no
+player has to guess. Whose RGB it is stays unsaid: it is sRGB, as players take it."""
 TAGS_SUFFIX = ".ffmetadata"
 """Of the hidden file beside the target that hands ffmpeg the comment."""
 
@@ -159,7 +162,7 @@ class VideoWriter:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
         tags = ["-f", "ffmetadata", "-i", f"file:{self._tags.path}", "-map", "0:v", "-map_metadata", "1"]
         codec = CODECS[encoding.codec]
-        target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p"]
+        target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p", *COLOURS]
         if path.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes
             target += ["-movflags", "use_metadata_tags"]
         if path.suffix.lower() in (".mkv", ".webm"):  # Matroska's marks are drawn at random: same video, other bytes
