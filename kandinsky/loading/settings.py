@@ -26,9 +26,9 @@ from kandinsky.model.attention import check_head_dim
 from kandinsky.model.isolation import isolated
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
-from kandinsky.output.paths import user_path
 from kandinsky.parallel.ranks import processes_here
 from kandinsky.sampler import Schedule
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)

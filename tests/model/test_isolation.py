@@ -29,7 +29,12 @@ DEFAULT = dict.fromkeys(PRECISIONS, "none") | {"cuda conv": "tf32"}
 @pytest.fixture(autouse=True)
 def default_switches():
     """Every test begins and leaves with PyTorch's defaults."""
+    to_defaults()
     yield
+    to_defaults()
+
+
+def to_defaults() -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_deterministic_debug_mode(0)
     torch.set_float32_matmul_precision("highest")

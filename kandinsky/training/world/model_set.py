@@ -15,6 +15,7 @@ from kandinsky.checkpoint.random_weights import SCHEDULER
 from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.config import FLASH_512
 from kandinsky.training.world.text import TEXT_TOKENS
+from kandinsky.user_files.paths import path_argument
 
 WORLD = dataclasses.replace(FLASH_512, resolution=128, sizes=((128, 128),), max_seconds=3, text_tokens=TEXT_TOKENS)
 
@@ -29,7 +30,7 @@ def write(folder: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the model set")
+    parser.add_argument("folder", type=path_argument, help="of the model set")
     write(parser.parse_args(arguments).folder)
 
 

@@ -28,6 +28,7 @@ from tqdm import trange
 from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.wording import reword
+from kandinsky.user_files.paths import path_argument
 
 TEXT_TOKENS = 24
 SIZES: dict[str, Any] = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 3}
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> None:
     from transformers import T5Tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_argument)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

@@ -17,11 +17,12 @@ def test_it_is_read_as_it_was_written(tmp_path):
 
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "FOLDER" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    main(["w"])
+    main(["~/w"])
     assert read_model_set(tmp_path / "w") == WORLD
 
 
