@@ -18,7 +18,7 @@ from kandinsky.checkpoint.locate import WeightPaths, check_given, fetch, locate
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512, MODEL_SETS, ModelSet
 from kandinsky.model.precision import Precision
-from kandinsky.output.paths import user_path
+from kandinsky.user_files.paths import user_path
 
 FilePath = str | os.PathLike[str]
 
