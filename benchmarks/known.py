@@ -62,6 +62,7 @@ def cases_of(pipe: Kandinsky4T2VPipeline, target: Path, given: argparse.Namespac
     picture, video = given.picture or clip[0], given.video or clip
     size: dict[str, Any] = {"width": width, "height": height, "seed": 1}
     plain: dict[str, Any] = {**size, "time_length": seconds}
+    longer: dict[str, Any] = {**size, "time_length": seconds + 1}
     fitted: dict[str, Any] = {**plain, "fit": "cover"}
     changed: dict[str, Any] = {**size, "fit": "cover", "video": clip, "strength": 0.5}
     return {
@@ -71,7 +72,7 @@ def cases_of(pipe: Kandinsky4T2VPipeline, target: Path, given: argparse.Namespac
         "last_image": lambda: pipe(PROMPT, target, **fitted, last_image=picture),
         "both": lambda: pipe(PROMPT, target, **fitted, image=picture, last_image=picture),
         "strength 0.5": lambda: pipe(PROMPT, target, **changed),
-        "a second more": lambda: pipe(PROMPT, target, **{**plain, "time_length": seconds + 1}),
+        "a second more": lambda: pipe(PROMPT, target, **longer),
     }
 
 

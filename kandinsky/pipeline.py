@@ -17,9 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from kandinsky.checkpoint.save import save_model_set
-from kandinsky.extend.pieces import Pieces
-from kandinsky.extend.plan import Extension, check_extension_target, extension_of
-from kandinsky.extend.run import run_extension
+from kandinsky.extend.call import Extends
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
@@ -32,13 +30,12 @@ from kandinsky.output.remaining import remaining_of
 from kandinsky.output.result import Frames, GenerationResult, Many, returned
 from kandinsky.progress import AfterStep, OnStep
 from kandinsky.request import DEFAULT_PATH, Extras, Request, Sized, check_targets, request_of
-from kandinsky.runner import Runner
 from kandinsky.user_files.paths import user_path
 
 Target = str | os.PathLike[str]
 
 
-class Kandinsky4T2VPipeline(Runner):
+class Kandinsky4T2VPipeline(Extends):
     """Text to video: the published call, and diffusers' names for what this library does.
 
     Args:
@@ -48,18 +45,10 @@ class Kandinsky4T2VPipeline(Runner):
 
     @overload
     def __call__(
-        self,
-        text: str | Sequence[str],
-        *,
-        bs: int = 1,
-        time_length: Literal[0],
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: bool = False,
-        output_type: Literal["pil"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> list[Image.Image]: ...
+        self, text: str | Sequence[str], *, bs: int = 1, time_length: Literal[0], width: int | None = None,
+        height: int | None = None, seed: int | None = None, return_frames: bool = False,
+        output_type: Literal["pil"] | None = None, **extras: Unpack[Extras],
+    ) -> list[Image.Image]: ...  # fmt: skip
     @overload
     def __call__(
         self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, return_frames: Literal[True],
@@ -102,34 +91,16 @@ class Kandinsky4T2VPipeline(Runner):
     ) -> list[Tensor]: ...  # fmt: skip
     @overload
     def __call__(
-        self,
-        text: str,
-        save_path: Target = ...,
-        bs: Literal[1] = 1,
-        time_length: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: Literal[False] = False,
-        *,
-        output_type: Literal["file"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> GenerationResult: ...
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, time_length: int | None = None,
+        width: int | None = None, height: int | None = None, seed: int | None = None,
+        return_frames: Literal[False] = False, *, output_type: Literal["file"] | None = None, **extras: Unpack[Extras],
+    ) -> GenerationResult: ...  # fmt: skip
     @overload
     def __call__(
-        self,
-        text: str | Sequence[str],
-        save_path: Target = ...,
-        bs: int = 1,
-        time_length: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: Literal[False] = False,
-        *,
-        output_type: Literal["file"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> list[GenerationResult]: ...
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, time_length: int | None = None,
+        width: int | None = None, height: int | None = None, seed: int | None = None,
+        return_frames: Literal[False] = False, *, output_type: Literal["file"] | None = None, **extras: Unpack[Extras],
+    ) -> list[GenerationResult]: ...  # fmt: skip
 
     def __call__(
         self,
@@ -234,66 +205,6 @@ class Kandinsky4T2VPipeline(Runner):
             return None
         one = len(request.jobs) == 1 and isinstance(text, str)
         return returned(results, one=one, flat=request.shape.is_image and request.output.kind == "pil")
-
-    def extend(
-        self,
-        video: object,
-        text: str,
-        save_path: Target | None = None,
-        *,
-        seconds: int,
-        overlap: int = 1,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        fit: str | None = None,
-        fps: int | None = None,
-        crf: int | None = None,
-        codec: str | None = None,
-        metadata: bool = True,
-        on_step: OnStep | None = None,
-    ) -> GenerationResult | None:
-        """Go on from a video: one file with the video's own frames, and then `seconds` of new ones.
-
-        They are made in pieces of at most 12 s, each of which knows the last `overlap` seconds before it. Memory does
-        not grow with the length. Finished pieces are kept beside the file until it is complete, in `NAME.pieces/`: if
-        the process is killed, the same call, or `kandinsky resume NAME.pieces`, goes on after them.
-
-        Args:
-            video: as in a call; at least `overlap` seconds long.
-            text: the prompt of every piece.
-            save_path: a video file; by default the video's with `-extended` in its name.
-            seconds: whole seconds, up to an hour.
-            overlap: whole seconds.
-            width, height, fit: as in a call.
-            seed: of the first piece; the next ones count up.
-            fps, crf, codec, metadata, on_step: as in a call.
-
-        Raises:
-            ValueError: an argument is not what it may be; no model has run, and nothing is written.
-            DecodeError: it failed; the message says how to go on.
-            StoppedError: a callback stopped it; finished pieces stay.
-        """
-        watch = self._watch(on_step, None)
-        mine: list[Extension] = []
-
-        def asked() -> bool:
-            options = OutputOptions(type="file", fps=fps, crf=crf, codec=codec, metadata=metadata)
-            settings = {"seconds": seconds, "overlap": overlap, "width": width, "height": height, "seed": seed}
-            extension = extension_of(
-                video, text, save_path, **settings, fit=fit, model_set=self.model_set, options=options
-            )
-            check_extension_target(extension)
-            Pieces(extension)
-            mine.append(extension)
-            return True
-
-        self.ranks.share_made(asked)
-        with self._alone():
-            self._interrupt = False  # as a run does
-            if self.team.is_main and not self.ranks.is_main:
-                return None  # the first rank makes it alone
-            return run_extension(self, mine[0] if mine else None, watch=watch)
 
     def decode_to(
         self,

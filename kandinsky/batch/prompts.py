@@ -8,7 +8,7 @@ written outside of the folder. Whether anything can be written there is for the 
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -62,7 +62,7 @@ class Item:
     shape: VideoShape
     output: Output
     asked: Mapping[str, object]
-    inputs: Inputs = NO_INPUTS
+    inputs: Inputs = field(default=NO_INPUTS, compare=False)  # their pixels' marks are in `asked`
 
     def given(self, model_set: ModelSet) -> Given | None:
         """Read what is given besides the text.
