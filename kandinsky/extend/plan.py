@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,13 +189,15 @@ def _read(clip: Clip, size: tuple[int, int], fit: str, fps: int) -> Source:
     """Read a whole source: how long it is, whether it is sound, and what tells it from others."""
     kept: list[Tensor] | None = []
     mark, count = hashlib.sha256(), 0
-    for chunk in clip.chunks(size, fit, fps=fps):
-        mark.update(chunk.numpy().tobytes())
-        count += len(chunk)
-        if kept is not None:
-            kept.append(chunk)
-        if count * chunk[0].nbytes > KEPT_BYTES:
-            kept = None
+    with ThreadPoolExecutor(1) as marking:  # hashes while ffmpeg decodes
+        for chunk in clip.chunks(size, fit, fps=fps):
+            marked = marking.submit(mark.update, chunk.numpy())
+            count += len(chunk)
+            if kept is not None:
+                kept.append(chunk)
+            if count * chunk[0].nbytes > KEPT_BYTES:
+                kept = None
+                marked.result()  # else chunks would pile up
     whole = torch.cat(kept) if kept else None
     name = None if clip.path is None else clip.path.name
     return Source(clip, *size, fit, fps, count, whole, Mark(name, mark.hexdigest()))

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -58,16 +59,18 @@ def run_extension(
         size = {"width": extension.source.width, "height": extension.source.height}
         with open_writer(extension.path, extension.output, comment=comment, **size) as writer:
             tail = _copy(extension, writer)
-            with clock.stage("pieces"):
-                for piece in extension.pieces:
-                    latents = pieces.load(piece.seed)
-                    if latents is not None:
-                        size, place = tuple(latents.shape), runner.dit.device
-                        latents = runner.team.share_tensor(latents, size, device=place, dtype=latents.dtype)
-                    else:
-                        latents = _sample(runner, piece, text_embed, Given(head=tail), watch)
-                        pieces.save(piece.seed, latents)
-                    tail = _write(runner, latents, writer, known=extension.known_frames)
+            for piece in extension.pieces:
+                latents = pieces.load(piece.seed)
+                if latents is not None:
+                    size, place = tuple(latents.shape), runner.dit.device
+                    latents = runner.team.share_tensor(latents, size, device=place, dtype=latents.dtype)
+                    tail = _write(runner, latents, writer, extension.known_frames, clock)
+                    continue
+                latents = _sample(runner, piece, text_embed, Given(head=tail), watch, clock)
+                with ThreadPoolExecutor(1) as saving:
+                    saved = saving.submit(pieces.save, piece.seed, latents)
+                    tail = _write(runner, latents, writer, extension.known_frames, clock)
+                    saved.result()
             with clock.host_stage("write"):
                 writer.finish()
         pieces.discard()
@@ -114,31 +117,37 @@ def _copy(extension: Extension, writer: Writer) -> Tensor:
     return tail.clone()  # else all of a kept source would live as long as its end
 
 
-def _sample(runner: Runner, piece: Piece, text_embed: Tensor, given: Given, watch: Watch | None) -> Tensor:
-    known = runner.known(given, piece.shape)
-    latents = runner.sample(text_embed, piece.shape, seed=piece.seed, watch=watch, known=known)
+def _sample(
+    runner: Runner, piece: Piece, text_embed: Tensor, given: Given, watch: Watch | None, clock: Clock
+) -> Tensor:
+    with clock.stage("given"):
+        known = runner.known(given, piece.shape)
+    with clock.stage("sample"):
+        latents = runner.sample(text_embed, piece.shape, seed=piece.seed, watch=watch, known=known)
     if not latents.isfinite().all():
         raise DecodeError(NOT_FINITE)
     return latents
 
 
-def _write(runner: Runner, latents: Tensor, writer: Writer, *, known: int) -> Tensor:
+def _write(runner: Runner, latents: Tensor, writer: Writer, known: int, clock: Clock) -> Tensor:
     """Decode a piece and write what is new of it; returns its last frames, which the next one knows."""
     assert runner.vae is not None
     done, tail = 0, []
-    for chunk in runner.vae.frames(latents):
-        new = chunk[max(0, known - done) :]
-        done += len(chunk)
-        if len(new):
-            writer.write(new.numpy())
-        tail = [*tail, chunk.clone()]
-        while sum(map(len, tail[1:])) >= known:
-            tail.pop(0)
+    with clock.stage("decode"):
+        for chunk in runner.vae.frames(latents):
+            new = chunk[max(0, known - done) :]
+            done += len(chunk)
+            if len(new):
+                writer.write(new.numpy())
+            tail = [*tail, chunk.clone()]
+            while sum(map(len, tail[1:])) >= known:
+                tail.pop(0)
     return torch.cat(tail)[-known:]
 
 
 def _help(runner: Runner, watch: Watch | None) -> None:
     """Sample and decode this rank's part of every piece."""
+    clock = Clock(frozenset())
     pieces, finished = runner.team.share(cast("Work", ((), [])))
     text_embed = runner.encode("")
     for piece, done in zip(pieces, finished, strict=True):
@@ -146,7 +155,7 @@ def _help(runner: Runner, watch: Watch | None) -> None:
             size = (*piece.shape.latent_grid, runner.dit.config.in_visual_dim)
             latents = runner.team.share_tensor(None, size, device=runner.dit.device, dtype=torch.float64)
         else:
-            latents = _sample(runner, piece, text_embed, Given.elsewhere(), watch)
+            latents = _sample(runner, piece, text_embed, Given.elsewhere(), watch, clock)
         if runner.vae is not None:
             for _ in runner.vae.decode(latents):
                 pass
