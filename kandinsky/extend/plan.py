@@ -191,7 +191,7 @@ def _read(clip: Clip, size: tuple[int, int], fit: str, fps: int) -> Source:
     mark, count = hashlib.sha256(), 0
     with ThreadPoolExecutor(1) as marking:  # hashes while ffmpeg decodes
         for chunk in clip.chunks(size, fit, fps=fps):
-            marked = marking.submit(mark.update, chunk.numpy())
+            marked = marking.submit(mark.update, chunk.numpy().data)
             count += len(chunk)
             if kept is not None:
                 kept.append(chunk)
