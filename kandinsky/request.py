@@ -15,7 +15,7 @@ from typing import TypedDict
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
 from kandinsky.known.given import Given
-from kandinsky.output.inputs import NO_INPUTS, Inputs, shape_and_given
+from kandinsky.output.inputs import NO_INPUTS, Inputs, check_no_input, shape_and_given
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
@@ -131,11 +131,12 @@ def check_targets(request: Request) -> None:
     """Look whether the files of a request can be written by this process.
 
     Raises:
-        ValueError: a folder is missing or cannot be written, a name is too long or that of a folder, or there is no
-            encoder.
+        ValueError: a folder is missing or cannot be written, a name is too long, or that of a folder or of what is
+            given, or there is no encoder.
     """
     for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
+        check_no_input(path, () if request.given is None else request.given.files)
     if request.output.codec is not None:
         check_encoder(request.output.codec)
 
