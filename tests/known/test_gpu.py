@@ -13,7 +13,9 @@ MASK = np.arange(64)[None] + np.zeros((64, 1)) < 24
 
 
 def loaded(weights, memory):
-    return get_T2V_pipeline("cuda", cache_dir=weights, memory=memory, local_files_only=True, progress=False)
+    return get_T2V_pipeline(
+        "cuda", cache_dir=weights, memory=memory, attention="torch", local_files_only=True, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
