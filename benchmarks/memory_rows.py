@@ -47,7 +47,9 @@ ROWS = (
     Row("T5 in blocks, limit 23", T5_IN_BLOCKS, "exact", 23),
     Row("staged, limit 14", "staged", "exact", 14),
     Row("blocks, limit 8", "blocks", "exact", 8),
+    Row("disk, limit 8", "disk", "exact", 8),
     Row("blocks, fast, limit 6", "blocks", "fast", 6),
+    Row("disk, fast, limit 6", "disk", "fast", 6),
 )
 
 

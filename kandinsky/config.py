@@ -16,7 +16,7 @@ PRECISIONS = ("exact", "fast")
 """What `precision` may be; `model.precision` has a value for each."""
 PARALLELISMS = ("tensor", "sequence", "none")
 """What `parallelism` may be; `parallel.apply` has a value for each."""
-MEMORY_MODES = ("resident", "staged", "blocks")
+MEMORY_MODES = ("resident", "staged", "blocks", "disk")
 """What `memory` may be for a component, besides "auto" for all; `memory.modes` says what each means."""
 
 

@@ -72,7 +72,7 @@ def load_parts(settings: Settings) -> Parts:
         EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
     )  # what the file has not done yet
     with modulation_on(dit, device):
-        home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing)
+        home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing, checkpoint=settings.checkpoint)
         modulation = modulation_table(dit, settings.schedule)
     configure_(dit, settings.operations, attention=settings.attention, ranks=team, checkpoint=settings.checkpoint)
     if loaded.messenger is not None:
@@ -165,7 +165,8 @@ def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[st
         tokenizer = load_tokenizer(paths.tokenizer)
         if int8:
             quantise_linears_(t5, device)
-        home = home_of_t5(t5, device, mode=settings.modes["text_embedder"])
+        mode = settings.modes["text_embedder"]
+        home = home_of_t5(t5, device, mode=mode, checkpoint=open_checkpoint(paths.text_encoder))
         return TextEncoder(t5, tokenizer, text_tokens=tokens, home=home)
 
     weights = marks.result()["text_encoder"]

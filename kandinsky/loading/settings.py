@@ -22,6 +22,7 @@ from kandinsky.errors import CheckpointError
 from kandinsky.loading.devices import DeviceMap, check_dtype, check_precision, default_dtype, devices_of
 from kandinsky.memory.choose import ALL_RESIDENT, Choice, choose_modes
 from kandinsky.memory.modes import Memory, Mode, modes_of
+from kandinsky.memory.needs import check_in_file
 from kandinsky.model.attention import Attention, attention_of
 from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
@@ -155,6 +156,14 @@ def settings_of(
             text_encoder_int8=text_encoder_int8,
             processes=processes_here() if several else 1,
         )
+    check_in_file(
+        choice.modes,
+        dit=checkpoint,
+        text_encoder=paths.text_encoder,
+        dtypes=dtypes,
+        precision=level,
+        text_encoder_int8=text_encoder_int8,
+    )
     return Settings(
         model_set=model_set,
         paths=paths,

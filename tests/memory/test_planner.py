@@ -8,7 +8,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.errors import NothingFits
 from kandinsky.memory.footprint import Component
 from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED
-from kandinsky.memory.planner import LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
+from kandinsky.memory.planner import HOST_RESERVE, LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
 from kandinsky.model.precision import EXACT, FAST
 from kandinsky.video_shape import VideoShape
 
@@ -66,8 +66,27 @@ def test_the_reason_names_what_was_refused():
 
 def test_host_memory_counts():
     assert chosen(17, host=2 + 8).name == "resident, T5 in blocks"
-    with pytest.raises(NothingFits, match=r"needs 21\.0 GB of host memory"):
-        chosen(17, host=5)
+    assert chosen(17, host=2 + 8 - 1).name == "resident, T5 from disk"
+    with pytest.raises(NothingFits, match=r"disk, saving decode needs 3\.3 GB of host memory"):
+        chosen(12, host=3)
+
+
+@pytest.mark.parametrize(("host", "name"), [(21, "blocks"), (20.9, "blocks, T5 from disk"), (12, "disk"), (4, "disk")])
+def test_a_small_host_reads_from_the_file(host, name):
+    """What does not fit beside the rest of the host's memory is not kept there, and the reason says so."""
+    found = chosen(12, host=host)
+    assert found.name == name
+    assert found.host + HOST_RESERVE <= host * GB
+    assert ("of host memory" in found.reason) == (name != "blocks")
+
+
+def test_a_file_that_holds_something_else_is_not_read_from():
+    """Float8 weights that are made when the file is loaded, for example."""
+    own = needs()
+    dit = dataclasses.replace(own.components["dit"], in_file=False)
+    changed = Needs({**own.components, "dit": dit}, own.vae_saving)
+    with pytest.raises(NothingFits, match=r"needs a file that holds what is computed with \(`kandinsky convert`\)"):
+        plan(changed, free_gpu=14 * GB, free_host=10 * GB)
 
 
 def test_nothing_fits_names_the_nearest_that_would():
