@@ -94,8 +94,8 @@ def check_in_file(
         dtype, quantised = dtypes["dit"], is_quantised(dit.shapes)
         if not (precision.is_exact or quantised) or changing_bytes(dit, dit.shapes, dtype):
             raise ValueError(
-                f"memory: dit is 'disk', but {dit.path.name} does not hold what precision={precision.name!r} "
-                f"computes with in {dtype}; `kandinsky convert --precision {precision.name}` makes a file that does in bfloat16"
+                f"memory: dit is 'disk', but {dit.path.name} does not hold what precision={precision.name!r} computes "
+                f"with in {dtype}; `kandinsky convert --precision {precision.name}` makes a file of it in bfloat16"
             )
     if modes["text_embedder"].from_file:
         t5, dtype = open_checkpoint(text_encoder), dtypes["text_embedder"]
