@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ from torch import Tensor
 
 THREADS = 8
 CHUNK_BYTES = 16 * 2**20
+
+
+_POSITION = Lock()
 
 
 class Source(Protocol):
@@ -42,6 +46,14 @@ class OpenFile(FileIO):
 
     def __del__(self) -> None:
         self.close()
+
+    def read_at(self, view: memoryview, position: int) -> int:
+        """Read some of the file from `position` on into `view`; returns how many bytes."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fileno(), [view], position)
+        with _POSITION:  # a system without it: all that share a file's position take turns
+            self.seek(position)
+            return self.readinto(view) or 0
 
     def again(self) -> "OpenFile":
         """The same file for one reader: what the system reads ahead is then for it alone."""
@@ -67,7 +79,7 @@ class FileSource:
             for start, row in zip(starts, rows.numpy(), strict=True):
                 left, position = row.data, self.offset + start
                 while left:
-                    count = os.preadv(file.fileno(), [left], position)
+                    count = file.read_at(left, position)
                     if count == 0:
                         size = os.fstat(file.fileno()).st_size
                         raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")

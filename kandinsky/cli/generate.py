@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
+    add_backend_arguments,
     add_output_arguments,
     add_print_arguments,
     add_shape_arguments,
@@ -80,6 +81,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
+    add_backend_arguments(parser)
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_print_arguments(parser)
     # torch.distributed.launch passes this one; the rank itself comes from the environment.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -12,6 +13,7 @@ from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
 from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
@@ -20,6 +22,7 @@ from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
+from kandinsky.model.trial import operations_that_run
 from kandinsky.output.record import Origin
 from kandinsky.output.unfinished import VaeSource
 from kandinsky.parallel.apply import check_size
@@ -135,8 +138,10 @@ def configure_(
 ) -> None:
     """How a DiT, whose modulation table is made, is to run; `checkpoint` is the one it came from."""
     head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
+    dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
+    pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)
+    chosen = choose_attention(attention, bound=bound, pick=pick, **place)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
     offload_modulation_(dit, checkpoint)
 
@@ -187,6 +192,7 @@ def _load_vae(settings: Settings, messenger: Messenger | None) -> VideoAutoencod
         memory_saving=settings.memory_saving,
         rows_of=all_rows if messenger is None else strips_of(messenger),
         staged=not settings.modes["vae"].stays,
+        kernels=settings.kernels,
         progress=settings.progress,
     )
 
@@ -198,7 +204,7 @@ def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str
         dtype=None if settings.dtype is None else _name(settings.dtype),
         precision=settings.precision.name,
         attention=dit.attention.name,
-        kernels=settings.operations.name,
+        kernels=dit.operations.name,
         parallelism=settings.parallelism.name if team.size > 1 else "none",
         processes=team.size,
         vae_memory_saving=settings.memory_saving,

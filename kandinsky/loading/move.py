@@ -58,6 +58,6 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
         devices={name: place.type for name, place in devices.items()},
         dtype=str(parts.dit.dtype).removeprefix("torch."),
         attention=parts.dit.attention.name,
-        kernels=operations.name,
+        kernels=parts.dit.operations.name,
     )
     return replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source)

@@ -49,6 +49,7 @@ class Settings:
         precision: of the blocks' Linears.
         attention: the backend that was asked for; None is measured.
         operations: the DiT's element-wise steps.
+        kernels: as it was asked for, for the VAE's.
         parallelism: what several processes do together.
         distributed: whether a launcher's processes are joined.
         text_encoder_int8: T5's weights in 8 bits.
@@ -69,6 +70,7 @@ class Settings:
     precision: Precision
     attention: Attention | None
     operations: Operations
+    kernels: str
     parallelism: Parallelism
     distributed: bool
     text_encoder_int8: bool
@@ -177,6 +179,7 @@ def settings_of(
         precision=level,
         attention=backend,
         operations=operations,
+        kernels=kernels,
         parallelism=together,
         distributed=distributed,
         text_encoder_int8=text_encoder_int8,

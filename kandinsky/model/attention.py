@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kandinsky.model import bounded
+from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.grouping import Attend
 
 _log = logging.getLogger(__name__)
@@ -110,13 +111,24 @@ def attention_of(name: object) -> Attention | None:
     return BACKENDS[name]
 
 
+Pick = Callable[[list[Attention]], Attention]
+"""Of candidates, the one that is taken."""
+
+
 def choose_attention(
-    wanted: Attention | None, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float
+    wanted: Attention | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    bound: float,
+    pick: Pick | None = None,
 ) -> Attention:
     """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
         bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        pick: chooses of those that may run where none is wanted; None measures them (`fastest`).
 
     Raises:
         ValueError: the wanted backend cannot run this model on this device.
@@ -125,12 +137,20 @@ def choose_attention(
         _check_bounded(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
     if wanted is not None:
         return wanted
+    found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
+    if len(found) == 1:
+        return found[0]
+    return fastest(found, device=device, head_dim=head_dim) if pick is None else pick(found)
+
+
+def candidates(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> list[Attention]:
+    """What may run a model on a device, as far as can be told without trying; `torch` is the first."""
     if device.type != "cuda" or dtype != torch.bfloat16:
-        return TORCH
+        return [TORCH]
     names = [other for other in BACKENDS if _PACKAGES.get(other) is None or find_spec(_PACKAGES[other]) is not None]
-    if head_dim != bounded.HEAD_DIM or bound > bounded.MAX_LOGIT:
-        names.remove("bounded")
-    return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
+    if head_dim != bounded.HEAD_DIM or bound > bounded.MAX_LOGIT or why_not_fused(device):
+        names = [name for name in names if name != "bounded"]
+    return [BACKENDS[name] for name in names]
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -163,17 +183,52 @@ def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
     return sorted(times)[repeats // 2]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying a backend.
+
+    Args:
+        backend: that was tried.
+        milliseconds: of a call; None if it is not to be used.
+        error: why not.
+    """
+
+    backend: Attention
+    milliseconds: float | None = None
+    error: str | None = None
+
+
 def fastest(
-    candidates: list[Attention],
+    backends: list[Attention],
     *,
     device: torch.device,
     head_dim: int,
     tokens: int = CHECK_TOKENS,
     measure: Callable[[Attend, Tensor], float] = median_ms,
 ) -> Attention:
-    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does.
+    """The fastest that agrees with float32 attention on fresh random input; `torch` if none does; see `trials`."""
+    return best_of(trials(backends, device=device, head_dim=head_dim, tokens=tokens, measure=measure))
+
+
+def best_of(tried: list[Trial]) -> Attention:
+    """The fastest of those that ran and were right; `torch` if none did."""
+    times = {trial.backend: trial.milliseconds for trial in tried if trial.milliseconds is not None}
+    return min(times, key=lambda backend: times[backend], default=TORCH)
+
+
+def trials(
+    backends: list[Attention],
+    *,
+    device: torch.device,
+    head_dim: int,
+    tokens: int = CHECK_TOKENS,
+    measure: Callable[[Attend, Tensor], float] = median_ms,
+) -> list[Trial]:
+    """Try backends on fresh random input against float32 attention.
 
     Args:
+        backends: at least one.
+        head_dim: size of a head.
         tokens: of the input.
         measure: (backend, qkv) -> milliseconds.
     """
@@ -181,25 +236,24 @@ def fastest(
     generator.seed()
     qkv = torch.randn(tokens, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return _fastest_on(qkv, candidates, measure)
+        qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
+        reference = torch_sdpa(qkv)
+        tried = [_try(backend, qkv, reference, measure) for backend in backends]
+    times = {trial.backend.name: trial.milliseconds or trial.error for trial in tried}
+    _log.info("attention, ms: %s", times)
+    return tried
 
 
-def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float]) -> Attention:
-    head_dim = qkv.shape[-1]
-    qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
-    reference = torch_sdpa(qkv)
-    milliseconds = {}
-    for backend in candidates:
-        scaled = qkv.clone()
-        scaled[:, 0] *= backend.query_scale(head_dim)
-        scaled = scaled.bfloat16()
-        try:
-            error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
-            if not error <= MAX_ERROR:
-                _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
-                continue
-            milliseconds[backend] = measure(backend.attend, scaled)
-        except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
-            _log.info("attention backend %r does not run here: %s", backend.name, failure)
-    _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})
-    return min(milliseconds, key=lambda backend: milliseconds[backend], default=TORCH)
+def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[Attend, Tensor], float]) -> Trial:
+    scaled = qkv.clone()
+    scaled[:, 0] *= backend.query_scale(qkv.shape[-1])
+    scaled = scaled.bfloat16()
+    try:
+        error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
+        if not error <= MAX_ERROR:
+            _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
+            return Trial(backend, error=f"off by {error:.2g}")
+        return Trial(backend, milliseconds=measure(backend.attend, scaled))
+    except Exception as failure:  # noqa: BLE001  # Triton, compilers and drivers each have their own, see `trial`
+        _log.info("attention backend %r does not run here: %s", backend.name, failure)
+        return Trial(backend, error=first_line(failure))

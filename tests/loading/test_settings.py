@@ -25,7 +25,7 @@ WRONG = {
     "precision": ({"precision": "half"}, r"precision='half': allowed are 'exact', 'fast'"),
     "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
     "kernels": ({"kernels": "cuda"}, r"kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
-    "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton' needs Triton and a CUDA device, this is cpu"),
+    "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton': Triton's kernels need a CUDA device, this is cpu"),
     "memory": ({"memory": "host"}, r"dit is 'host'; allowed are 'resident', 'staged', 'blocks', 'disk', and 'auto'"),
     "parallelism": ({"parallelism": "pipeline"}, r"parallelism='pipeline': allowed are 'tensor', 'sequence', 'none'"),
     "prompt": ({"prompt": ["a", "b"]}, r"prompt=\['a', 'b'\]: allowed are None and one text"),

@@ -1,6 +1,7 @@
 """Attention backends against a float64 oracle, and which one is taken."""
 
 import math
+import subprocess
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from kandinsky.model.attention import (
     choose_attention,
     fastest,
     torch_sdpa,
+    trials,
 )
 
 ON_A_CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "head_dim": 64, "bound": 12.0}
@@ -82,6 +84,44 @@ def test_a_backend_that_is_wrong_or_does_not_run_is_never_taken():
     broken = [WRONG, Attention("nothing", lambda qkv: torch_sdpa(qkv) * math.nan), Attention("fails", fail)]
     assert first_of(TORCH, *broken, fast=broken) is TORCH
     assert first_of(*broken, fast=broken) is TORCH
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("no kernel image"),
+        ImportError("undefined symbol"),
+        subprocess.CalledProcessError(1, ["cc"]),
+        FileNotFoundError("cc"),
+        AttributeError("nvrtcGetCUBIN"),
+        type("OutOfResources", (Exception,), {})("shared memory"),  # Triton's own are Exceptions and nothing else
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_whatever_a_candidate_raises_it_is_one_that_does_not_run(failure):
+    def broken(_qkv):
+        raise failure
+
+    backend = Attention("broken", broken)
+    assert first_of(TORCH, backend, fast=[backend]) is TORCH
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    (trial,) = trials([backend], **settings)
+    assert trial.milliseconds is None
+    assert trial.error.startswith(type(failure).__name__)
+
+
+def test_what_was_tried_is_told():
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    right, wrong = trials([TORCH, WRONG], **settings)
+    assert (right.backend, right.milliseconds, right.error) == (TORCH, 1.0, None)
+    assert wrong.error.startswith("off by 0.01")
+
+
+def test_who_picks_is_given_what_may_run():
+    asked = []
+    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16, "bound": 101.0}
+    assert choose_attention(None, pick=lambda found: asked.append(found) or found[1], **on_a_gpu).name == "cudnn"
+    assert [backend.name for backend in asked[0]] == ["torch", "cudnn"]
 
 
 @pytest.mark.gpu

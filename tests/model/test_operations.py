@@ -74,7 +74,11 @@ def test_choice():
     ("kernels", "quantise", "message"),
     [
         ("cuda", False, "kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
-        ("triton", False, "kernels='triton' needs Triton and a CUDA device, this is cpu; allowed: 'auto', 'torch'"),
+        (
+            "triton",
+            False,
+            "kernels='triton': Triton's kernels need a CUDA device, this is cpu; allowed: 'auto'",
+        ),
         ("auto", True, "precision='fast' needs Triton's kernels"),
         ("torch", True, "precision='fast' needs Triton's kernels"),
     ],
