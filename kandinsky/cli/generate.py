@@ -98,6 +98,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
+    from kandinsky.cli.estimate import Forecast
     from kandinsky.output.options import OutputOptions
     from kandinsky.parallel.ranks import ignore_launcher
     from kandinsky.request import check_targets, request_of
@@ -123,7 +124,12 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     if check_and_launch(parsed, arguments):
         return None
     pipe = load(parsed, prompt=request.jobs[0].prompt)
-    return made(pipe.run(request), request.shape)
+    forecast = None
+    if pipe.dit.device.type != "cuda" and pipe.ranks.size == 1 and not parsed.quiet:
+        forecast = Forecast(
+            pipe.dit, request.shape, text_tokens=model_set.text_tokens, steps=len(pipe.parts.schedule.timesteps)
+        )
+    return made(pipe.run(request, on_step=forecast), request.shape)
 
 
 def _generate_batch(
