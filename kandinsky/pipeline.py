@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -27,35 +27,14 @@ from kandinsky.loading.move import check_whole, moved
 from kandinsky.loading.settings import revisions_of, settings_of
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.output.remaining import remaining_of
-from kandinsky.output.result import Frames, FramesResult, GenerationResult, LatentsResult, Result
-from kandinsky.progress import OnStep
-from kandinsky.request import DEFAULT_PATH, Request, check_targets, request_of
-from kandinsky.runner import AfterStep, Runner
+from kandinsky.output.result import Frames, GenerationResult, Many, returned
+from kandinsky.progress import AfterStep, OnStep
+from kandinsky.request import DEFAULT_PATH, Extras, Request, Sized, check_targets, request_of
+from kandinsky.runner import Runner
+from kandinsky.user_files.paths import user_path
 
 Target = str | os.PathLike[str]
-Many = list[GenerationResult] | list[list[Image.Image]] | list[np.ndarray] | list[Tensor]
-
-
-class Extras(TypedDict, total=False):
-    """Arguments of a call that may be given to each kind of it."""
-
-    fps: int | None
-    crf: int | None
-    codec: str | None
-    metadata: bool
-    on_step: OnStep | None
-    callback_on_step_end: AfterStep | None
-
-
-class Sized(Extras, total=False):
-    """The same, and what is made."""
-
-    time_length: int | None
-    width: int | None
-    height: int | None
-    seed: int | None
 
 
 class Kandinsky4T2VPipeline(Runner):
@@ -195,7 +174,8 @@ class Kandinsky4T2VPipeline(Runner):
                 together, the first one's is asked.
             callback_on_step_end: diffusers' form of it: called with the pipeline, the index of the step (from 0), its
                 timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
-                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step.
+                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step; of several
+                ranks that make a video together, on the first one.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -206,7 +186,7 @@ class Kandinsky4T2VPipeline(Runner):
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
-            StoppedError: a callback stopped the run; videos of this call that were finished before stay.
+            StoppedError: a callback or `interrupt` stopped the run; videos of this call that were finished before stay.
         """
         watch = self._watch(on_step, callback_on_step_end)
 
@@ -223,11 +203,8 @@ class Kandinsky4T2VPipeline(Runner):
         results = self._run(request, watch)
         if not results:
             return None
-        values = [_value(result) for result in results]
-        if request.shape.is_image and request.output.kind == "pil":
-            return [image for images in values if isinstance(images, list) for image in images]
-        several = len(request.jobs) > 1 or not isinstance(text, str)
-        return cast("Many", values) if several else values[0]
+        one = len(request.jobs) == 1 and isinstance(text, str)
+        return returned(results, one=one, flat=request.shape.is_image and request.output.kind == "pil")
 
     def decode_to(
         self,
@@ -315,13 +292,3 @@ class Kandinsky4T2VPipeline(Runner):
         with self._lock, isolated():
             self._parts = moved(self._parts, devices)
         return self
-
-
-def _value(result: Result) -> GenerationResult | Frames:
-    """What a call returns for a result."""
-    if isinstance(result, FramesResult):
-        return result.frames
-    if isinstance(result, LatentsResult):
-        return result.latents
-    assert isinstance(result, GenerationResult)
-    return result

@@ -14,9 +14,9 @@ from typing import Any
 
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.output.options import Output, OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.request import MAX_SEED, Job, Request, request_of
-from kandinsky.text.lines import parse_json, read_lines
+from kandinsky.user_files.lines import parse_json, read_lines
+from kandinsky.user_files.paths import user_path
 from kandinsky.video_shape import VideoShape, as_int
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(

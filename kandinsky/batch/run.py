@@ -25,10 +25,11 @@ from torch import Tensor
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
 from kandinsky.model.isolation import isolated
-from kandinsky.output.paths import check_target, user_path
+from kandinsky.output.paths import check_target
 from kandinsky.output.result import GenerationResult
 from kandinsky.output.video import check_encoder
 from kandinsky.runner import Finish, Runner
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.loading.components import load_vae
 from kandinsky.loading.devices import default_dtype, device_of
 from kandinsky.output.finisher import Finisher
-from kandinsky.output.paths import user_path
 from kandinsky.output.unfinished import VaeSource
+from kandinsky.user_files.paths import user_path
 
 
 def model_set_beside(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> ModelSet:

@@ -28,10 +28,10 @@ from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT, Precision, precision_of
 from kandinsky.model.sizes import is_quantised
-from kandinsky.output.paths import user_path
 from kandinsky.parallel.apply import Parallelism, parallelism_of
 from kandinsky.parallel.ranks import Ranks, launched, processes_here
 from kandinsky.sampler import Schedule
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Frames to an image, an animation or a folder of images, through Pillow, with the record inside.
 
-Like `video_io`'s writer: a context manager with `write` and `finish`, and nothing at the target before the end. The
+Like `video.VideoWriter`: a context manager with `write` and `finish`, and nothing at the target before the end. The
 record is a text chunk called `comment` in a png, the comment of a gif, and the Exif ImageDescription of jpg and webp.
 """
 

@@ -81,9 +81,9 @@ def ffmpeg() -> str:
     try:
         program = get_ffmpeg_exe()
     except RuntimeError as error:
-        raise ValueError(f"no ffmpeg to write videos with: {error}") from error
+        raise ValueError(f"no ffmpeg to read or write videos with: {error}") from error
     if shutil.which(program) is None:
-        raise ValueError(f"no ffmpeg to write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
+        raise ValueError(f"no ffmpeg to read or write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
     return program
 
 

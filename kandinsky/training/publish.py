@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from kandinsky.atomic import replacing
 from kandinsky.config import FLASH_512
+from kandinsky.user_files.paths import path_argument
 
 
 def publish(source: Path, folder: Path) -> Path:
@@ -25,8 +26,8 @@ def publish(source: Path, folder: Path) -> Path:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="ema.safetensors of a checkpoint")
-    parser.add_argument("folder", type=Path, help="of the model set")
+    parser.add_argument("source", type=path_argument, help="ema.safetensors of a checkpoint")
+    parser.add_argument("folder", type=path_argument, help="of the model set")
     given = parser.parse_args(arguments)
     print(publish(given.source, given.folder))
 

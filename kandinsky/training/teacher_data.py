@@ -8,18 +8,18 @@ Prompts and shapes are those of DATA's clips. Sampled by DDIM, without guidance.
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.loading.components import load_dit
-from kandinsky.loading.devices import default_dtype, devices_of
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.model.dit import DiT
 from kandinsky.training.data import Batches, Encoded, ShardDataset, write_shards
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import ddim
+from kandinsky.user_files.paths import path_argument
 
 
 @torch.inference_mode()
@@ -39,17 +39,17 @@ def generated(dit: DiT, levels: Levels, batches: Batches, *, clips: int, seed: i
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder for shards")
-    parser.add_argument("--weights", type=Path, required=True, help="folder with the scheduler")
-    parser.add_argument("--teacher", type=Path, required=True, help="DiT weights")
-    parser.add_argument("--data", type=Path, required=True, help="shards whose prompts and shapes are taken")
+    parser.add_argument("out", type=path_argument, help="folder for shards")
+    parser.add_argument("--weights", type=path_argument, required=True, help="folder with the scheduler")
+    parser.add_argument("--teacher", type=path_argument, required=True, help="DiT weights")
+    parser.add_argument("--data", type=path_argument, required=True, help="shards whose prompts and shapes are taken")
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
-    device = devices_of(given.device)["dit"]
+    device = given.device
     dit = load_dit(open_checkpoint(given.teacher), device=device, dtype=default_dtype(device))
     levels = Levels(given.weights / "scheduler", num_steps=given.steps).to(device)
     batches = Batches(ShardDataset(given.data), given.batch_size, seed=given.seed, device=device)

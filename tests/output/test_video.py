@@ -215,5 +215,5 @@ def test_no_ffmpeg_at_all(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"none' \(IMAGEIO_FFMPEG_EXE\) is not a program"):
         ffmpeg()
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
-    with pytest.raises(ValueError, match="no ffmpeg to write videos with: No ffmpeg exe could be found"):
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: No ffmpeg exe could be found"):
         ffmpeg()

@@ -12,12 +12,12 @@ from video_helpers import SIZES, write_captions, write_video
 from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_vae
-from kandinsky.text.lines import MAX_LINE
 from kandinsky.training import encode as encode_module
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode
 from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import read_clip
+from kandinsky.user_files.lines import MAX_LINE
 
 CPU = torch.device("cpu")
 
@@ -122,6 +122,14 @@ def test_wrong_arguments(videos, weights, tmp_path):
         encode(videos, tmp_path / "out", weights=weights, device=CPU, seconds=[3])
     with pytest.raises(ValueError, match="per_shard=0: allowed is 1 and more"):
         encode(videos, tmp_path / "out", weights=weights, device=CPU, per_shard=0)
+
+
+def test_without_ffmpeg_nothing_is_begun(videos, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    monkeypatch.setattr(encode_module, "check_source", lambda *_: pytest.fail("weights were opened"))
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: '/nowhere/ffmpeg'"):
+        encode(videos, tmp_path / "out", weights=weights, device=CPU)
+    assert list(tmp_path.iterdir()) == []
 
 
 OUTSIDE = "allowed is a path inside of the captions' folder"

@@ -22,12 +22,13 @@ from kandinsky.atomic import replacing
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.training.data import Encoded, write_shards
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.render import render
 from kandinsky.training.world.vae import to_pixels
 from kandinsky.training.world.wording import reword
+from kandinsky.user_files.paths import path_argument
 
 LENGTHS: Mapping[int, int] = MappingProxyType({1: 1, 9: 3, 17: 4, 25: 3})
 """Numbers of frames, and how often each is drawn."""
@@ -87,13 +88,15 @@ def _embedded(t5: Any, text: str, known: dict[str, Tensor]) -> Tensor:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", type=Path, required=True, help="folder with vae, text_encoder and tokenizer")
+    parser.add_argument("out", type=path_argument)
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, help="folder with vae, text_encoder and tokenizer"
+    )
     parser.add_argument("--clips", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
-    device = torch.device(given.device)
+    device = given.device
     if given.out.exists() and any(given.out.iterdir()):
         parser.error(f"out={str(given.out)!r} has files in it; allowed is a new folder")
     clips = encoded_clips(given.weights, device, clips=given.clips, seed=given.seed)

@@ -20,7 +20,7 @@ from torch import Tensor
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.loading.components import load_dit, load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.sampler import draw_noise
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import ddim, sample_from
@@ -28,6 +28,7 @@ from kandinsky.training.world.grammar import Scene, caption, split
 from kandinsky.training.world.judge import agreement, judge
 from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
 from kandinsky.training.world.render import render
+from kandinsky.user_files.paths import path_argument
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
@@ -158,15 +159,15 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the model set")
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--student", type=Path)
+    parser.add_argument("--weights", type=path_argument, required=True, help="folder of the model set")
+    parser.add_argument("--teacher", type=path_argument, required=True)
+    parser.add_argument("--student", type=path_argument)
     parser.add_argument("--prompts", type=int, default=240)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=path_argument)
     given = parser.parse_args(arguments)
-    evaluation = Evaluation(given.weights, torch.device(given.device), count=given.prompts, seconds=given.seconds)
+    evaluation = Evaluation(given.weights, given.device, count=given.prompts, seconds=given.seconds)
     reference = evaluation.rendered(seed=1)
     rows = {
         "rendered, through the VAE": score(

@@ -12,6 +12,7 @@ from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.checkpoint.random_weights import SCHEDULER
 from kandinsky.config import FLASH_512
 from kandinsky.training.world.text import TEXT_TOKENS
+from kandinsky.user_files.paths import user_path
 
 WORLD = dataclasses.replace(FLASH_512, resolution=128, sizes=((128, 128),), max_seconds=3, text_tokens=TEXT_TOKENS)
 
@@ -24,4 +25,4 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(user_path(sys.argv[1], "FOLDER"))

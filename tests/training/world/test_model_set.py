@@ -1,9 +1,13 @@
 """What is in the world's model set beside networks."""
 
+import sys
+from runpy import run_path
+
 from helpers import ROOT
 
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.loading.settings import read_schedule
+from kandinsky.training.world import model_set
 from kandinsky.training.world.model_set import WORLD, write
 
 
@@ -11,6 +15,13 @@ def test_it_is_read_as_it_was_written(tmp_path):
     write(tmp_path)
     assert read_model_set(tmp_path) == WORLD
     assert read_schedule(tmp_path / "scheduler").timesteps == (999, 749, 499, 249)
+
+
+def test_a_command_writes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["model_set", "~/w"])
+    run_path(model_set.__file__, run_name="__main__")
+    assert read_model_set(tmp_path / "w") == WORLD
 
 
 def test_the_weights_in_the_repository_are_declared_so():

@@ -13,8 +13,8 @@ from kandinsky.checkpoint.load import read_config
 from kandinsky.checkpoint.model_set import read_model_set, write_model_set
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.settings import read_schedule
-from kandinsky.text.lines import MAX_LINE, MAX_TEXT, Line, each_line, is_utf8, read_json, read_lines, read_text
 from kandinsky.training.settings import PretrainSettings, read_settings, settings_or_exit
+from kandinsky.user_files.lines import MAX_LINE, MAX_TEXT, Line, each_line, is_utf8, read_json, read_lines, read_text
 
 
 def written(folder, content):
