@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import Lock, local
 from typing import Protocol
 
 import numpy as np
@@ -55,8 +56,18 @@ class OpenFile(FileIO):
             self.seek(position)
             return self.readinto(view) or 0
 
+    @cached_property
+    def _own(self) -> local:
+        return local()
+
+    def of_this_thread(self) -> "OpenFile":
+        """The same file for the thread that asks, opened once: what the system reads ahead is then for it alone."""
+        if not hasattr(self._own, "file"):
+            self._own.file = self.again()
+        return self._own.file
+
     def again(self) -> "OpenFile":
-        """The same file for one reader: what the system reads ahead is then for it alone."""
+        """The same file for one reader."""
         try:
             return OpenFile(f"/dev/fd/{self.fileno()}")
         except OSError:  # a system without it
@@ -75,15 +86,15 @@ class FileSource:
         self.sample([start], chunk[None])
 
     def sample(self, starts: Sequence[int], rows: Tensor) -> None:
-        with self.file.again() as file:
-            for start, row in zip(starts, rows.numpy(), strict=True):
-                left, position = row.data, self.offset + start
-                while left:
-                    count = file.read_at(left, position)
-                    if count == 0:
-                        size = os.fstat(file.fileno()).st_size
-                        raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
-                    left, position = left[count:], position + count
+        file = self.file.of_this_thread()
+        for start, row in zip(starts, rows.numpy(), strict=True):
+            left, position = row.data, self.offset + start
+            while left:
+                count = file.read_at(left, position)
+                if count == 0:
+                    size = os.fstat(file.fileno()).st_size
+                    raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
+                left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ class Layout(ABC):
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         self.nbytes = -(-end // PAGE) * PAGE
 
-    def views(self, flat: Tensor) -> Iterator[Tensor]:
-        """Each tensor as it lies in a buffer `uint8 [nbytes or more]`."""
-        for (dtype, shape), offset in zip(self.layout, self.offsets, strict=True):
+    def views(self, flat: Tensor, count: int | None = None) -> Iterator[Tensor]:
+        """Each tensor, or the first `count`, as it lies in a buffer `uint8 [nbytes or more]`."""
+        for (dtype, shape), offset in [*zip(self.layout, self.offsets, strict=True)][:count]:
             yield flat[offset : offset + shape.numel() * dtype.itemsize].view(dtype).view(shape)
 
     def alias_(self, flat: Tensor) -> None:

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import NothingFits
-from kandinsky.memory.file_stream import RING_BYTES
 from kandinsky.memory.footprint import LIBRARY_BYTES, Component
 from kandinsky.memory.modes import BLOCKS, DISK, RESIDENT, STAGED, Mode
+from kandinsky.memory.ring import RING_BYTES
 from kandinsky.model.precision import PRECISIONS, Precision
 from kandinsky.video_shape import VideoShape
 

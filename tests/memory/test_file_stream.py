@@ -7,9 +7,17 @@ from torch import nn
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import CheckpointError
-from kandinsky.memory.file_stream import RING_BYTES, FilePart, FileStream
+from kandinsky.memory import file_stream
+from kandinsky.memory.file_stream import FilePart, FileStream
+from kandinsky.memory.ring import RING_BYTES
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch):
+    """The layers of these tests are read from the file, as large ones are."""
+    monkeypatch.setattr(file_stream, "SMALL_BYTES", 32)
 
 
 def layers(folder, count=5):
@@ -57,12 +65,12 @@ def run_at_home(made, x):
 
 def test_one_pass_is_read_once(tmp_path, monkeypatch):
     made, checkpoint = layers(tmp_path)
-    read, fill = [], FilePart.fill_
-    monkeypatch.setattr(FilePart, "fill_", lambda part, flat: (read.append(part), fill(part, flat))[1])
+    read, jobs = [], FilePart.jobs
+    monkeypatch.setattr(FilePart, "jobs", lambda part, flat: read.append(part) or jobs(part, flat))
     stream = stream_of(made, checkpoint, one_pass=True)
     with stream:
         run(made, torch.zeros(1, 8))
-    assert sorted(map(stream.packed.index, read)) == [0, 1, 2, 3, 4]
+    assert list(map(stream.packed.index, read)) == [0, 1, 2, 3, 4]
 
 
 def test_nothing_of_the_weights_is_on_the_host(tmp_path):
@@ -70,7 +78,7 @@ def test_nothing_of_the_weights_is_on_the_host(tmp_path):
     homes = [layer.weight.data_ptr() for layer in made]
     stream = stream_of(made, checkpoint)
     assert [layer.weight.data_ptr() for layer in made] == homes
-    assert stream.host_bytes <= RING_BYTES <= 2**28
+    assert stream.host_bytes <= RING_BYTES <= 2**29
     with stream:
         assert len({layer.weight.untyped_storage().data_ptr() for layer in made}) == 3
     assert [layer.weight.data_ptr() for layer in made] == homes
@@ -84,6 +92,19 @@ def test_a_file_that_was_cut_is_an_error_of_ours_and_the_stream_closes(tmp_path)
     with pytest.raises(CheckpointError, match="could not be read again"), stream:
         run(made, torch.zeros(1, 8))
     assert not stream._open
+
+
+@pytest.mark.parametrize("small", [0, 32, 2**20])
+def test_small_and_large_tensors_lie_as_they_should(tmp_path, monkeypatch, small):
+    """Small ones first, whatever their order was."""
+    monkeypatch.setattr(file_stream, "SMALL_BYTES", small)
+    tensors = {"a": torch.randn(40), "b": torch.randn(3), "c": torch.randn(9, 2).bfloat16(), "d": torch.ones(())}
+    save_file(tensors, tmp_path / "t.safetensors")
+    part = FilePart(dict(tensors), open_checkpoint(tmp_path / "t.safetensors"))
+    buffer = torch.zeros(part.nbytes, dtype=torch.uint8)
+    part.fill_(buffer)
+    for tensor, view in zip(part.tensors, part.views(buffer), strict=True):
+        assert torch.equal(tensor, view)
 
 
 def test_tensors_that_the_file_lacks_are_read_from_the_host(tmp_path):

@@ -67,7 +67,7 @@ def test_the_reason_names_what_was_refused():
 def test_host_memory_counts():
     assert chosen(17, host=2 + 8).name == "resident, T5 in blocks"
     assert chosen(17, host=2 + 8 - 1).name == "resident, T5 from disk"
-    with pytest.raises(NothingFits, match=r"disk, saving decode needs 3\.3 GB of host memory"):
+    with pytest.raises(NothingFits, match=r"disk, saving decode needs 3\.5 GB of host memory"):
         chosen(12, host=3)
 
 
