@@ -1,5 +1,7 @@
 """Blocks that are read from their file each time."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +11,7 @@ from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import CheckpointError
 from kandinsky.memory import file_stream
 from kandinsky.memory.file_stream import FilePart, FileStream
-from kandinsky.memory.ring import RING_BYTES
+from kandinsky.memory.ring import RING_BYTES, Ring
 
 CPU = torch.device("cpu")
 
@@ -139,3 +141,28 @@ def test_on_a_gpu_a_slot_is_not_overwritten_while_it_is_used(tmp_path, slots):
     for _ in range(5):
         with stream:
             assert all(torch.equal(run(made, x), expected) for _ in range(4))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process what is its own")
+def test_the_process_holds_a_ring_and_no_weights(tmp_path, monkeypatch):
+    """160 MB of layers run with less than 40 MB of memory of the process's own; pages of files are the system's."""
+    monkeypatch.setattr(Ring.__init__, "__kwdefaults__", {"readers": 2, "chunk_bytes": 2**20})
+    made = nn.ModuleList(nn.Linear(1024, 1024, bias=False) for _ in range(40)).requires_grad_(False)
+    save_file(dict(made.state_dict()), tmp_path / "m.safetensors")
+    del made
+    checkpoint = open_checkpoint(tmp_path / "m.safetensors")
+    with torch.device("meta"):
+        made = nn.ModuleList(nn.Linear(1024, 1024, bias=False) for _ in range(40)).requires_grad_(False)
+    made.load_state_dict({name: checkpoint.tensor(name, CPU) for name in checkpoint.shapes}, assign=True)
+    before = own_bytes()
+    stream = stream_of(made, checkpoint)
+    with stream:
+        run(made, torch.zeros(1, 1024))
+        held = own_bytes() - before
+    assert held < 40 * 10**6
+
+
+def own_bytes():
+    """Of this process, without pages of files."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))

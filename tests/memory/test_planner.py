@@ -131,3 +131,23 @@ def test_a_plan_is_frozen():
         chosen(17).name = "resident"
     with pytest.raises(TypeError):
         LADDER["other"] = LADDER["blocks"]
+
+
+def published():
+    """Bytes of the published weights and of a 12 s request, as docs/benchmarks.md has them."""
+    return Needs(
+        {
+            "text_embedder": Component((386 * 10**6,) * 24, 0, GB // 10),
+            "dit": Component((227 * 10**6,) * 42, 80 * 10**6, int(2.1 * GB)),
+            "vae": Component((440 * 10**6,), 0, int(4.1 * GB)),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "host", "name"),
+    [(7.5, 12, "disk"), (7.5, 14, "blocks, T5 from disk"), (7.5, 30, "blocks"), (23, 8, "resident, T5 from disk")],
+)
+def test_a_host_of_16_gb_is_enough(gpu, host, name):
+    """An 8 GB card in a host of 16 GB, of which 12 to 14 are free."""
+    assert plan(published(), free_gpu=int(gpu * GB), free_host=host * GB).name == name
