@@ -9,22 +9,19 @@ hands that in. What a run does stands in `runner`.
 # pyright: reportOverlappingOverload=false
 
 import os
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from kandinsky.checkpoint.locate import fetch
 from kandinsky.checkpoint.save import save_model_set
-from kandinsky.config import FLASH_512
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
-from kandinsky.loading.settings import revisions_of, settings_of
+from kandinsky.loading.settings import settings_of
+from kandinsky.loading.sources import pretrained
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
 from kandinsky.output.remaining import remaining_of
@@ -242,23 +239,15 @@ class Kandinsky4T2VPipeline(Runner):
                 of the published DiT, which gets the other parts from where they are published, or one that holds a
                 folder of `save_pretrained`.
             device_map: as for `get_T2V_pipeline`.
-            options: its other arguments; `revision` is one for every repository, or a mapping by their names.
+            options: its other arguments; `revision` is one for every repository, or a mapping by their names, and
+                `cache_dir`, where files are downloaded to, is for the published repository alone.
 
         Raises:
-            ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`.
+            ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`. Nothing was downloaded.
             FileNotFoundError, CheckpointError: as `get_T2V_pipeline`.
         """
-        place = str(user_path(folder_or_repo, "folder_or_repo"))
-        if Path(place).is_dir():
-            options = {**options, "cache_dir": place, "local_files_only": True}
-        elif not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-            raise ValueError(f"folder_or_repo={place!r}: allowed is a folder that exists, or owner/name on the hub")
-        elif place != FLASH_512.dit_repository:
-            revisions = revisions_of(options.pop("revision", None), (place,))
-            local = options.pop("local_files_only", False)
-            folder = fetch(place, revisions.get(place), FLASH_512, local_files_only=local)
-            options = {**options, "cache_dir": folder, "local_files_only": True}
-        return cls(load_parts(settings_of(device_map, **options)))
+        place, options = pretrained(str(user_path(folder_or_repo, "folder_or_repo")), options)
+        return cls(load_parts(settings_of(device_map, repository=place, **options)))
 
     def save_pretrained(self, folder: Target) -> None:
         """Write the weights as they are into `folder`, made if it is not there, in the published layout (safetensors).

@@ -57,9 +57,11 @@ def run_batch(pipe: Runner, items: Sequence[Item], folder: str | os.PathLike[str
         The result; None on ranks other than the main one.
 
     Raises:
-        ValueError: the folder cannot be written, or another batch writes in it.
+        ValueError: items were made for another model set, the folder cannot be written, or another batch writes in it.
         Exception: of processes that work together, or if it cannot be noted in the report, whatever failed.
     """
+    for item in items:
+        item.check_made_for(pipe.model_set)
     target = user_path(folder, "folder")
     if not pipe.ranks.is_main:
         if pipe.team.is_main:  # it writes too, perhaps on a machine of its own

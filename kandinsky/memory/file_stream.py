@@ -19,7 +19,7 @@ from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.gpu_copy import MappedSource, Source
 from kandinsky.errors import CheckpointError
 from kandinsky.memory.block_stream import SLOTS, BlockStream, Layout
-from kandinsky.memory.ring import RING_BYTES, Arrival, Ring
+from kandinsky.memory.ring import Arrival, Ring
 
 SMALL_BYTES = 2**20
 """Tensors up to this size are kept on the host, side by side: a read for each of a block's norms would cost more."""
@@ -88,11 +88,6 @@ class FileStream(BlockStream):
         self._parts = packed
         self._ring: Ring | None = None
         self._arrivals: dict[int, Arrival] = {}
-
-    @property
-    def host_bytes(self) -> int:
-        """Page-locked."""
-        return min(RING_BYTES, sum(part.nbytes for part in self.packed))
 
     def __enter__(self) -> None:
         self._ring = Ring(self.device)

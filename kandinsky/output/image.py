@@ -103,7 +103,11 @@ def _settings(ending: str, comment: str | None) -> dict[str, Any]:
 
 
 def read_image_comment(path: Path) -> str | None:
-    """The comment of an image file; None if it has none or is no image."""
+    """The comment of an image file; None if it has none or is no image.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
     try:
         with Image.open(path) as image:
             image.load()  # text chunks may stand behind the picture
@@ -111,5 +115,5 @@ def read_image_comment(path: Path) -> str | None:
     except (UnidentifiedImageError, OSError):
         return None
     if isinstance(found, str) and path.suffix.lower() != ".png":
-        found = found.encode("latin-1", errors="replace")  # Pillow reads Exif text as Latin-1
-    return found.decode(errors="replace") if isinstance(found, bytes) else found
+        found = found.encode("latin-1")  # as which Pillow reads Exif text
+    return found.decode() if isinstance(found, bytes) else found

@@ -10,18 +10,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from kandinsky.atomic import replacing
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.config import FLASH_512
 from kandinsky.user_files.paths import path_argument
 
 
 def publish(source: Path, folder: Path) -> Path:
-    """Write the state dict of `source` (a DiT's `.safetensors`) to `folder`; what stands there is replaced."""
+    """Write the state dict of `source` (a DiT's `.safetensors`) to `folder`.
+
+    A DiT that stands there is replaced, and copies that `kandinsky convert` made of it are removed.
+    """
     state = {name: value.bfloat16() for name, value in load_file(source).items()}
-    target = folder / FLASH_512.dit_file
-    with replacing(target) as partial:
-        torch.save(state, partial)
-    return target
+    with replacing_set(folder) as new:
+        torch.save(state, new / FLASH_512.dit_file)
+    return folder / FLASH_512.dit_file
 
 
 def main(arguments: list[str]) -> None:

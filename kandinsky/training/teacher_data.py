@@ -2,7 +2,8 @@
 
     python -m kandinsky.training.teacher_data OUT --weights W --teacher T.safetensors --data DATA --clips 1000
 
-Prompts and shapes are those of DATA's clips. Sampled by DDIM, without guidance. Legend: see `velocity`.
+Prompts and shapes are those of DATA's clips. Sampled by DDIM, without guidance. What is made stands in OUT when a run
+is stopped, and another seed adds to it. Legend: see `velocity`.
 """
 
 import argparse
@@ -13,10 +14,11 @@ import torch
 from tqdm import tqdm
 
 from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.loading.components import load_dit
 from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.model.dit import DiT
-from kandinsky.training.data import Batches, Encoded, ShardDataset, write_shards
+from kandinsky.training.data import Batches, Encoded, ShardDataset, ids_in, write_shards
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import ddim
 from kandinsky.user_files.paths import path_argument
@@ -49,9 +51,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
+    if any(name.startswith(f"{given.seed}-") for name in ids_in(given.out)):
+        parser.error(f"out={str(given.out)!r} has clips of seed {given.seed}; allowed is another seed or a new folder")
     device = given.device
     dit = load_dit(open_checkpoint(given.teacher), device=device, dtype=default_dtype(device))
-    levels = Levels(given.weights / "scheduler", num_steps=given.steps).to(device)
+    levels = Levels(place_of(given.weights, "scheduler"), num_steps=given.steps).to(device)
     batches = Batches(ShardDataset(given.data), given.batch_size, seed=given.seed, device=device)
     clips = generated(dit, levels, batches, clips=given.clips, seed=given.seed)
     print(f"{write_shards(clips, given.out)} clips in {given.out}")

@@ -11,7 +11,7 @@ from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import CheckpointError
 from kandinsky.memory import file_stream
 from kandinsky.memory.file_stream import FilePart, FileStream
-from kandinsky.memory.ring import RING_BYTES, Ring
+from kandinsky.memory.ring import Ring
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,6 @@ def test_nothing_of_the_weights_is_on_the_host(tmp_path):
     homes = [layer.weight.data_ptr() for layer in made]
     stream = stream_of(made, checkpoint)
     assert [layer.weight.data_ptr() for layer in made] == homes
-    assert stream.host_bytes <= RING_BYTES <= 2**29
     with stream:
         assert len({layer.weight.untyped_storage().data_ptr() for layer in made}) == 3
     assert [layer.weight.data_ptr() for layer in made] == homes

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, just_saved, own_weights
 from video_helpers import SIZES, write_captions, write_video
 
 from kandinsky.checkpoint.model_set import write_model_set
@@ -115,6 +115,19 @@ def check_other_weights_are_refused(videos, out, weights, other):
     (out / "encoding.json").write_text("{")  # cut off
     with pytest.raises(ValueError, match=r"encoding.json is not JSON"):
         encode(videos, out, weights=weights, device=CPU)
+
+
+def test_weights_that_were_just_saved(weights, videos, tmp_path):
+    """They are those that were saved, wherever their parts are, and whatever of older ones stands beside them."""
+    saved = just_saved(own_weights(tmp_path / "w", SIZES))
+    (saved / "vae").mkdir()
+    (saved / "vae" / "config.json").write_text("an old one")
+    encode_module.check_source(tmp_path, weights, SIZES)
+    encode_module.check_source(tmp_path, saved, SIZES)
+    entry, frames = encode_module.Entry("a.mp4", "a cat"), read_clip(videos / "a.mp4", SIZES)
+    one, other = (encode_module.Encoder(folder, CPU, SIZES)(entry, frames) for folder in (weights, saved))
+    assert torch.equal(one.latents, other.latents)
+    assert torch.equal(one.text, other.text)
 
 
 def test_wrong_arguments(videos, weights, tmp_path):

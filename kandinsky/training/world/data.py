@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from kandinsky.atomic import replacing
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_text_encoder, load_vae
 from kandinsky.loading.devices import default_dtype, device_argument
@@ -62,9 +63,10 @@ def encoded_clips(
         lengths: numbers of frames, and how often each is drawn.
     """
     place = {"device": device, "dtype": default_dtype(device)}
-    vae = load_vae(weights / "vae", **place).autoencoder
+    vae = load_vae(place_of(weights, "vae"), **place).autoencoder
     tokens = (read_model_set(weights) or FLASH_512).text_tokens
-    t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
+    folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+    t5 = load_text_encoder(*folders, text_tokens=tokens, **place)
     choice, generator, texts = random.Random(seed), torch.Generator().manual_seed(seed), {}
     scenes = split()[0]
     often = [SMALL_WEIGHT if scene.size == "small" else 1 for scene in scenes]

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.loading.components import load_vae
 from kandinsky.loading.devices import device_argument
 from kandinsky.training.world.grammar import Scene, split
@@ -204,7 +205,8 @@ def main(arguments: list[str]) -> None:
     train_vae(vae, device, seconds=given.seconds, seed=given.seed, stages=stages)
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, device), 4))
     nn.Module.to(vae, torch.bfloat16)
-    vae.save_pretrained(given.folder / "vae", safe_serialization=True)
+    with replacing_set(given.folder) as new:
+        vae.save_pretrained(new / "vae", safe_serialization=True)
     print(json.dumps({"psnr": quality(given.folder / "vae", device, clips=clips)}))
 
 
