@@ -218,11 +218,12 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bo
 def load_pipeline(parsed: argparse.Namespace, *, prompt: str | None = None) -> "Kandinsky4T2VPipeline":
     """The pipeline that the arguments of `generate` ask for; `prompt` is the one that comes first."""
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.loading.parts import in_words
     from kandinsky.loading.remembered import forget
 
     if parsed.retune:
         forget()
-    return get_T2V_pipeline(
+    pipe = get_T2V_pipeline(
         parsed.device,
         cache_dir=parsed.weights,
         precision=parsed.precision,
@@ -233,6 +234,9 @@ def load_pipeline(parsed: argparse.Namespace, *, prompt: str | None = None) -> "
         parallelism=parsed.parallelism,
         progress=not (parsed.no_progress or parsed.quiet),
     )
+    if pipe.dit.device.type == "cuda" and pipe.ranks.is_main and not parsed.quiet:
+        print(f"{in_words(pipe.parts)}; `kandinsky doctor` says why", file=sys.stderr)
+    return pipe
 
 
 def _flag(given: argparse.Namespace, name: str) -> bool:

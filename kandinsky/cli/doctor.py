@@ -31,8 +31,10 @@ def _doctor(parsed: argparse.Namespace) -> Outcome:
 
     if parsed.retune:
         forget()
-    found, problems = gathered(Path(parsed.weights), parsed.device, parsed.precision)
-    found, problems = facts.without_home(found), facts.without_home(problems)
+    folder = Path(parsed.weights)
+    found, problems = facts.without_home(
+        [*gathered(folder, parsed.device, parsed.precision)], known=[folder.absolute()]
+    )
     verdict = [f"a video cannot be made here: {problem}" for problem in problems] or ["a video can be made here"]
     lines = [*_lines(found), *verdict]
     return Outcome(lines, {**found, "problems": problems}, 1 if problems else 0)
@@ -93,7 +95,7 @@ def gathered(folder: Path, device_name: str | None, precision_name: str) -> tupl
             found[name] = first_line(error)
             problems.append(f"{name}: {found[name]}")
     problems += [f"weights: {name}: {found['weights'][name]}" for name in missing]
-    problems += ["ffmpeg is missing"] if found["tools"]["ffmpeg"].startswith("no") else []
+    problems += [f"ffmpeg: {found['tools']['ffmpeg']}"] if found["tools"]["ffmpeg"].startswith("no") else []
     return found, problems
 
 

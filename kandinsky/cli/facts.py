@@ -13,18 +13,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
 
 from kandinsky.checkpoint.dit_file import dit_in
+from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths
 from kandinsky.checkpoint.pending import place_of
 from kandinsky.checkpoint.standing import faults_of
-from kandinsky.config import VERSION, ModelSet
+from kandinsky.config import MODULES, VERSION, ModelSet
+from kandinsky.errors import NothingFits
+from kandinsky.loading.devices import default_dtype
 from kandinsky.loading.remembered import driver_version, remembered_name
-from kandinsky.memory.choose import available_host, compare_modes, free_gpu
+from kandinsky.memory.choose import available_host, compare_modes, free_gpu, weight_bytes
 from kandinsky.model.attention import Trial, best_of, candidates, trials
 from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.precision import Precision
@@ -59,8 +62,8 @@ def system() -> dict[str, Any]:
     }
 
 
-def gpus() -> list[dict[str, Any]]:
-    """Each CUDA device; empty where there is none."""
+def gpus() -> list[dict[str, Any]] | str:
+    """Each CUDA device; where PyTorch has none, what it says about that."""
     found = []
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
@@ -79,7 +82,15 @@ def gpus() -> list[dict[str, Any]]:
             )
         except Exception as error:  # noqa: BLE001  # a card that is lost raises whatever its driver says
             found.append({"name": f"GPU {index}", "error": first_line(error)})
-    return found
+    return found or _why_no_gpu()
+
+
+def _why_no_gpu() -> str:
+    try:
+        torch.cuda.init()
+    except Exception as error:  # noqa: BLE001  # a build without CUDA and a missing driver have each their own
+        return f"none: {first_line(error)}"
+    return "none"
 
 
 def tools(*, run: Run = said_by, which: Callable[[str], str | None] = shutil.which) -> dict[str, str]:
@@ -114,29 +125,57 @@ def weights(folder: Path, model_set: ModelSet, precision: Precision) -> dict[str
 
 
 def mode(paths: WeightPaths, model_set: ModelSet, precision: Precision, device: torch.device) -> str:
-    """What `plan` would take for the usual request."""
+    """What `plan` would take for the usual request.
+
+    Raises:
+        NothingFits: there is too little memory.
+    """
     if device.type != "cuda":
-        return f"everything stays on the {device.type}"
+        sizes = dict.fromkeys(MODULES, default_dtype(device))
+        needed, free = weight_bytes(paths, sizes, open_checkpoint(paths.dit)), available_host()
+        told = f"everything stays on the {device.type}: {_gb(needed)} GB of weights, {_gb(free)} GB are free"
+        if needed > free:
+            raise NothingFits(told)
+        return told
     shape = VideoShape.from_request(None, None, None, model_set=model_set)
     settings = {"model_set": model_set, "free_gpu": free_gpu(device), "free_host": available_host()}
     chosen, _ = compare_modes(paths, shape, precision, **settings)
     return f"{chosen.name}: {chosen.reason}"
 
 
-def without_home(value: Any, home: Path | None = None) -> Any:
-    """The same, with `~/.../NAME` for each path in the user's home folder, in every text and wherever it stands."""
-    folder = str(home or Path.home())
-    if isinstance(value, str):
-        if len(folder) < 2:  # the root folder, for example of a container
-            return value
-        return re.sub(re.escape(folder) + r"(?![\w-])[^\s:;,'\"()]*", _at_home, value)
+def without_home(value: Any, home: Path | PureWindowsPath | None = None, *, known: Sequence[Path] = ()) -> Any:
+    """The same, with `~/.../NAME` for each path in the user's home folder, in every text and wherever it stands.
+
+    Args:
+        value: texts, lists and mappings of them.
+        home: the folder; None is the user's, also as its links lead.
+        known: folders that texts may name. Any other path ends at a space, unless it stands between quotes.
+    """
     if isinstance(value, Mapping):
-        return {key: without_home(inner, home) for key, inner in value.items()}
-    return [without_home(inner, home) for inner in value] if isinstance(value, list) else value
+        return {key: without_home(inner, home, known=known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_home(inner, home, known=known) for inner in value]
+    if not isinstance(value, str):
+        return value
+    homes = (home,) if home is not None else (Path.home(), Path.home().resolve())
+    for folder in filter(lambda folder: folder.name, homes):  # the root, of a container for example, has none
+        case = re.IGNORECASE if "\\" in str(folder) else 0
+        inside = _pattern(folder)
+        for place in known:
+            if re.match(inside, str(place), case):
+                value = re.sub(_pattern(place), _at_home, value, flags=case)
+        value = re.sub(rf"(?<=(['\"])){inside}[^'\"]*(?=\1)", _at_home, value, flags=case)
+        value = re.sub(rf"{inside}[^\s:;,'\"()]*", _at_home, value, flags=case)
+    return value
+
+
+def _pattern(folder: Path | PureWindowsPath) -> str:
+    """A folder in a text, also as Python quotes it; with its end, so that ada is not found in adam."""
+    return r"[\\/]+".join(map(re.escape, re.split(r"[\\/]", str(folder)))) + r"(?![\w-])"
 
 
 def _at_home(found: re.Match[str]) -> str:
-    return f"~/.../{found[0].replace(os.sep, '/').rstrip('/').rpartition('/')[2]}"
+    return f"~/.../{found[0].replace(chr(92), '/').rstrip('/').rpartition('/')[2]}"
 
 
 def _compiler(run: Run, which: Callable[[str], str | None]) -> str:
@@ -163,6 +202,7 @@ def _nvrtc() -> str:
 
 
 def _ffmpeg(run: Run) -> str:
+    """What it is and writes, or from "no" on why no video can be written."""
     from kandinsky.output.video import codecs_here, ffmpeg
 
     try:
@@ -170,7 +210,8 @@ def _ffmpeg(run: Run) -> str:
         said = run([program, "-version"])
     except (ValueError, OSError, subprocess.SubprocessError) as error:
         return f"no: {first_line(error)}"
-    return f"{' '.join(said.split()[:3])}, writes {', '.join(codecs) or 'none of the codecs'}"
+    name = " ".join(said.split()[:3])
+    return f"{name}, writes {', '.join(codecs)}" if codecs else f"no: {name} has none of the encoders"
 
 
 def _version(package: str) -> str:

@@ -22,7 +22,7 @@ from kandinsky.model.attention import BACKENDS, Attention, choose_attention, pre
 from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
-from kandinsky.model.operations import Operations
+from kandinsky.model.operations import PLAIN, Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
 from kandinsky.model.trial import operations_that_run
@@ -92,6 +92,7 @@ def load_parts(settings: Settings) -> Parts:
         model_set=settings.model_set,
         ranks=ranks,
         team=team,
+        modes={name: mode.name for name, mode in settings.modes.items()},
         origin=None if marks is None else _origin(settings, loaded.dit, team, marks.result()),
         vae_source=None if marks is None else _vae_source(settings),
         progress=settings.progress,
@@ -160,7 +161,8 @@ def configure_(dit: DiT, operations: Operations, *, attention: Attention | None,
     place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
     dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
     pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)
-    chosen = choose_attention(attention, bound=bound, pick=pick, **place)
+    triton = dit.operations is not PLAIN
+    chosen = choose_attention(attention, bound=bound, triton=triton, pick=pick, **place)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank
 
 

@@ -59,7 +59,10 @@ def remembered_or_fastest(
     known = next((backend for backend in backends if backend.name == remembered), None)
     if known is not None and (tried := trials([known], device=device, head_dim=head_dim))[0].milliseconds is not None:
         return best_of(tried)
-    found = best_of(trials(backends, device=device, head_dim=head_dim))
+    tried = trials(backends, device=device, head_dim=head_dim)
+    found = best_of(tried)
+    if any(trial.passing for trial in tried):  # a GPU that was full for a moment is not to be slow for good
+        return found
     name = _remember(file, key, found.name, replaces=known is not None)
     return next(backend for backend in backends if backend.name == name)
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from kandinsky.checkpoint.gpu_copy import Source
 
-CHUNK_BYTES = 8 * 2**20
-READERS = 16
+CHUNK_BYTES = 16 * 2**20
+READERS = 8
+"""Of those measured on H100 and H200 (docs/benchmarks.md); more threads disturb the one that launches kernels."""
 RING_BYTES = 2 * READERS * CHUNK_BYTES
 
 

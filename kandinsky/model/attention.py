@@ -164,6 +164,7 @@ def choose_attention(
     dtype: torch.dtype,
     head_dim: int,
     bound: float,
+    triton: bool = True,
     pick: Pick | None = None,
 ) -> Attention:
     """The backend that is wanted, or where none is the fastest on `device`.
@@ -171,6 +172,7 @@ def choose_attention(
     Args:
         wanted: one that `check_device` and `check_head_dim` let pass.
         bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        triton: whether "auto" may take a kernel of Triton's.
         pick: chooses of those that may run where none is wanted; None measures them (`fastest`).
 
     Raises:
@@ -183,18 +185,20 @@ def choose_attention(
         )
     if wanted is not None:
         return wanted
-    found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
+    found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound, triton=triton)
     if len(found) == 1:
         return found[0]
     return fastest(found, device=device, head_dim=head_dim) if pick is None else pick(found)
 
 
-def candidates(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> list[Attention]:
-    """What may run a model on a device, as far as can be told without trying; `torch` is the first."""
+def candidates(
+    *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float, triton: bool = True
+) -> list[Attention]:
+    """What may run a model on a device, as far as can be told without trying; arguments of `choose_attention`."""
     if device.type != "cuda" or dtype != torch.bfloat16:
         return [TORCH]
     found = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
-    if bound > bounded.MAX_LOGIT or why_not_fused(device):
+    if bound > bounded.MAX_LOGIT or why_not_fused(device) or not (triton or bounded.without_triton(device)):
         found = [other for other in found if other is not BOUNDED]
     return found
 
@@ -226,11 +230,13 @@ class Trial:
         backend: that was tried.
         milliseconds: of a call; None if it is not to be used.
         error: why not.
+        passing: it may run another time: there was too little memory.
     """
 
     backend: Attention
     milliseconds: float | None = None
     error: str | None = None
+    passing: bool = False
 
 
 def fastest(
@@ -291,4 +297,4 @@ def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[
         return Trial(backend, milliseconds=measure(backend.attend, scaled))
     except Exception as failure:  # noqa: BLE001  # Triton, compilers and drivers each have their own, see `trial`
         _log.info("attention backend %r does not run here: %s", backend.name, failure)
-        return Trial(backend, error=first_line(failure))
+        return Trial(backend, error=first_line(failure), passing=isinstance(failure, torch.OutOfMemoryError))

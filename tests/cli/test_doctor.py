@@ -35,7 +35,13 @@ def test_missing_weights(tmp_path, capsys):
 def test_missing_ffmpeg(monkeypatch, capsys):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     assert main([*ASKED, "--weights", str(TINY)]) == 1
-    assert capsys.readouterr().out.endswith("a video cannot be made here: ffmpeg is missing\n")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("a video cannot be made here: ffmpeg: no: ")
+
+
+def test_a_host_without_room_for_the_weights(monkeypatch, capsys):
+    monkeypatch.setattr(facts, "available_host", lambda: 10**6)
+    assert main([*ASKED, "--weights", str(TINY)]) == 1
+    assert "a video cannot be made here: memory mode: NothingFits: everything stays on" in capsys.readouterr().out
 
 
 def test_a_precision_that_does_not_run_here(capsys):

@@ -22,7 +22,7 @@ def ask(monkeypatch, tmp_path):
     def trials(backends, **_settings):
         ask.tried.append([backend.name for backend in backends])
         return [
-            Trial(backend, error="broken")
+            Trial(backend, error="broken", passing=ask.passing)
             if backend.name in ask.broken
             else Trial(backend, milliseconds=1.0 if backend.name == ask.fast else 1.01)
             for backend in backends
@@ -32,6 +32,7 @@ def ask(monkeypatch, tmp_path):
         return remembered_or_fastest(list(backends), device=CPU, head_dim=64, folder=tmp_path / "cache").name
 
     ask.fast, ask.tried, ask.broken, ask.folder = "torch", [], (), tmp_path / "cache"
+    ask.passing = False
     monkeypatch.setattr(remembered, "trials", trials)
     return ask
 
@@ -74,6 +75,17 @@ def test_what_does_not_run_any_more_is_measured_again(ask):
     assert ask() == "torch"
     ask.broken = ()
     assert ask() == "torch"
+
+
+def test_what_a_full_gpu_allows_is_not_for_good(ask):
+    ask.fast, ask.broken, ask.passing = "other", ("other",), True
+    assert ask() == "torch"
+    ask.broken = ()
+    assert ask() == "other"
+    ask.broken = ("other",)
+    assert ask() == "torch"
+    ask.broken = ()
+    assert ask() == "other"
 
 
 def test_a_name_that_no_backend_has_is_measured_again(ask):

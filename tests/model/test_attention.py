@@ -15,6 +15,7 @@ from kandinsky.model.attention import (
     TORCH,
     Attention,
     attention_of,
+    candidates,
     check_device,
     check_head_dim,
     choose_attention,
@@ -163,6 +164,26 @@ def test_who_picks_is_given_what_may_run():
     on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16, "bound": 101.0}
     assert choose_attention(None, pick=lambda found: asked.append(found) or found[1], **on_a_gpu).name == "cudnn"
     assert [backend.name for backend in asked[0]] == ["torch", "cudnn"]
+
+
+def test_without_triton_only_the_kernel_of_nvrtc_is_left(monkeypatch):
+    """`kernels="torch"`: where our own attention would be Triton's, it is not even tried."""
+    monkeypatch.setattr("kandinsky.model.attention.why_not_fused", lambda _device: None)
+    monkeypatch.setattr("kandinsky.model.attention._is_installed", lambda backend: "flash" not in backend.name)
+    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda", 0), "dtype": torch.bfloat16}
+    for compiled, expected in ((None, ["torch", "cudnn"]), ("a kernel", ["torch", "cudnn", "bounded"])):
+        monkeypatch.setattr("kandinsky.model.hopper.kernel", lambda _index, compiled=compiled: compiled)
+        assert [backend.name for backend in candidates(**on_a_gpu, triton=False)] == expected
+        assert [backend.name for backend in candidates(**on_a_gpu)] == ["torch", "cudnn", "bounded"]
+
+
+def test_a_candidate_that_found_no_memory_may_run_another_time():
+    def full(_qkv):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    first, second = trials([Attention("full", full), WRONG], **settings)
+    assert (first.passing, second.passing) == (True, False)
 
 
 @pytest.mark.gpu
