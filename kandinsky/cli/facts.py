@@ -131,8 +131,8 @@ def mode(paths: WeightPaths, model_set: ModelSet, precision: Precision, device: 
         NothingFits: there is too little memory.
     """
     if device.type != "cuda":
-        sizes = dict.fromkeys(MODULES, default_dtype(device))
-        needed, free = weight_bytes(paths, sizes, open_checkpoint(paths.dit)), available_host()
+        dtypes: dict[str, torch.dtype] = dict.fromkeys(MODULES, default_dtype(device))
+        needed, free = weight_bytes(paths, dtypes, open_checkpoint(paths.dit)), available_host()
         told = f"everything stays on the {device.type}: {_gb(needed)} GB of weights, {_gb(free)} GB are free"
         if needed > free:
             raise NothingFits(told)

@@ -25,7 +25,9 @@ from kandinsky.cli.common import (
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:
+    from kandinsky.cli.estimate import Forecast
     from kandinsky.pipeline import Kandinsky4T2VPipeline
+    from kandinsky.video_shape import VideoShape
 
 Load = Callable[..., "Kandinsky4T2VPipeline"]
 """As `common.load_pipeline`: (parsed arguments, prompt=the first one, if it is known) -> pipeline."""
@@ -101,7 +103,6 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
-    from kandinsky.cli.estimate import Forecast
     from kandinsky.output.options import OutputOptions
     from kandinsky.request import check_targets, request_of
 
@@ -125,12 +126,18 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     if check_and_launch(parsed, arguments):
         return None
     pipe = load(parsed, prompt=request.jobs[0].prompt)
-    forecast = None
-    if pipe.dit.device.type != "cuda" and pipe.ranks.size == 1 and not parsed.quiet:
-        forecast = Forecast(
-            pipe.dit, request.shape, text_tokens=model_set.text_tokens, steps=len(pipe.parts.schedule.timesteps)
-        )
+    forecast = _forecast(pipe, request.shape, quiet=parsed.quiet)
     return made(pipe.run(request, on_step=forecast), request.shape)
+
+
+def _forecast(pipe: "Kandinsky4T2VPipeline", shape: "VideoShape", *, quiet: bool) -> "Forecast | None":
+    """What says how long it will take, and has begun to; None where it is not said."""
+    from kandinsky.cli.estimate import Forecast
+
+    if pipe.dit.device.type == "cuda" or pipe.ranks.size > 1 or quiet:
+        return None
+    steps = len(pipe.parts.schedule.timesteps)
+    return Forecast(pipe.dit, shape, text_tokens=pipe.model_set.text_tokens, steps=steps)
 
 
 def _generate_batch(
@@ -153,7 +160,10 @@ def _generate_batch(
         check_folder(Path(parsed.save_path), items)
     if check_and_launch(parsed, arguments):
         return None
-    result = run_batch(load(parsed), items, parsed.save_path)
+    pipe = load(parsed)
+    if items:
+        _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
+    result = run_batch(pipe, items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds

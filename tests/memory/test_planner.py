@@ -6,6 +6,7 @@ import pytest
 
 from kandinsky.config import FLASH_512
 from kandinsky.errors import NothingFits
+from kandinsky.memory.choose import available_host
 from kandinsky.memory.footprint import Component
 from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED
 from kandinsky.memory.planner import HOST_RESERVE, LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
@@ -151,3 +152,21 @@ def published():
 def test_a_host_of_16_gb_is_enough(gpu, host, name):
     """An 8 GB card in a host of 16 GB, of which 12 to 14 are free."""
     assert plan(published(), free_gpu=int(gpu * GB), free_host=host * GB).name == name
+
+
+@pytest.mark.parametrize(("used", "name", "host"), [(3, "blocks, T5 from disk", 11), (6, "disk", 2)])
+def test_a_container_with_16_gb_reads_from_the_file(tmp_path, used, name, host):
+    """Its limit counts, whatever its host has; what it uses besides is `used` GB."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {256 * 10**6} kB\n")
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(str(16 * GB))
+    (group / "memory.current").write_text(str(15 * GB))  # mostly pages of files, which it need not keep
+    (group / "memory.stat").write_text(f"anon {used * GB}\ninactive_file {(15 - used) * GB}\n")
+    free = available_host(tmp_path)
+    assert free == (16 - used) * GB
+    found = plan(published(), free_gpu=int(7.5 * GB), free_host=free)
+    assert found.name == name
+    assert found.host <= host * GB
+    assert "of host memory" in found.reason
