@@ -263,7 +263,7 @@ def _vae_source(settings: Settings) -> VaeSource:
     """What latents of unfinished videos say of the VAE."""
     device, dtype = settings.devices["vae"], settings.dtypes["vae"]
     folder = lasting(settings.paths.vae.absolute())
-    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving)
+    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving, settings.kernels)
 
 
 def fingerprints(paths: WeightPaths) -> dict[str, str]:

@@ -54,7 +54,7 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     modulation = modulation_table(parts.dit, parts.schedule)
     configure_(parts.dit, operations, attention=None, ranks=parts.team)
     offload_modulation_(parts.dit)
-    source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]))
+    source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]), kernels="auto")
     origin = parts.origin and replace(
         parts.origin,
         devices={name: place.type for name, place in devices.items()},
