@@ -109,7 +109,7 @@ def _configured(
             modulation = modulation_table(dit, settings.schedule)
     dit.operations = settings.operations
     with clock.stage("attention chosen"):
-        head_dim, bound = dit.config.head_dim, dit.logit_bound()
+        head_dim, bound = dit.config.head_dim, max(dit.logit_bounds())
         dit.attention = choose_attention(wanted, device=device, dtype=dtype, head_dim=head_dim, bound=bound)
     with clock.stage("modulation off the GPU"):
         offload_modulation_(dit, settings.checkpoint)

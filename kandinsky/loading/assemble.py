@@ -134,7 +134,7 @@ def configure_(
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """How a DiT, whose modulation table is made, is to run; `checkpoint` is the one it came from."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    head_dim, bound = dit.config.head_dim, max(dit.logit_bounds())
     dit.operations = operations
     chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found

@@ -9,9 +9,10 @@ agrees with PyTorch's float32 attention is taken. One that is named is taken, or
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -40,13 +41,21 @@ class Attention:
 
     Args:
         name: of its row.
-        attend: the callable.
+        attend: the callable, for logits of any size.
+        attend_small: a faster one for logits of at most `bounded.MAX_LOGIT`, where there is one.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
     """
 
     name: str
     attend: Attend
     query_scale: Callable[[int], float] = _no_scale
+    attend_small: Attend | None = None
+
+    def for_logits(self, bound: float) -> "Attention":
+        """The backend for a block whose |logits| are at most `bound`, in units of log2."""
+        if self.attend_small is None or bound > bounded.MAX_LOGIT:
+            return self
+        return replace(self, attend=self.attend_small)
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -76,7 +85,7 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
-BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale)
+BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, bounded.attend_bounded)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
@@ -116,21 +125,21 @@ def choose_attention(
     """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
-        bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        bound: largest possible |logit| of any block, in units of log2 (see `bounded.logit_bound`).
 
     Raises:
         ValueError: the wanted backend cannot run this model on this device.
     """
     if wanted is BOUNDED:
-        _check_bounded(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
+        _check_bounded(device=device, dtype=dtype, head_dim=head_dim)
     if wanted is not None:
         return wanted
     if device.type != "cuda" or dtype != torch.bfloat16:
         return TORCH
     names = [other for other in BACKENDS if _PACKAGES.get(other) is None or find_spec(_PACKAGES[other]) is not None]
-    if head_dim != bounded.HEAD_DIM or bound > bounded.MAX_LOGIT:
+    if head_dim != bounded.HEAD_DIM:
         names.remove("bounded")
-    return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
+    return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim, bound=bound)
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -139,15 +148,10 @@ def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtyp
         bounded.prepare(device)
 
 
-def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> None:
+def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
     if device.type != "cuda" or dtype != torch.bfloat16 or head_dim != bounded.HEAD_DIM:
         found = f"head_dim {head_dim}, {dtype} on {device}"
         raise ValueError(f"attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device, this is {found}")
-    if bound > bounded.MAX_LOGIT:
-        raise ValueError(
-            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
-            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
-        )
 
 
 def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
@@ -168,12 +172,14 @@ def fastest(
     *,
     device: torch.device,
     head_dim: int,
+    bound: float = 0.0,
     tokens: int = CHECK_TOKENS,
     measure: Callable[[Attend, Tensor], float] = median_ms,
 ) -> Attention:
     """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does.
 
     Args:
+        bound: largest possible |logit| of any block; callables for large ones are checked only where they are needed.
         tokens: of the input.
         measure: (backend, qkv) -> milliseconds.
     """
@@ -181,10 +187,12 @@ def fastest(
     generator.seed()
     qkv = torch.randn(tokens, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return _fastest_on(qkv, candidates, measure)
+        return _fastest_on(qkv, candidates, measure, bound)
 
 
-def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float]) -> Attention:
+def _fastest_on(
+    qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float], bound: float
+) -> Attention:
     head_dim = qkv.shape[-1]
     qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
     reference = torch_sdpa(qkv)
@@ -194,11 +202,15 @@ def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Att
         scaled[:, 0] *= backend.query_scale(head_dim)
         scaled = scaled.bfloat16()
         try:
-            error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
+            small, largest = backend.for_logits(0.0).attend, backend.for_logits(bound).attend
+            outputs = [attend(scaled).float() for attend in dict.fromkeys((small, largest))]
+            error = max(
+                ((output - reference).norm() / reference.norm()).nan_to_num(math.inf).item() for output in outputs
+            )
             if not error <= MAX_ERROR:
                 _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
                 continue
-            milliseconds[backend] = measure(backend.attend, scaled)
+            milliseconds[backend] = measure(small, scaled)
         except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
             _log.info("attention backend %r does not run here: %s", backend.name, failure)
     _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})

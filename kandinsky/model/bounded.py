@@ -7,6 +7,11 @@ While that bound is under `MAX_LOGIT`, exp2 of a raw logit neither overflows nor
 
 is computed as it is written. Queries arrive multiplied by log2(e) / sqrt(head_dim) before their only rounding.
 
+Where the norms' weights allow larger logits, `attend_any` has no limit. Its Hopper kernel lowers the logits of a row by
+a number that is known after the first 128 keys, 90 above the largest of them: nothing vanishes, and nothing overflows
+unless a later key's logit is 200 above. Rows where one is are flagged, and their tiles done again with a running
+maximum. The Triton kernel has a running maximum there from the start.
+
 Two kernels with one meaning: `hopper` (CUDA C++, compiled with NVRTC at first use) on Hopper GPUs, `triton_attention`
 on others or where NVRTC is missing. Figures of both, and of what else was tried, are in docs/benchmarks.md.
 """
@@ -29,18 +34,26 @@ def query_scale(head_dim: int) -> float:
 def logit_bound(query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> float:
     """Largest possible |logit| in units of log2, from the norms' weights.
 
-    A normalised vector has length at most sqrt(head_dim), so |norm(x)| <= sqrt(head_dim) max|weight| + |bias|.
+    RoPE turns adjacent pairs of channels, so a logit is at most the sum over pairs of |q pair| |k pair|. A normalised
+    vector n has length at most sqrt(head_dim), and a pair of the norm's result at most the pair's largest |weight|
+    times |n pair|, plus |bias pair|; the four products that this makes are summed by Cauchy and Schwarz.
     """
     (head_dim,) = query_norm.normalized_shape
-    lengths = [
-        math.sqrt(head_dim) * norm.weight.float().abs().max().item() + norm.bias.float().norm().item()
-        for norm in (query_norm, key_norm)
-    ]
-    return query_scale(head_dim) * lengths[0] * lengths[1]
+    norms = (query_norm, key_norm)
+    weights = [norm.weight.detach().double().view(-1, 2).abs().amax(1) for norm in norms]
+    biases = [norm.bias.detach().double().view(-1, 2).norm(dim=1) for norm in norms]
+    length = math.sqrt(head_dim)
+    bound = (
+        head_dim * (weights[0] * weights[1]).max()
+        + length * (weights[0] * biases[1]).norm()
+        + length * (weights[1] * biases[0]).norm()
+        + biases[0] @ biases[1]
+    )
+    return query_scale(head_dim) * bound.item()
 
 
 def attend_bounded(qkv: Tensor) -> Tensor:
-    """Attention of every token with every token.
+    """Attention of every token with every token, for logits of at most `MAX_LOGIT`.
 
     Args:
         qkv: `[tokens, 3, heads, 64]` bfloat16 on a GPU, contiguous but for a slice along tokens, with scaled queries.
@@ -51,17 +64,26 @@ def attend_bounded(qkv: Tensor) -> Tensor:
     Raises:
         ValueError: another dtype, shape, stride or alignment.
     """
+    return _attend(qkv, any_logit=False)
+
+
+def attend_any(qkv: Tensor) -> Tensor:
+    """Attention of every token with every token, for logits of any size; arguments and errors of `attend_bounded`."""
+    return _attend(qkv, any_logit=True)
+
+
+def _attend(qkv: Tensor, *, any_logit: bool) -> Tensor:
     check_qkv(qkv)
     from kandinsky.model import hopper
 
     out = torch.empty(qkv.shape[0], *qkv.shape[2:], dtype=qkv.dtype, device=qkv.device)
     with torch.cuda.device(qkv.device):
         if hopper.kernel(qkv.device.index) is not None:  # compiles at the first call
-            hopper.launch(qkv, out)
+            (hopper.launch_any if any_logit else hopper.launch)(qkv, out)
         else:
             from kandinsky.model import triton_attention
 
-            triton_attention.launch(qkv, out)
+            (triton_attention.launch_any if any_logit else triton_attention.launch)(qkv, out)
     return out
 
 

@@ -1,7 +1,9 @@
 // Attention forward for head_dim 64 on Hopper (sm_90a) whose softmax needs no running maximum.
 //
 // LayerNorm over head_dim bounds every logit, so exp2 of the raw logit cannot overflow: the loop is
-// logits, exp2, add, round, product; nothing is ever rescaled. A block holds one producer warp, which
+// logits, exp2, add, round, product; nothing is ever rescaled. Where that bound is too large (MODE SHIFTED) a row's
+// logits are lowered by a number that is known after its first tile; rows for which it was wrong set a flag, and the
+// third form (REDO) does their tiles again with a running maximum. A block holds one producer warp, which
 // streams tiles of keys and values through the tensor memory accelerator, and three warpgroups of 64 query
 // rows each. Logits never leave registers: a packed logit accumulator is the A operand of the next product.
 // Instruction formats after NVIDIA's PTX ISA 9.0 (wgmma, cp.async.bulk.tensor, mbarrier, setmaxnreg);
@@ -13,9 +15,13 @@ typedef unsigned long long u64;
 #define DEVICE __device__ __forceinline__
 
 struct alignas(64) TensorMap { u64 words[16]; };
-struct Args { const unsigned short* qkv; unsigned short* out; long long row_stride; int tokens, heads; };
+// flags: one for each 64 GROUPS queries of a head, set by SHIFTED and read by REDO.
+struct Args { const unsigned short* qkv; unsigned short* out; u32* flags; long long row_stride; int tokens, heads; };
 
-// The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight).
+// The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight), and MODE.
+enum { PLAIN, SHIFTED, REDO };
+// The first tile's largest weight is 2^-HEADROOM: keys a tile later found may have logits 200 above it.
+constexpr float HEADROOM = 90.f, LARGEST_SUM = 1.2980742e33f;  // 2^110, leaving 2^17 for the values
 constexpr int ROWS = 64 * GROUPS;                   // query rows of a block
 constexpr int TILE = KEYS * 128, STAGE = 2 * TILE;  // bytes: keys (or values) of a stage, both
 
@@ -85,10 +91,10 @@ DEVICE float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=
 DEVICE u32 pack(float lo, float hi) { u32 r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
 
 // A thread's logits of 16 keys in two rows become a quarter-warp's share of the A operand.
-DEVICE void weigh(const float* s, u32 (&p)[4], float (&sum)[4]) {
+DEVICE void weigh(const float* s, u32 (&p)[4], float (&sum)[4], const float (&shift)[2]) {
   float e[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++) e[i] = exp2_fast(s[i]);
+  for (int i = 0; i < 8; i++) e[i] = exp2_fast(MODE == PLAIN ? s[i] : s[i] - shift[i >> 1 & 1]);
   sum[0] += e[0]; sum[1] += e[2]; sum[2] += e[1]; sum[3] += e[3];
   sum[0] += e[4]; sum[1] += e[6]; sum[2] += e[5]; sum[3] += e[7];
   p[0] = pack(e[0], e[1]); p[1] = pack(e[2], e[3]); p[2] = pack(e[4], e[5]); p[3] = pack(e[6], e[7]);
@@ -101,6 +107,35 @@ template <int N> DEVICE void mask(float (&s)[N], int limit) {
     if (col + (i / 4) * 8 + (i & 1) >= limit) s[i] = -__int_as_float(0x7f800000);
 }
 
+// Largest logit of each of a thread's two rows; four threads share a row.
+DEVICE void row_max(const float (&s)[KEYS / 2], float (&top)[2]) {
+  top[0] = s[0], top[1] = s[2];
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) top[i >> 1 & 1] = fmaxf(top[i >> 1 & 1], s[i]);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 1));
+    top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 2));
+  }
+}
+// What this stage's logits are lowered by; with a running maximum what was summed before shrinks with it.
+template <bool FIRST> DEVICE void update_shift(const float (&s)[KEYS / 2], float (&o)[32], float (&sum)[4], float (&shift)[2]) {
+  float top[2];
+  if (MODE == PLAIN || (MODE == SHIFTED && !FIRST)) return;
+  row_max(s, top);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    if (FIRST) {
+      shift[half] = MODE == SHIFTED ? top[half] + HEADROOM : top[half];
+      continue;
+    }
+    float higher = fmaxf(shift[half], top[half]), factor = exp2_fast(shift[half] - higher);
+    shift[half] = higher, sum[half] *= factor, sum[half + 2] *= factor;
+#pragma unroll
+    for (int i = 0; i < 8; i++) o[4 * i + 2 * half] *= factor, o[4 * i + 2 * half + 1] *= factor;
+  }
+}
+
 // ---- rows of a thread: two of the 64 of its warpgroup, eight apart
 DEVICE int first_row(int row0) { return row0 + ((threadIdx.x & 127) >> 5) * 16 + ((threadIdx.x & 31) >> 2); }
 DEVICE void load_queries(u32 (&q)[4][4], const Args& a, int row, int head) {
@@ -111,7 +146,7 @@ DEVICE void load_queries(u32 (&q)[4][4], const Args& a, int row, int head) {
     q[i / 4][i % 4] = r < a.tokens ? *(const u32*)(base + r * a.row_stride + (i / 4) * 16 + (i % 4 >> 1) * 8) : 0u;
   }
 }
-DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, int row, int head) {
+DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, int row, int head, int work) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float total = sum[half] + sum[half + 2];
@@ -120,6 +155,7 @@ DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, i
     float scale = __frcp_rn(total);
     int r = row + 8 * half;
     unsigned short* at = a.out + ((long long)r * a.heads + head) * 64 + (threadIdx.x & 3) * 2;
+    if (MODE == SHIFTED && r < a.tokens && !(total < LARGEST_SUM)) a.flags[work] = 1;
     if (r < a.tokens)
 #pragma unroll
       for (int i = 0; i < 8; i++) *(u32*)(at + 8 * i) = pack(o[4 * i + 2 * half] * scale, o[4 * i + 2 * half + 1] * scale);
@@ -139,6 +175,7 @@ DEVICE void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(emp
 // The ragged last tile comes first: it is masked once, outside of the loop.
 DEVICE void produce(const TensorMap* map, Ring ring, const Args& a, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
+    if (MODE == REDO && !a.flags[work]) continue;
     int head = work / tiles;
 #pragma unroll 1
     for (int j = 0; j < stages; j++) {
@@ -153,7 +190,8 @@ DEVICE void produce(const TensorMap* map, Ring ring, const Args& a, int count, i
 }
 
 // One stage: logits, exponentials, products; other warpgroups fill the tensor cores meanwhile.
-template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], const u32 (&q)[4][4], u32 keys, int limit) {
+// The first stage is the masked one.
+template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], float (&shift)[2], const u32 (&q)[4][4], u32 keys, int limit) {
   float s[KEYS / 2];
   mma_fence();
 #pragma unroll
@@ -162,10 +200,11 @@ template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], c
   mma_wait<0>();
   pin(s);
   if (MASK) mask(s, limit);
+  update_shift<MASK>(s, o, sum, shift);
 #pragma unroll
   for (int i = 0; i < KEYS / 16; i++) {  // 16 keys at a time: the next exponentials run under this product
     u32 p[4];
-    weigh(s + 8 * i, p, sum);
+    weigh(s + 8 * i, p, sum, shift);
     mma_fence();
     mma_values(o, p, descriptor(keys + TILE / 16 + 128 * i), 1);
   }
@@ -175,24 +214,25 @@ template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], c
 }
 DEVICE void consume(Ring ring, const Args& a, int group, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
+    if (MODE == REDO && !a.flags[work]) continue;
     int head = work / tiles, row = first_row(work % tiles * ROWS + group * 64);
     u32 q[4][4];
-    float o[32], sum[4] = {0, 0, 0, 0};
+    float o[32], sum[4] = {0, 0, 0, 0}, shift[2] = {0, 0};
     load_queries(q, a, row, head);
 #pragma unroll
     for (int i = 0; i < 32; i++) o[i] = 0.f;
     barrier_wait(ring.full(), ring.phase);
-    attend_stage<true>(o, sum, q, units(ring.keys()), a.tokens - (stages - 1) * KEYS);
+    attend_stage<true>(o, sum, shift, q, units(ring.keys()), a.tokens - (stages - 1) * KEYS);
     release(ring.empty());
     ring.next();
 #pragma unroll 1
     for (int j = 1; j < stages; j++) {
       barrier_wait(ring.full(), ring.phase);
-      attend_stage<false>(o, sum, q, units(ring.keys()), KEYS);
+      attend_stage<false>(o, sum, shift, q, units(ring.keys()), KEYS);
       release(ring.empty());
       ring.next();
     }
-    store_output(o, sum, a, row, head);
+    store_output(o, sum, a, row, head, work);
   }
 }
 

@@ -1,7 +1,7 @@
 """The Hopper kernel of `bounded` attention (`hopper.cu`): compiled with NVRTC, launched through the CUDA driver.
 
-No compiler has to be installed: NVRTC comes with PyTorch's CUDA build. Compiling takes about a second, once a process,
-and the result serves every length and head count.
+No compiler has to be installed: NVRTC comes with PyTorch's CUDA build. Compiling takes about a second for each form,
+once a process, and the result serves every length and head count.
 """
 
 import ctypes
@@ -18,6 +18,8 @@ GROUPS, KEYS, STAGES = 3, 128, 3
 """Warpgroups of 64 query rows, keys of a tile, tiles in flight: the fastest of those measured."""
 SHARED = STAGES * (2 * KEYS * HEAD_DIM * 2 + 16) + 1024
 """Bytes of shared memory: keys and values, barriers, alignment."""
+PLAIN, SHIFTED, REDO = range(3)
+"""Forms of the kernel: for bounded logits, for any, and for the tiles that the second form flagged."""
 _BFLOAT16, _SWIZZLE_128, _L2_128, _MAX_SHARED = 9, 3, 2, 8  # values of the driver's enumerations
 
 
@@ -25,6 +27,7 @@ class _Arguments(ctypes.Structure):
     _fields_ = (
         ("qkv", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
+        ("flags", ctypes.c_void_p),
         ("row_stride", ctypes.c_longlong),
         ("tokens", ctypes.c_int),
         ("heads", ctypes.c_int),
@@ -32,12 +35,12 @@ class _Arguments(ctypes.Structure):
 
 
 @functools.cache
-def kernel(device: int) -> ctypes.c_void_p | None:
-    """The kernel on GPU `device`, or None where it cannot run."""
+def kernel(device: int, form: int = PLAIN) -> ctypes.c_void_p | None:
+    """A form of the kernel on GPU `device`, or None where it cannot run."""
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) != (9, 0):
         return None
     try:
-        cubin = compile_source(Path(__file__).with_suffix(".cu").read_bytes())
+        cubin = compile_source(Path(__file__).with_suffix(".cu").read_bytes(), form)
     except (OSError, RuntimeError) as error:
         _log.warning("attention uses Triton's kernel instead of the Hopper one: %s", error)
         return None
@@ -51,20 +54,44 @@ def kernel(device: int) -> ctypes.c_void_p | None:
 
 
 def launch(qkv: Tensor, out: Tensor) -> None:
-    """Queue the kernel on the current stream; see `bounded.attend_bounded` for the tensors."""
+    """Queue the kernel for logits of at most `bounded.MAX_LOGIT` on the current stream.
+
+    Args:
+        qkv, out: see `bounded.attend_bounded`.
+    """
+    _launch(PLAIN, qkv, out, None)
+
+
+def launch_any(qkv: Tensor, out: Tensor) -> Tensor:
+    """Queue the kernel for logits of any size on the current stream; see `bounded.attend_any` for the tensors.
+
+    Returns:
+        What was done twice, int32 `[tiles of 192 queries x heads]`, 1 for each; valid when the stream gets there.
+    """
+    flags = torch.zeros(_tiles(qkv), dtype=torch.int32, device=qkv.device)
+    for form in (SHIFTED, REDO):
+        _launch(form, qkv, out, flags)
+    return flags
+
+
+def _tiles(qkv: Tensor) -> int:
+    return -(-qkv.shape[0] // (64 * GROUPS)) * qkv.shape[2]
+
+
+def _launch(form: int, qkv: Tensor, out: Tensor, flags: Tensor | None) -> None:
     tokens, _, heads, _ = qkv.shape
     device = qkv.device.index
     _memory, tensor_map = _tensor_map(qkv.data_ptr(), tokens, heads, 2 * qkv.stride(0))
-    arguments = _Arguments(qkv.data_ptr(), out.data_ptr(), qkv.stride(0), tokens, heads)
-    tiles = -(-tokens // (64 * GROUPS)) * heads
-    blocks = min(tiles, _processors(device))  # persistent: one block a multiprocessor
+    flagged = None if flags is None else flags.data_ptr()
+    arguments = _Arguments(qkv.data_ptr(), out.data_ptr(), flagged, qkv.stride(0), tokens, heads)
+    blocks = min(_tiles(qkv), _processors(device))  # persistent: one block a multiprocessor
     parameters = (ctypes.c_void_p * 2)(tensor_map, ctypes.addressof(arguments))
     stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
     threads = 128 * (GROUPS + 1)
-    _done(_driver().cuLaunchKernel(kernel(device), blocks, 1, 1, threads, 1, 1, SHARED, stream, parameters, None))
+    _done(_driver().cuLaunchKernel(kernel(device, form), blocks, 1, 1, threads, 1, 1, SHARED, stream, parameters, None))
 
 
-def compile_source(source: bytes) -> bytes:
+def compile_source(source: bytes, form: int = PLAIN) -> bytes:
     """CUDA C++ to machine code for sm_90a.
 
     Raises:
@@ -74,7 +101,7 @@ def compile_source(source: bytes) -> bytes:
     nvrtc, program = _nvrtc(), ctypes.c_void_p()
     if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"hopper.cu", 0, None, None):
         raise RuntimeError("NVRTC could not start")
-    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES}
+    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "MODE": form}
     options = [b"--gpu-architecture=sm_90a", b"--std=c++17"]
     options += [f"--define-macro={name}={value}".encode() for name, value in macros.items()]
     failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))

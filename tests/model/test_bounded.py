@@ -23,6 +23,16 @@ def test_no_logit_is_beyond_the_bound():
     assert largest < logit_bound(query_norm, key_norm) < 20 * largest
 
 
+def test_one_large_channel_does_not_meet_another_norms():
+    """The bound is over pairs of channels, which are all that RoPE mixes; the largest of each norm would give 8 x 8."""
+    query_norm, key_norm = nn.LayerNorm(64), nn.LayerNorm(64)
+    with torch.no_grad():
+        query_norm.weight[4], key_norm.weight[20] = 8, 8
+    assert logit_bound(query_norm, key_norm) == pytest.approx(8 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
+    query_norm.weight.data[4], key_norm.weight.data[5] = 8, 8  # of one pair
+    assert logit_bound(query_norm, key_norm) == pytest.approx(64 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
+
+
 def test_a_sum_of_the_largest_weights_is_finite():
     """The reason for `MAX_LOGIT`."""
     largest = torch.tensor(bounded.MAX_LOGIT).exp2()

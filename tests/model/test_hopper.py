@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_helpers import LENGTHS, check_bounded_kernel
+from model_helpers import LENGTHS, NORM_WEIGHTS, check_bounded_kernel, check_kernel_for_any_logit
 
 from kandinsky.model import hopper
 
@@ -26,3 +26,23 @@ def test_the_kernel_is_exact(tokens, heads):
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
     check_bounded_kernel(hopper.launch, tokens, heads)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("tokens", "heads"), LENGTHS)
+def test_the_form_for_any_logit_is_exact(tokens, heads):
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a Hopper GPU")
+    check_bounded_kernel(hopper.launch_any, tokens, heads)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("weight", "outlier"), NORM_WEIGHTS)
+def test_it_is_exact_for_any_norms_and_does_again_what_needs_it(weight, outlier):
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a Hopper GPU")
+    flags = check_kernel_for_any_logit(hopper.launch_any, weight, outlier)
+    if weight <= 2 and outlier == weight:
+        assert flags.sum() == 0
+    if weight == 8:
+        assert flags.view(4, -1)[0, 0] == 1  # the tile with query 5
