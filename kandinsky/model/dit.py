@@ -60,7 +60,7 @@ class TransformerBlock(nn.Module):
         modulation: Tensor,
         context: Context,
         run: Operations,
-        attention: Attention,
+        backend: Attention,
     ) -> tuple[Tensor, Residual]:
         """The stream with the attention added, and the feed-forward's output still to be added.
 
@@ -69,11 +69,11 @@ class TransformerBlock(nn.Module):
             residual: what the block before left to be added.
             modulation: `[segments, 6, model_dim]`.
             run: the element-wise steps.
-            attention: the backend, for this block's logits.
+            backend: of the attention, for this block's logits.
         """
         attention, feed_forward = (Modulation(*terms.unbind(1)) for terms in modulation.split(3, dim=1))
         tokens, normed = run.add_norm(tokens, residual, self.self_attention_norm, attention, context.segments)
-        branch = self.self_attention(normed, context, run.norm_rope, attention=attention, dilated=self.dilated)
+        branch = self.self_attention(normed, context, run.norm_rope, attention=backend, dilated=self.dilated)
         residual = Residual(branch, attention.gate)
         tokens, normed = run.add_norm(tokens, residual, self.feed_forward_norm, feed_forward, context.segments)
         return tokens, Residual(self.feed_forward(normed, run.gelu), feed_forward.gate)
