@@ -42,7 +42,7 @@ class Attention:
     Args:
         name: of its row.
         attend: the callable, for logits of any size.
-        attend_small: a faster one for logits of at most `bounded.MAX_LOGIT`, where there is one.
+        attend_for: for a bound of |logits|, in units of log2, the fastest one; None where `attend` is.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
         head_dims: those that it takes, if it is for GPUs alone: in bfloat16, from compute capability 8.0 on. None runs
             everywhere.
@@ -52,13 +52,11 @@ class Attention:
     attend: Attend
     query_scale: Callable[[int], float] = _no_scale
     head_dims: Container[int] | None = None
-    attend_small: Attend | None = None
+    attend_for: Callable[[float], Attend] | None = None
 
     def for_logits(self, bound: float) -> "Attention":
         """The backend for a block whose |logits| are at most `bound`, in units of log2."""
-        if self.attend_small is None or bound > bounded.MAX_LOGIT:
-            return self
-        return replace(self, attend=self.attend_small)
+        return self if self.attend_for is None else replace(self, attend=self.attend_for(bound))
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
-BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, (bounded.HEAD_DIM,), bounded.attend_bounded)
+BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, (bounded.HEAD_DIM,), bounded.attend_for)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend

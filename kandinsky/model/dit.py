@@ -111,7 +111,7 @@ class DiT(nn.Module):
 
     @attention.setter
     def attention(self, attention: Attention) -> None:
-        fits = attention.attend_small is not None  # others are the same for any norms, which are not asked then
+        fits = attention.attend_for is not None  # others are the same for any norms, which are not asked then
         bounds = self.logit_bounds() if fits else [math.inf] * len(self.blocks)
         self._attention, self._attentions = attention, [attention.for_logits(bound) for bound in bounds]
 

@@ -2,8 +2,8 @@
 //
 // LayerNorm over head_dim bounds every logit, so exp2 of the raw logit cannot overflow: the loop is
 // logits, exp2, add, round, product; nothing is ever rescaled. Where that bound is too large (MODE SHIFTED) a row's
-// logits are lowered by a number that is known after its first tile; rows for which it was wrong set a flag, and the
-// third form (REDO) does their tiles again with a running maximum. A block holds one producer warp, which
+// logits are lowered by a number that is known after its first tile, and rows for which it was wrong set a flag. The
+// third form (RUNNING) has a running maximum: for the tiles with a flag, or for all. A block holds one producer warp, which
 // streams tiles of keys and values through the tensor memory accelerator, and three warpgroups of 64 query
 // rows each. Logits never leave registers: a packed logit accumulator is the A operand of the next product.
 // Instruction formats after NVIDIA's PTX ISA 9.0 (wgmma, cp.async.bulk.tensor, mbarrier, setmaxnreg);
@@ -15,11 +15,11 @@ typedef unsigned long long u64;
 #define DEVICE __device__ __forceinline__
 
 struct alignas(64) TensorMap { u64 words[16]; };
-// flags: one for each 64 GROUPS queries of a head, set by SHIFTED and read by REDO.
+// flags: one for each 64 GROUPS queries of a head, set by SHIFTED; RUNNING does those alone that are set, or all without.
 struct Args { const unsigned short* qkv; unsigned short* out; u32* flags; long long row_stride; int tokens, heads; };
 
 // The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight), and MODE.
-enum { PLAIN, SHIFTED, REDO };
+enum { PLAIN, SHIFTED, RUNNING };
 // The first tile's largest weight is 2^-HEADROOM: keys a tile later found may have logits 200 above it.
 constexpr float HEADROOM = 90.f, LARGEST_SUM = 1.2980742e33f;  // 2^110, leaving 2^17 for the values
 constexpr int ROWS = 64 * GROUPS;                   // query rows of a block
@@ -172,10 +172,12 @@ struct Ring {
 };
 DEVICE void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(empty); }
 
+DEVICE bool skips(const Args& a, int work) { return MODE == RUNNING && a.flags && !a.flags[work]; }
+
 // The ragged last tile comes first: it is masked once, outside of the loop.
 DEVICE void produce(const TensorMap* map, Ring ring, const Args& a, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
-    if (MODE == REDO && !a.flags[work]) continue;
+    if (skips(a, work)) continue;
     int head = work / tiles;
 #pragma unroll 1
     for (int j = 0; j < stages; j++) {
@@ -214,7 +216,7 @@ template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], f
 }
 DEVICE void consume(Ring ring, const Args& a, int group, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
-    if (MODE == REDO && !a.flags[work]) continue;
+    if (skips(a, work)) continue;
     int head = work / tiles, row = first_row(work % tiles * ROWS + group * 64);
     u32 q[4][4];
     float o[32], sum[4] = {0, 0, 0, 0}, shift[2] = {0, 0};

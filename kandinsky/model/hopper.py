@@ -18,8 +18,8 @@ GROUPS, KEYS, STAGES = 3, 128, 3
 """Warpgroups of 64 query rows, keys of a tile, tiles in flight: the fastest of those measured."""
 SHARED = STAGES * (2 * KEYS * HEAD_DIM * 2 + 16) + 1024
 """Bytes of shared memory: keys and values, barriers, alignment."""
-PLAIN, SHIFTED, REDO = range(3)
-"""Forms of the kernel: for bounded logits, for any, and for the tiles that the second form flagged."""
+PLAIN, SHIFTED, RUNNING = range(3)
+"""Forms of the kernel: for bounded logits, with a shift for each row, with a running maximum."""
 _BFLOAT16, _SWIZZLE_128, _L2_128, _MAX_SHARED = 9, 3, 2, 8  # values of the driver's enumerations
 
 
@@ -62,14 +62,19 @@ def launch(qkv: Tensor, out: Tensor) -> None:
     _launch(PLAIN, qkv, out, None)
 
 
-def launch_any(qkv: Tensor, out: Tensor) -> Tensor:
-    """Queue the kernel for logits of any size on the current stream; see `bounded.attend_any` for the tensors.
+def launch_any(qkv: Tensor, out: Tensor) -> None:
+    """Queue the kernel with a running maximum, for logits of any size, on the current stream; tensors as for `launch`."""
+    _launch(RUNNING, qkv, out, None)
+
+
+def launch_shifted(qkv: Tensor, out: Tensor) -> Tensor:
+    """Queue the kernel with a shift for each row, and what must be done again with a running maximum behind it.
 
     Returns:
         What was done twice, int32 `[tiles of 192 queries x heads]`, 1 for each; valid when the stream gets there.
     """
     flags = torch.zeros(_tiles(qkv), dtype=torch.int32, device=qkv.device)
-    for form in (SHIFTED, REDO):
+    for form in (SHIFTED, RUNNING):
         _launch(form, qkv, out, flags)
     return flags
 

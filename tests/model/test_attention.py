@@ -69,7 +69,7 @@ def test_what_is_wanted_is_taken():
 
 
 def test_the_callable_for_large_logits_is_checked_where_it_is_needed():
-    half = Attention("half", WRONG.attend, attend_small=torch_sdpa)
+    half = Attention("half", WRONG.attend, attend_for=lambda bound: torch_sdpa if bound <= 100 else WRONG.attend)
     places = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 173, "measure": lambda *_: 1.0}
     assert fastest([half], bound=100.0, **places) is half
     assert fastest([half, TORCH], bound=101.0, **places) is TORCH

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model.attention import Attention, torch_sdpa
-from kandinsky.model.bounded import logit_bound
+from kandinsky.model.bounded import MAX_LOGIT, logit_bound
 from kandinsky.model.layout import Clip, TokenLayout
 
 CASES = ("single", "image", "packed", "grouped")
@@ -80,7 +80,9 @@ def test_one_block_with_large_norms_takes_the_slower_kernel_alone():
     def recorded(size):
         return lambda qkv: taken.append(size) or torch_sdpa(qkv)
 
-    dit.attention = Attention("two", recorded("any"), attend_small=recorded("small"))
+    dit.attention = Attention(
+        "two", recorded("any"), attend_for=lambda bound: recorded("small" if bound <= MAX_LOGIT else "any")
+    )
     dit(torch.randn(2, 4, 4, 16).bfloat16(), torch.randn(3, 64).bfloat16(), torch.tensor([749]))
     assert taken == ["small", "small", "any", "small"]
 

@@ -30,10 +30,11 @@ def test_the_kernel_is_exact(tokens, heads):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("tokens", "heads"), LENGTHS)
-def test_the_form_for_any_logit_is_exact(tokens, heads):
+@pytest.mark.parametrize("form", [hopper.launch_shifted, hopper.launch_any])
+def test_the_forms_for_larger_logits_are_exact(tokens, heads, form):
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
-    check_bounded_kernel(hopper.launch_any, tokens, heads)
+    check_bounded_kernel(form, tokens, heads)
 
 
 @pytest.mark.gpu
@@ -41,7 +42,8 @@ def test_the_form_for_any_logit_is_exact(tokens, heads):
 def test_it_is_exact_for_any_norms_and_does_again_what_needs_it(weight, outlier):
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
-    flags = check_kernel_for_any_logit(hopper.launch_any, weight, outlier)
+    check_kernel_for_any_logit(hopper.launch_any, weight, outlier)
+    flags = check_kernel_for_any_logit(hopper.launch_shifted, weight, outlier)
     if weight <= 2 and outlier == weight:
         assert flags.sum() == 0
     if weight == 8:
