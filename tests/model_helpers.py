@@ -87,7 +87,7 @@ def check_bounded_kernel(launch, tokens: int, heads: int) -> None:
 
 
 def check_kernel_for_any_logit(launch, weight: float, outlier: float) -> torch.Tensor | None:
-    """A form of `bounded` for larger logits is exact where norms have these weights, and for a key far above all others.
+    """A form of `bounded` for larger logits is exact for these weights of norms and for a key far above all others.
 
     Args:
         weight: of the query and key norm, all channels but one.

@@ -63,7 +63,7 @@ def launch(qkv: Tensor, out: Tensor) -> None:
 
 
 def launch_any(qkv: Tensor, out: Tensor) -> None:
-    """Queue the kernel with a running maximum, for logits of any size, on the current stream; tensors as for `launch`."""
+    """Queue the kernel with a running maximum, for logits of any size; tensors as for `launch`."""
     _launch(RUNNING, qkv, out, None)
 
 
