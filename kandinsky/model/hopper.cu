@@ -6,51 +6,16 @@
 // third form (RUNNING) has a running maximum: for the tiles with a flag, or for all. A block holds one producer warp, which
 // streams tiles of keys and values through the tensor memory accelerator, and three warpgroups of 64 query
 // rows each. Logits never leave registers: a packed logit accumulator is the A operand of the next product.
-// Instruction formats after NVIDIA's PTX ISA 9.0 (wgmma, cp.async.bulk.tensor, mbarrier, setmaxnreg);
-// the split into producer and consumer warpgroups is FlashAttention 3's (arXiv 2407.08608).
+// The split into producer and consumer warpgroups is FlashAttention 3's (arXiv 2407.08608).
 // Compiled at first use by hopper.py, which also says what the arguments are.
 
-typedef unsigned u32;
-typedef unsigned long long u64;
-#define DEVICE __device__ __forceinline__
-
-struct alignas(64) TensorMap { u64 words[16]; };
 // flags: one for each 64 GROUPS queries of a head, set by SHIFTED; RUNNING does those alone that are set, or all without.
 struct Args { const unsigned short* qkv; unsigned short* out; u32* flags; long long row_stride; int tokens, heads; };
 
-// The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight), and MODE.
+// The compiler's command line gives MODE, and what hopper_common.cu in front of this file needs.
 enum { PLAIN, SHIFTED, RUNNING };
 // The first tile's largest weight is 2^-HEADROOM: keys a tile later found may have logits 200 above it.
 constexpr float HEADROOM = 90.f, LARGEST_SUM = 1.2980742e33f;  // 2^110, leaving 2^17 for the values
-constexpr int ROWS = 64 * GROUPS;                   // query rows of a block
-constexpr int TILE = KEYS * 128, STAGE = 2 * TILE;  // bytes: keys (or values) of a stage, both
-
-// ---- barriers and copies
-DEVICE void barrier_init(u32 bar, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }
-DEVICE void barrier_expect(u32 bar, int bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }
-DEVICE void barrier_arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
-DEVICE void barrier_wait(u32 bar, u32 phase) {
-  asm volatile("{ .reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra WAIT;\nDONE: }"
-               ::"r"(bar), "r"(phase) : "memory");
-}
-DEVICE void copy_tile(u32 dst, const TensorMap* map, u32 bar, int slot, int row) {
-  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
-               ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(slot), "r"(row) : "memory");
-}
-
-// ---- tensor cores
-DEVICE void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void mma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> DEVICE void mma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-// Makes the compiler believe that x changes here: no use of an accumulator moves above the wait before it.
-template <int N> DEVICE void pin(float (&x)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i]) :: "memory");
-}
-// A shared-memory address as the low word of a matrix descriptor (16-byte units; leading offset 1, unused).
-DEVICE u32 units(u32 address) { return (address >> 4) | (1u << 16); }
-// 128-byte swizzle, 1024 bytes from one group of eight rows to the next.
-DEVICE u64 descriptor(u32 low) { return ((u64)0x40000040u << 32) | low; }
 // Logits: d[64 queries, n keys] (+)= a[64, 16] b[n, 16]^T, keys as rows of 128 bytes.
 DEVICE void mma_logits(float (&d)[64], const u32 (&a)[4], u64 b, int keep) {
   asm volatile(
@@ -87,9 +52,6 @@ DEVICE void mma_values(float (&d)[32], const u32 (&a)[4], u64 b, int keep) {
 }
 
 // ---- softmax
-DEVICE float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-DEVICE u32 pack(float lo, float hi) { u32 r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
-
 // A thread's logits of 16 keys in two rows become a quarter-warp's share of the A operand.
 DEVICE void weigh(const float* s, u32 (&p)[4], float (&sum)[4], const float (&shift)[2]) {
   float e[8];
@@ -136,8 +98,6 @@ template <bool FIRST> DEVICE void update_shift(const float (&s)[KEYS / 2], float
   }
 }
 
-// ---- rows of a thread: two of the 64 of its warpgroup, eight apart
-DEVICE int first_row(int row0) { return row0 + ((threadIdx.x & 127) >> 5) * 16 + ((threadIdx.x & 31) >> 2); }
 DEVICE void load_queries(u32 (&q)[4][4], const Args& a, int row, int head) {
   const unsigned short* base = a.qkv + head * 64 + (threadIdx.x & 3) * 2;
 #pragma unroll
@@ -162,16 +122,6 @@ DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, i
   }
 }
 
-// ---- the ring of stages: barriers full[i], empty[i] behind the tiles
-struct Ring {
-  u32 tiles; int stage = 0; u32 phase = 0;
-  DEVICE u32 keys() const { return tiles + stage * STAGE; }
-  DEVICE u32 full() const { return tiles + STAGES * STAGE + 16 * stage; }
-  DEVICE u32 empty() const { return full() + 8; }
-  DEVICE void next() { if (++stage == STAGES) { stage = 0; phase ^= 1; } }
-};
-DEVICE void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(empty); }
-
 DEVICE bool skips(const Args& a, int work) { return MODE == RUNNING && a.flags && !a.flags[work]; }
 
 // The ragged last tile comes first: it is masked once, outside of the loop.
@@ -184,8 +134,8 @@ DEVICE void produce(const TensorMap* map, Ring ring, const Args& a, int count, i
       int row = (j == 0 ? stages - 1 : j - 1) * KEYS;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(ring.full(), STAGE);
-      copy_tile(ring.keys(), map, ring.full(), a.heads + head, row);
-      copy_tile(ring.keys() + TILE, map, ring.full(), 2 * a.heads + head, row);
+      copy_tile(ring.keys(), map, ring.full(), 0, a.heads + head, row);
+      copy_tile(ring.keys() + TILE, map, ring.full(), 0, 2 * a.heads + head, row);
       ring.next();
     }
   }
@@ -242,14 +192,7 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
 attend(const __grid_constant__ TensorMap map, const __grid_constant__ Args a) {
   extern __shared__ char memory[];
   Ring ring;
-  ring.tiles = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u;  // the swizzle repeats every 1024 bytes
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < STAGES; i++) {
-      barrier_init(ring.tiles + STAGES * STAGE + 16 * i, 1);
-      barrier_init(ring.tiles + STAGES * STAGE + 16 * i + 8, 4 * GROUPS);  // each consumer warp
-    }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
+  begin(ring, memory);
   __syncthreads();
   int tiles = (a.tokens + ROWS - 1) / ROWS, stages = (a.tokens + KEYS - 1) / KEYS, group = threadIdx.x / 128;
   if (group == 0) {

@@ -7,7 +7,6 @@ once a process, and the result serves every length and head count.
 import ctypes
 import functools
 import logging
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,10 +40,9 @@ def kernel(device: int, form: int = PLAIN) -> ctypes.c_void_p | None:
     """A form of the kernel on GPU `device`, or None where it cannot run."""
     if not nvrtc.is_hopper(device):
         return None
-    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "MODE": form}
-    source = Path(__file__).with_suffix(".cu")
+    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "ROW_BYTES": 2 * HEAD_DIM, "EXTRA": 0, "MODE": form}
     try:
-        cubin = nvrtc.compile_source(source.read_bytes(), source.name, macros)
+        cubin = nvrtc.compile_source(nvrtc.source_of("hopper.cu"), "hopper.cu", macros)
     except (OSError, RuntimeError) as error:
         _log.warning("attention uses Triton's kernel instead of the Hopper one: %s", error)
         return None

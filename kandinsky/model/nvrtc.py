@@ -34,6 +34,15 @@ def is_hopper(device: int) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) == (9, 0)
 
 
+def source_of(name: str) -> bytes:
+    """A kernel for Hopper that lies beside this module, behind what they all share.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return b"".join(Path(__file__).with_name(part).read_bytes() for part in ("hopper_common.cu", name))
+
+
 def compile_source(source: bytes, name: str, macros: Mapping[str, object]) -> bytes:
     """CUDA C++ to machine code for sm_90a.
 

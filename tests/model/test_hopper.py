@@ -1,18 +1,17 @@
 """The Hopper kernel of bounded attention."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from model_helpers import LENGTHS, NORM_WEIGHTS, check_bounded_kernel, check_kernel_for_any_logit
 
 from kandinsky.model import hopper
+from kandinsky.model.nvrtc import source_of
 
 
 def test_the_source_lies_beside_the_module():
     """What a wheel must hold: the kernel is compiled from it at first use."""
-    source = Path(hopper.__file__).with_suffix(".cu").read_text()
-    assert all(name in source for name in ("GROUPS", "KEYS", "STAGES", "attend"))
+    source = source_of("hopper.cu").decode()
+    assert all(name in source for name in ("GROUPS", "KEYS", "STAGES", "ROW_BYTES", "EXTRA", "MODE", "attend"))
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a PyTorch without CUDA")
