@@ -1,0 +1,1 @@
+"""Frames between the frames of a video."""
