@@ -19,6 +19,7 @@ from kandinsky.errors import DecodeError
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
+from kandinsky.output.between import on_device
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import Origin, Record
@@ -122,6 +123,7 @@ class Runner:
             if output.kind != "latent":
                 self._help_decode(latents)
             return lambda: None
+        output = on_device(output, self.finisher.vae.device)
         record = Record(
             prompt=job.prompt,
             seed=job.seed,
@@ -132,6 +134,8 @@ class Runner:
             crf=output.crf,
             codec=output.codec,
             origin=self.origin,
+            interpolate=output.interpolate,
+            interpolate_with=output.interpolate_with,
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 

@@ -30,8 +30,11 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "crf": None,
         "codec": None,
         "metadata": True,
+        "interpolate": None,
+        "interpolate_with": None,
     }
 )
+FILE_OPTIONS = ("fps", "crf", "codec", "metadata", "interpolate", "interpolate_with")
 KEYS = ("text", *DEFAULTS, "save_path")
 """What a line may say: the arguments of a call that writes files."""
 MAX_NAME_BYTES = 200
@@ -77,6 +80,8 @@ class Item:
             "codec": output.codec,
             "metadata": output.metadata,
         }
+        between = {"interpolate": output.interpolate, "interpolate_with": output.interpolate_with}
+        asked |= {name: value for name, value in between.items() if value is not None}  # as in reports of before
         return cls(number, job, shape, output, asked)
 
 
@@ -159,7 +164,7 @@ def _items_of_line(
         asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + done
     given = asked["save_path"] if "save_path" in asked else _name_of(place, asked["time_length"], asked["codec"])
     _check_plain(given)
-    options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
+    options = OutputOptions(type="file", **{name: asked[name] for name in FILE_OPTIONS})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
     request = request_of(
         asked["text"], given, asked["bs"], seed=asked["seed"], model_set=model_set, options=options, **size

@@ -119,7 +119,8 @@ def _encoding(record: "Record", file: str, save_path: str) -> dict[str, Any]:
     if record.time_length == 0:
         return {}
     same = Path(file).suffix == Path(save_path).suffix
-    return {"fps": record.fps, **({"crf": record.crf, "codec": record.codec} if same else {})}
+    between = {"interpolate": record.interpolate, "interpolate_with": record.interpolate_with}
+    return {"fps": record.fps, **between, **({"crf": record.crf, "codec": record.codec} if same else {})}
 
 
 def _devices(record: "Record") -> str | dict[str, str]:

@@ -106,6 +106,7 @@ def _as_before(given: OutputOptions, record: Record | None, ending: str, *, is_i
     """Options with what `record` says where nothing was given and a file with this ending has such a thing."""
     if record is None or is_image:
         return given
+    given = dataclasses.replace(given, interpolate=record.interpolate, interpolate_with=record.interpolate_with)
     options = given if given.fps is not None else dataclasses.replace(given, fps=record.fps)
     if given.codec is None and given.crf is None and record.codec in VIDEO_CODECS.get(ending, ()):
         options = dataclasses.replace(options, codec=record.codec, crf=record.crf)

@@ -1,0 +1,48 @@
+"""Latents to frames on the host, with frames between them if they are wanted."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kandinsky.interpolate.interpolator import load_interpolator
+from kandinsky.interpolate.stream import interpolated
+from kandinsky.output.minterpolate import minterpolated
+from kandinsky.output.options import Output
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.vae.stream import to_host
+
+
+def on_device(output: Output, device: torch.device) -> Output:
+    """What is asked for, with the way in which frames in between are made where `device` decodes."""
+    if output.interpolate is None or output.interpolate_with is not None:
+        return output
+    return dataclasses.replace(output, interpolate_with="network" if device.type == "cuda" else "ffmpeg")
+
+
+def smoothed(
+    vae: VideoAutoencoder, latents: Tensor, output: Output | None, *, memory_saving: bool | None
+) -> Iterator[np.ndarray]:
+    """Decode, and make frames in between while the next chunk is decoded.
+
+    Args:
+        latents: `[T, H, W, C]` as sampled.
+        output: tells what is wanted; None is the frames as they are.
+        memory_saving: as for `VideoAutoencoder.decode`.
+
+    Yields:
+        uint8 `[n, height, width, 3]`, each chunk valid until the next.
+    """
+    if output is None or output.interpolate is None:
+        yield from (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
+        return
+    if on_device(output, vae.device).interpolate_with == "ffmpeg":
+        frames = (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
+        yield from minterpolated(frames, output.interpolate)
+        return
+    stream = torch.cuda.Stream(vae.device) if vae.device.type == "cuda" else None
+    chunks = vae.decode(latents, memory_saving=memory_saving)
+    made = interpolated(chunks, output.interpolate, load_interpolator(vae.device), stream=stream)
+    yield from (chunk.numpy() for chunk in to_host(made, stream))
