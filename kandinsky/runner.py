@@ -19,7 +19,6 @@ from kandinsky.errors import DecodeError
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
-from kandinsky.output.between import on_device
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import Origin, Record
@@ -123,7 +122,6 @@ class Runner:
             if output.kind != "latent":
                 self._help_decode(latents)
             return lambda: None
-        output = on_device(output, self.finisher.vae.device)
         record = Record(
             prompt=job.prompt,
             seed=job.seed,

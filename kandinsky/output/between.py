@@ -1,6 +1,5 @@
 """Latents to frames on the host, with frames between them if they are wanted."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,13 +12,6 @@ from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import Output
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.stream import to_host
-
-
-def on_device(output: Output, device: torch.device) -> Output:
-    """What is asked for, with the way in which frames in between are made where `device` decodes."""
-    if output.interpolate is None or output.interpolate_with is not None:
-        return output
-    return dataclasses.replace(output, interpolate_with="network" if device.type == "cuda" else "ffmpeg")
 
 
 def smoothed(
@@ -38,7 +30,7 @@ def smoothed(
     if output is None or output.interpolate is None:
         yield from (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         return
-    if on_device(output, vae.device).interpolate_with == "ffmpeg":
+    if output.interpolate_with == "ffmpeg":
         frames = (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         yield from minterpolated(frames, output.interpolate)
         return

@@ -11,7 +11,7 @@ from kandinsky.errors import shown
 from kandinsky.interpolate.interpolator import load_interpolator
 from kandinsky.interpolate.stream import check_factor, interpolated
 from kandinsky.output.minterpolate import minterpolated
-from kandinsky.output.options import INTERPOLATORS, OutputOptions, output_of
+from kandinsky.output.options import INTERPOLATORS, USUAL_INTERPOLATOR, OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
 from kandinsky.output.video import Encoding, VideoWriter, check_encoder
@@ -51,7 +51,7 @@ def smoothing_of(
 
     Args:
         save_path: None is the file's name with `-smooth`, as mp4 where its ending is not one that we write.
-        way: None is the network on a GPU, else ffmpeg.
+        way: None is `USUAL_INTERPOLATOR`.
         options: `crf` and `codec` of the new file.
 
     Raises:
@@ -75,7 +75,7 @@ def smoothing_of(
     if video.width % 2 or video.height % 2:
         size = f"{video.width}x{video.height}"
         raise ValueError(f"file={shown(str(source))}: it has {size} pixels; allowed are even numbers")
-    chosen = way or ("network" if device.type == "cuda" else "ffmpeg")
+    chosen = way or USUAL_INTERPOLATOR
     encoding = Encoding(output.codec, output.crf)
     return Smoothing(video=video, path=path, factor=factor, way=chosen, encoding=encoding, device=device)
 

@@ -116,7 +116,8 @@ def train(settings: Settings, network: FlowNetwork) -> FlowNetwork:
     )
     start, saved, step = time.monotonic(), 0.0, 0
     while (elapsed := time.monotonic() - start) < settings.seconds or step == 0:
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, elapsed / settings.seconds)))
+        done = elapsed / settings.seconds if settings.seconds > 0 else 0.0
+        fall = 0.5 * (1 + math.cos(math.pi * done))
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * fall)
         with torch.no_grad():

@@ -1,0 +1,65 @@
+"""A file to a smooth one."""
+
+import numpy as np
+import pytest
+import torch
+from fakes import FAILS_AT_THE_END, ffmpeg_script
+from video_helpers import write_video
+
+from kandinsky.errors import VideoError
+from kandinsky.output.options import OutputOptions
+from kandinsky.output.read_video import open_video, read_frames
+from kandinsky.output.smooth_file import smooth, smoothing_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_video(tmp_path / "v.mp4", frames=9)
+    return str(tmp_path / "v.mp4")
+
+
+def of(file, save_path=None, *, options=OutputOptions(type="file"), **settings):  # noqa: B008  # a frozen value
+    return smoothing_of(file, save_path, options=options, device=CPU, **settings)
+
+
+@pytest.mark.parametrize("way", ["network", None])
+def test_a_file(file, tmp_path, way):
+    asked = of(file, way=way, factor=4)
+    assert asked.way == (way or "ffmpeg")
+    assert smooth(asked) == 33
+    made = open_video(tmp_path / "v-smooth.mp4")
+    assert (made.width, made.height, made.fps) == (64, 64, 32)
+    found, before = (np.concatenate(list(read_frames(video))) for video in (made, open_video(tmp_path / "v.mp4")))
+    assert len(found) == 33
+    assert np.abs(found[::4].astype(int) - before).max() <= 3  # what encoding changes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": 5}, "interpolate=5: allowed are 2, 3, 4"),
+        ({"way": "magic"}, "interpolate_with='magic': allowed are 'network', 'ffmpeg'"),
+        ({"save_path": "v.gif"}, "must end with one of .mp4"),
+        ({"save_path": "nowhere/v.mp4"}, "does not exist"),
+        ({"options": OutputOptions(type="file", crf=99)}, "crf=99"),
+    ],
+)
+def test_wrong_arguments(file, settings, message):
+    with pytest.raises(ValueError, match=message):
+        of(file, **settings)
+
+
+def test_no_such_file():
+    with pytest.raises(ValueError, match="there is no such file"):
+        of("nothing.mp4")
+
+
+def test_a_failure_leaves_nothing(file, tmp_path, monkeypatch):
+    asked = of(file, way="network")
+    (tmp_path / "program").mkdir()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path / "program", FAILS_AT_THE_END))
+    with pytest.raises(VideoError):
+        smooth(asked)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program", "v.mp4"]
