@@ -188,7 +188,9 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
         frames = [chunk.clone() for chunk in pipe.vae.decode(latents)]
         # What the other ranks ask for does not count.
         image = pipe("a cat" if ranks.is_main else "ignored", time_length=0, width=64, height=64, seed=3 + ranks.rank)
+        call = {"time_length": 1, "width": 96, "height": 64, "seed": 3, "output_type": "pt"}
         results[mode] = {
+            "smooth": pipe("a cat", **call, interpolate=3, interpolate_with="network"),
             "latents": latents,
             "frames": torch.cat(frames) if frames else None,
             "image": image and torch.from_numpy(np.asarray(image[0]).copy()),

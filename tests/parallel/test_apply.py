@@ -113,6 +113,9 @@ def test_two_processes_make_the_video_of_one(two, alone, mode):
         assert ranks[0][name].shape == expected.shape
         assert (ranks[0][name].int() - expected.int()).abs().max() <= 1
     assert [rank["has_text_encoder"] for rank in ranks] == [True, False]
+    assert ranks[1]["smooth"] is None
+    assert torch.equal(ranks[0]["smooth"][::3], ranks[0]["frames"])
+    assert len(ranks[0]["smooth"]) == 3 * (len(frames) - 1) + 1
 
 
 def test_none_shares_out_the_jobs(two):

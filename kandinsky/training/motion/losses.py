@@ -1,7 +1,8 @@
 """How far frames are from what they should be.
 
 Errors count twice: as they are, so that what moves teaches flow, and by their logarithm for each triplet, so that calm
-ones, whose errors are small, keep the average. With the logarithm alone flow was learned slowly. Laplacian pyramids after Niklaus and Liu (arXiv 1803.10967).
+ones, whose errors are small, keep the average. With the logarithm alone flow was learned slowly. Laplacian pyramids
+after Niklaus and Liu (arXiv 1803.10967).
 """
 
 import torch
