@@ -12,9 +12,10 @@ from kandinsky.interpolate.interpolator import load_interpolator
 from kandinsky.interpolate.stream import check_factor, interpolated
 from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import INTERPOLATORS, USUAL_INTERPOLATOR, OutputOptions, output_of
-from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
+from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
 from kandinsky.output.video import Encoding, VideoWriter, check_encoder
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,16 +107,16 @@ def test_wrong_file(tmp_path, name, content, message):
 
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        read_prompts(tmp_path / "none.txt", SETTINGS)
+        read_prompts(tmp_path / "none.txt", SETTINGS, model_set=SMALL)
     with pytest.raises(ValueError, match="setting 'output_type' is unknown; allowed are bs, seed"):
-        make_items(["x"], {"output_type": "pil"})
+        make_items(["x"], {"output_type": "pil"}, model_set=SMALL)
     with pytest.raises(ValueError, match="prompts='a cat': allowed is a list"):
-        make_items("a cat", {})
+        make_items("a cat", {}, model_set=SMALL)
 
 
 def test_frames_in_between():
     """A line may ask for them; reports of items without them stay as they were."""
-    smooth, plain = make_items([{"text": "a", "interpolate": 3}, "b"], {})
+    smooth, plain = make_items([{"text": "a", "interpolate": 3}, "b"], {}, model_set=SMALL)
     assert (smooth.output.interpolate, smooth.output.fps, smooth.asked["interpolate"]) == (3, 24, 3)
     assert smooth.asked["interpolate_with"] == "ffmpeg"
     assert not any("interpolate" in name for name in plain.asked)
