@@ -8,6 +8,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from checkpoint_helpers import hub_of
 from fakes import DisturbedVae, QuickVae, WatchedDit, changed
 from helpers import TINY, golden_case, golden_folder, psnr, relative_error
 from PIL import Image
@@ -232,14 +233,7 @@ def test_from_a_folder(small_weights, pipe):
 
 @pytest.mark.parametrize(("revision", "wanted"), [(None, None), ("v2", "v2"), ({"some/body": "v2"}, "v2"), ({}, None)])
 def test_from_a_repository_of_somebody(small_weights, monkeypatch, revision, wanted):
-    asked = []
-
-    def download(repository, *, revision, allow_patterns, local_files_only):
-        asked.append((repository, revision, local_files_only))
-        assert "model_set.json" in allow_patterns
-        return str(small_weights)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    asked = hub_of(small_weights, monkeypatch)
     options = {"device_map": "cpu", "progress": False, "local_files_only": True}
     pipe = Kandinsky4T2VPipeline.from_pretrained("some/body", revision=revision, **options)
     assert asked == [("some/body", wanted, True)]

@@ -106,14 +106,15 @@ def read_image_comment(path: Path) -> str | None:
     """The comment of an image file; None if it has none or is no image.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8.
+        UnicodeError: it is not UTF-8.
     """
     try:
         with Image.open(path) as image:
             image.load()  # text chunks may stand behind the picture
+            is_text = image.format == "PNG"  # whatever the file is called
             found = image.info.get("comment") or image.getexif().get(IMAGE_DESCRIPTION)
     except (UnidentifiedImageError, OSError):
         return None
-    if isinstance(found, str) and path.suffix.lower() != ".png":
+    if isinstance(found, str) and not is_text:
         found = found.encode("latin-1")  # as which Pillow reads Exif text
     return found.decode() if isinstance(found, bytes) else found

@@ -28,7 +28,7 @@ def read_record(file: str | os.PathLike[str]) -> Record:
     read = read_comment if path.suffix.lower() in VIDEO_CODECS else read_image_comment
     try:
         comment = read(path)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise RecordError(f"{file}: its comment is not a record of a generation ({error})") from error
     if comment is None:
         raise RecordError(f"{file} has no record of a generation: it was written without, or converted since")

@@ -53,13 +53,6 @@ def test_attention_is_compared_with_what_the_dit_runs_in(monkeypatch):
         executed(attention="cudnn", kernels="torch", memory="resident", dtype=torch.float32)
 
 
-@pytest.fixture
-def launcher(monkeypatch):
-    """The variables of a launcher of two processes."""
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.usefixtures("launcher")
 def test_several_processes():
     together, each = executed(), executed(parallelism="none")

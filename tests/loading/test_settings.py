@@ -197,13 +197,6 @@ def test_the_published_schedule():
     assert read_schedule(TINY / "scheduler").timesteps == (999, 749, 499, 249)
 
 
-@pytest.fixture
-def launcher(monkeypatch):
-    """The variables of a launcher of two processes."""
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.usefixtures("launcher")
 def test_processes_that_work_together_have_no_choice_of_memory():
     for memory in ("resident", "auto"):

@@ -5,6 +5,7 @@ import re
 
 import huggingface_hub
 import pytest
+from checkpoint_helpers import hub_of
 from helpers import SMALL, TINY, own_weights
 
 from kandinsky.checkpoint.conf import ConfFile
@@ -66,14 +67,7 @@ def test_the_folder_of_the_dit_says_what_it_was_trained_for(small_weights, tmp_p
 
 @pytest.mark.parametrize(("revision", "wanted"), [("v2", "v2"), ({"some/body": "v2"}, "v2"), (None, None)])
 def test_the_files_of_a_repository(small_weights, monkeypatch, revision, wanted):
-    asked = []
-
-    def download(repository, *, revision, allow_patterns, local_files_only):
-        asked.append((repository, revision, local_files_only))
-        assert "model_set.json" in allow_patterns
-        return str(small_weights)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    asked = hub_of(small_weights, monkeypatch)
     found = weights_of(sources(repository="some/body", revision=revision), EXACT)
     assert asked == [("some/body", wanted, True)]
     assert (found.model_set, found.paths.vae) == (SMALL, small_weights / "vae")

@@ -69,31 +69,35 @@ def test_what_is_wanted_is_taken():
         choose_attention(BOUNDED, **{**ON_A_CPU, "bound": 101.0})
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_only_torch_runs_on_every_device(name, monkeypatch):
-    backend, gpu = BACKENDS[name], torch.device("cuda", 0)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
-    check_device(backend, device=gpu, dtype=torch.bfloat16)
-    found = {
-        (torch.device("cpu"), torch.bfloat16): "this is torch.bfloat16 on cpu",
-        (torch.device("mps"), torch.bfloat16): "this is torch.bfloat16 on mps",
-        (gpu, torch.float32): "this is torch.float32 on cuda:0, which has 8.0",
-    }
-    for (device, dtype), message in found.items():
-        refused(backend, device, dtype, message)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
-    refused(backend, gpu, torch.bfloat16, "this is torch.bfloat16 on cuda:0, which has 7.5")
+GPU = torch.device("cuda", 0)
+ELSEWHERE = (
+    (torch.device("cpu"), torch.bfloat16, (8, 0), "this is torch.bfloat16 on cpu"),
+    (torch.device("mps"), torch.bfloat16, (8, 0), "this is torch.bfloat16 on mps"),
+    (GPU, torch.float32, (8, 0), "this is torch.float32 on cuda:0, which has 8.0"),
+    (GPU, torch.bfloat16, (7, 5), "this is torch.bfloat16 on cuda:0, which has 7.5"),
+)
 
 
-def refused(backend, device, dtype, message):
-    """A backend for GPUs is, `torch` and "auto" are not."""
-    check_device(None, device=device, dtype=dtype)
-    if backend is TORCH:
-        return check_device(TORCH, device=device, dtype=dtype)
+@pytest.mark.parametrize(("device", "dtype", "capability", "message"), ELSEWHERE)
+@pytest.mark.parametrize("name", sorted(BACKENDS.keys() - {"torch"}))
+def test_one_for_gpus_is_refused_elsewhere(name, device, dtype, capability, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        check_device(backend, device=device, dtype=dtype)
-    assert f"attention='{backend.name}' needs bfloat16 on a CUDA device of compute capability 8.0" in str(caught.value)
-    return None
+        check_device(BACKENDS[name], device=device, dtype=dtype)
+    assert f"attention='{name}' needs bfloat16 on a CUDA device of compute capability 8.0" in str(caught.value)
+
+
+@pytest.mark.parametrize(("device", "dtype", "capability", "_message"), ELSEWHERE)
+def test_torch_and_auto_run_everywhere(device, dtype, capability, _message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    for wanted in (TORCH, None):
+        assert check_device(wanted, device=device, dtype=dtype) is None  # it raises nothing
+
+
+def test_all_run_on_a_gpu_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
+    for backend in BACKENDS.values():
+        assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
 
 
 def test_sizes_of_heads():
