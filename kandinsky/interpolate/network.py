@@ -1,8 +1,9 @@
 """Two frames to a frame between them: flow from coarse to fine, warps, and a choice among them for each pixel.
 
 Source: intermediate flow after RIFE (arXiv 2011.06294); flow and warps at each level's own resolution after PWC-Net
-(arXiv 1709.02371). Other than both, a pixel may also take the frames as they are, so that what does not move is their
-average, which an untrained network gives everywhere.
+(arXiv 1709.02371). Other than RIFE, each level but the finest first looks for the best match without any weights (see
+`matching`), so that an untrained network follows what moves; and a pixel may also take the frames as they are, so that
+what does not move is their average.
 
 Legend: frames are [B, 3, H, W] in 0..1; flow is [B, 4, H, W] in pixels of its level, from the frame in between to the
 first frame (x, y) and to the second one (x, y); t is [B], 0 at the first frame and 1 at the second.
@@ -15,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTHS = (144, 128, 96, 72)
+from kandinsky.interpolate.matching import PLACES, matched
+from kandinsky.interpolate.warp import warped
+
+WIDTHS = (112, 112, 96, 80)
 """Channels of each level, from the coarsest to the finest."""
 MULTIPLE = 32
 """Height and width must be multiples of it: the coarsest level works at a 32nd of the resolution."""
@@ -26,16 +30,6 @@ class Between(NamedTuple):
 
     frame: Tensor
     states: list[Tensor]
-
-
-def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """`frames` `[B, C, H, W]` as seen along `flow` `[B, 2, H, W]` in pixels; in float32, edges repeated."""
-    height, width = frames.shape[2:]
-    y = torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
-    x = torch.arange(width, device=flow.device, dtype=torch.float32)
-    flow = flow.float()
-    grid = torch.stack(((x + flow[:, 0]) * (2 / (width - 1)) - 1, (y + flow[:, 1]) * (2 / (height - 1)) - 1), dim=-1)
-    return F.grid_sample(frames.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -58,18 +52,20 @@ class Residual(nn.Module):
 class Level(nn.Module):
     """Corrects flow and mask at one resolution; works at a quarter of it. It begins with no correction."""
 
-    def __init__(self, width: int, blocks: int = 3):
+    def __init__(self, width: int, *, matches: bool, blocks: int = 3):
         super().__init__()
         self.down = nn.Sequential(convolution(18, width // 2, 2), convolution(width // 2, width, 2))
+        self.match = nn.Conv2d(PLACES + 2, width, 3, 1, 1) if matches else None
         self.body = nn.Sequential(*(Residual(width) for _ in range(blocks)))
         self.up = nn.ConvTranspose2d(width, 4 * 5, 4, 2, 1)
-        nn.init.zeros_(self.up.weight)
-        if self.up.bias is not None:
-            nn.init.zeros_(self.up.bias)
+        zero(self.up)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, 18, H, W]` to `[B, 5, H, W]`: corrections of the flow and of the mask."""
-        return F.pixel_shuffle(self.up(self.body(self.down(x))), 2).float()
+    def forward(self, x: Tensor, match: Tensor | None) -> Tensor:
+        """`[B, 18, H, W]`, and what matching found or None, to corrections of flow and mask `[B, 5, H, W]`."""
+        inner = self.down(x)
+        if self.match is not None and match is not None:
+            inner = inner + self.match(match.to(inner.dtype))
+        return F.pixel_shuffle(self.up(self.body(inner)), 2).float()
 
 
 class Choice(nn.Module):
@@ -78,16 +74,27 @@ class Choice(nn.Module):
     def __init__(self, width: int = 32):
         super().__init__()
         self.enter = convolution(18, width)
-        self.inner = nn.Sequential(convolution(width, 2 * width, 2), Residual(2 * width), Residual(2 * width))
-        self.up = nn.ConvTranspose2d(2 * width, width, 4, 2, 1)
-        self.leave = nn.Sequential(convolution(width, width), nn.Conv2d(width, 7, 3, 1, 1))
-        nn.init.zeros_(self.leave[1].weight)  # type: ignore[arg-type]  # a Sequential does not tell what it holds
-        nn.init.zeros_(self.leave[1].bias)  # type: ignore[arg-type]
+        self.coarse = nn.Sequential(convolution(width, 2 * width, 2), Residual(2 * width))
+        self.coarser = nn.Sequential(convolution(2 * width, 3 * width, 2), Residual(3 * width), Residual(3 * width))
+        self.to_half = nn.ConvTranspose2d(3 * width, 2 * width, 4, 2, 1)
+        self.to_whole = nn.ConvTranspose2d(2 * width, width, 4, 2, 1)
+        self.inner = convolution(width, width)
+        self.leave = nn.Conv2d(width, 7, 3, 1, 1)
+        zero(self.leave)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, 18, H, W]` to `[B, 7, H, W]`: logits of the four, and a correction of the colours."""
-        entered = self.enter(x)
-        return self.leave(entered + self.up(self.inner(entered))).float()
+        whole = self.enter(x)
+        half = self.coarse(whole)
+        half = half + self.to_half(self.coarser(half))
+        return self.leave(self.inner(whole + self.to_whole(half))).float()
+
+
+def zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Make a layer give zeros."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class FlowNetwork(nn.Module):
@@ -95,7 +102,7 @@ class FlowNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(Level(width) for width in WIDTHS)
+        self.levels = nn.ModuleList(Level(width, matches=width != WIDTHS[-1]) for width in WIDTHS)
         self.choice = Choice()
 
     @property
@@ -113,7 +120,10 @@ class FlowNetwork(nn.Module):
             if states:
                 state = F.interpolate(state, scale_factor=2, mode="bilinear", align_corners=False)
                 state = torch.cat((state[:, :4] * 2, state[:, 4:]), dim=1)
-            state = state + level(self._planes(a, b, warped(a, b, state), state, time))
+            match = None
+            if len(states) < len(self.levels) - 1:
+                state, match = matched(a, b, state, time)
+            state = state + level(self._planes(a, b, warped(a, b, state), state, time), match)
             states.append(state)
         a, b = frames[-1]
         moved = warped(a, b, state)
@@ -135,11 +145,6 @@ def pyramid(first: Tensor, second: Tensor, levels: int) -> list[tuple[Tensor, Te
     for _ in range(levels - 1):
         frames.insert(0, (F.avg_pool2d(frames[0][0], 2), F.avg_pool2d(frames[0][1], 2)))
     return frames
-
-
-def warped(first: Tensor, second: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Both frames, each moved to the time in between."""
-    return warp(first, state[:, :2]), warp(second, state[:, 2:4])
 
 
 def prior(time: Tensor) -> Tensor:

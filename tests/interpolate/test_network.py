@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kandinsky.interpolate.network import MULTIPLE, FlowNetwork, warp
+from kandinsky.interpolate.network import MULTIPLE, FlowNetwork
 
 
 @pytest.fixture
@@ -11,21 +11,31 @@ def frames():
     return torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0)).unbind()
 
 
-def test_a_warp_looks_along_the_flow(frames):
-    """(x, y) in pixels, of the place that is looked at; edges are repeated."""
-    flow = torch.zeros(2, 2, 64, 96)
-    flow[:, 0], flow[:, 1] = 2, -1
-    moved = warp(frames[0], flow)
-    assert torch.allclose(moved[:, :, 1:, :-2], frames[0][:, :, :-1, 2:], atol=1e-5)
-    assert torch.allclose(moved[:, :, 0, :-2], frames[0][:, :, 0, 2:], atol=1e-5)
-    assert torch.allclose(moved[:, :, 1:, -1], frames[0][:, :, :-1, -1], atol=1e-5)
+@pytest.fixture
+def picture():
+    noise = torch.rand(1, 3, 8, 20, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, scale_factor=8, mode="bicubic").clamp(0, 1)
+
+
+@pytest.fixture
+def still(picture):
+    return picture[..., :96]
 
 
 @pytest.mark.parametrize("t", [0.25, 0.5, 0.75])
-def test_an_untrained_network_averages(frames, t):
-    made = FlowNetwork()(*frames, torch.full((2,), t))
-    assert torch.allclose(made.frame, (1 - t) * frames[0] + t * frames[1], atol=1e-5)
+def test_an_untrained_network_averages_what_is_still(still, t):
+    """Also where the light changes."""
+    made = FlowNetwork()(still, still + 0.1, torch.full((1,), t))
+    assert torch.allclose(made.frame, still + 0.1 * t, atol=0.01)
     assert [tuple(state.shape[2:]) for state in made.states] == [(8, 12), (16, 24), (32, 48), (64, 96)]
+
+
+def test_an_untrained_network_follows_what_moves(picture):
+    """6 pixels to the right between the frames: at 1/3, what is seen was 2 pixels to the left and will be 4 to the right."""
+    first, second = picture[..., 16:144], picture[..., 10:138]
+    state = FlowNetwork()(first, second, torch.full((1,), 1 / 3)).states[-1]
+    flow = state[0, :4, 16:48, 32:96].mean((1, 2))
+    assert torch.allclose(flow, torch.tensor([-2.0, 0, 4.0, 0]), atol=0.5)
 
 
 def test_every_weight_is_used(frames):

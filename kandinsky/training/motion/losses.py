@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kandinsky.interpolate.network import Between, mask_logits, mix, pyramid, warped
+from kandinsky.interpolate.network import Between, mask_logits, mix, pyramid
+from kandinsky.interpolate.warp import warped
 from kandinsky.training.motion.synthesis import Triplets
 
 DEPTH = 5
@@ -42,7 +43,7 @@ def loss(between: Between, triplets: Triplets) -> tuple[Tensor, Tensor]:
     wanted = triplets.middle
     squares = (between.frame - wanted).square().mean((1, 2, 3))
     distance = pyramid_distance(between.frame, wanted)
-    total = (0.25 * (squares + FLOOR).log() + 0.25 * (distance + 2e-3).log() + PLAIN * distance).mean()
+    total = (0.5 * (squares + FLOOR).log() + 0.25 * (distance + 2e-3).log() + PLAIN * distance).mean()
     time = triplets.t.view(-1, 1, 1, 1)
     frames = pyramid(triplets.first, triplets.second, len(between.states))
     targets = [wanted for wanted, _ in pyramid(wanted, wanted, len(between.states))]
