@@ -60,7 +60,7 @@ def details(frames: Tensor) -> Tensor:
 
 
 def differences_of(first: Tensor, second: Tensor) -> Tensor:
-    """Mean differences of blocks of grey frames `[B, 1, H, W]`, `[B, PLACES, H / CELL, W / CELL]`; y changes slowest."""
+    """Mean differences of blocks of grey frames `[B, 1, H, W]`: `[B, PLACES, H / CELL, W / CELL]`, places by rows."""
     height, width = first.shape[2:]
     around = F.pad(second, (REACH,) * 4, mode="replicate")
     shifted = around.unfold(2, height, 1).unfold(3, width, 1)  # [B, 1, SIDE, SIDE, H, W], not copied

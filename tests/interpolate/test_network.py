@@ -31,7 +31,7 @@ def test_an_untrained_network_averages_what_is_still(still, t):
 
 
 def test_an_untrained_network_follows_what_moves(picture):
-    """6 pixels to the right between the frames: at 1/3, what is seen was 2 pixels to the left and will be 4 to the right."""
+    """6 pixels to the right: at 1/3, what is seen was 2 pixels to the left and will be 4 to the right."""
     first, second = picture[..., 16:144], picture[..., 10:138]
     state = FlowNetwork()(first, second, torch.full((1,), 1 / 3)).states[-1]
     flow = state[0, :4, 16:48, 32:96].mean((1, 2))
