@@ -1,7 +1,7 @@
 """Triplets of real videos: a frame, one after it, and one between them that was left out.
 
 Crops are mirrored, transposed, turned back in time, resized and given other orders of colours, so that few videos go
-a long way.
+a long way. Nothing waits for the device: lists as indices would.
 """
 
 import torch
@@ -35,7 +35,7 @@ class Clips:
         """`count` triplets; in two of three the middle frame is at 1/2, in the others at 1/3 or 2/3."""
         drawn = [self._one() for _ in range(count)]
         frames = torch.stack([each for each, _ in drawn])  # [B, 3, 3, H, W]
-        t = torch.tensor([time for _, time in drawn], device=frames.device)
+        t = torch.tensor([time for _, time in drawn]).to(frames.device, non_blocking=True)
         return Triplets(frames[:, 0], frames[:, 1], frames[:, 2], t)
 
     def _below(self, limit: int) -> int:
@@ -49,14 +49,15 @@ class Clips:
         video = self.videos[self._below(len(self.videos))]
         gap, between = (2, 1) if self._chance(2 / 3) else (3, 1 + self._below(2))
         start = self._below(len(video) - gap)
-        frames = self._crop(video[[start, start + between, start + gap]])
+        frames = self._crop(torch.stack([video[start + after] for after in (0, between, gap)]))
         for axis in (-1, -2):
             if self._chance(0.5):
                 frames = frames.flip(axis)
         if self._chance(0.5):
             frames = frames.transpose(-1, -2)
         if self._chance(0.5):
-            frames = frames[:, torch.randperm(3, generator=self.generator).tolist()]
+            order = torch.randperm(3, generator=self.generator).tolist()
+            frames = torch.stack([frames[:, colour] for colour in order], dim=1)
         time = between / gap
         return (frames.flip(0), 1 - time) if self._chance(0.5) else (frames, time)
 
