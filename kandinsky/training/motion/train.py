@@ -109,7 +109,8 @@ def train(settings: Settings, network: FlowNetwork) -> FlowNetwork:
     textures = textures_of(videos, generator, device)
     clips = Clips(videos, torch.Generator().manual_seed(settings.seed), size=settings.size)
     motion = Motion(textures, generator, size=settings.size)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is missing in the stubs
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.rate, weight_decay=1e-4, fused=device.type == "cuda"
