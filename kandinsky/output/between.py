@@ -25,7 +25,8 @@ def smoothed(
         memory_saving: as for `VideoAutoencoder.decode`.
 
     Yields:
-        uint8 `[n, height, width, 3]`, each chunk valid until the next.
+        uint8 `[n, height, width, 3]`, each chunk valid until the next. With several ranks all must call this; the first
+        one gets the frames, the others nothing.
     """
     if output is None or output.interpolate is None:
         yield from (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
@@ -34,7 +35,10 @@ def smoothed(
         frames = (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         yield from minterpolated(frames, output.interpolate)
         return
+    rows = vae.rows(latents)
+    if rows is None:
+        return
     stream = torch.cuda.Stream(vae.device) if vae.device.type == "cuda" else None
-    chunks = vae.decode(latents, memory_saving=memory_saving)
-    made = interpolated(chunks, output.interpolate, load_interpolator(vae.device), stream=stream)
+    chunks = vae.decode(latents, memory_saving=memory_saving, everywhere=True)
+    made = interpolated(chunks, output.interpolate, load_interpolator(vae.device), stream=stream, share=rows)
     yield from (chunk.numpy() for chunk in to_host(made, stream))
