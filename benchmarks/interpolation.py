@@ -1,6 +1,7 @@
 """Frames between frames: how near they come to frames that were left out, and what they cost behind the decoder.
 
     python benchmarks/interpolation.py a.mp4 b.mp4 [--strips folder]
+    torchrun --nproc-per-node 2 benchmarks/interpolation.py          # what it costs two GPUs together
     python benchmarks/interpolation.py --size tiny --device cpu      # to try the benchmark itself
 
 Quality: of each video every second frame is left out and made again by four ways: the frame before is held, its
@@ -8,9 +9,11 @@ neighbours are averaged, ffmpeg's motion-compensated filter, the network. PSNR i
 1.5 pixels, on grey) are means over frames. With `--strips`, pictures of some of these frames are written, one row each:
 the one that was left out, ffmpeg's, the network's. Without videos, one is drawn.
 Cost: a VAE with random weights decodes 97 frames at 672x384 to the host, as they are and with two frames in each gap.
+Several ranks decode together; the first one's figures count.
 The last line is JSON.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -32,7 +35,11 @@ from kandinsky.output.between import smoothed
 from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import Output
 from kandinsky.output.read_video import open_video, read_frames
+from kandinsky.parallel.boxes import Messenger
+from kandinsky.parallel.ranks import Ranks, open_group
+from kandinsky.parallel.strips import strips_of
 from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.vae.rows import all_rows
 
 LATENTS = {"full": (25, 48, 84, 16), "tiny": (3, 4, 6, 16)}
 FACTOR = 3
@@ -106,11 +113,10 @@ def cost(vae: VideoAutoencoder, latents: Tensor, factor: int | None, rounds: int
 
     def run() -> tuple[float, float, int]:
         synchronise(latents.device)
-        start = time.perf_counter()
-        chunks = smoothed(vae, latents, output, memory_saving=None)
-        count = len(next(chunks))
-        first = time.perf_counter() - start
-        count += sum(len(chunk) for chunk in chunks)
+        start, count, first = time.perf_counter(), 0, 0.0
+        for chunk in smoothed(vae, latents, output, memory_saving=None):
+            first = first or time.perf_counter() - start
+            count += len(chunk)
         return time.perf_counter() - start, first, count
 
     first_call, _, count = run()
@@ -124,25 +130,44 @@ def cost(vae: VideoAutoencoder, latents: Tensor, factor: int | None, rounds: int
     }
 
 
+def random_autoencoder(size: str, device: torch.device, ranks: Ranks) -> VideoAutoencoder:
+    """A VAE with random weights, the same on each rank, which decodes a strip of each picture."""
+    vae = random_vae(SIZES[size].vae, torch.Generator(device).manual_seed(0), dtype=default_dtype(device))
+    rows_of = all_rows if ranks.size == 1 else strips_of(Messenger(ranks, device))
+    return VideoAutoencoder.from_diffusers(vae, rows_of=rows_of)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
     parser.add_argument("videos", type=Path, nargs="*")
     parser.add_argument("--strips", type=Path, metavar="FOLDER", help="folder for pictures")
     given = parser.parse_args(arguments)
     device = device_in(given)
+    ranks = open_group(device)
+    table = qualities(given, device) if ranks.is_main else {}
+    vae = random_autoencoder(given.size, device, ranks)
+    generator = torch.Generator(device).manual_seed(1)
+    latents = torch.randn(LATENTS[given.size], generator=generator, device=device)
+    rounds = ROUNDS[given.size]
+    plain, smooth = cost(vae, latents, None, rounds), cost(vae, latents, FACTOR, rounds)
+    added = {
+        "added_seconds": smooth["seconds"] - plain["seconds"],
+        "later_first_seconds": smooth["first_seconds"] - plain["first_seconds"],
+    }
+    about = {**machine(device), "processes": ranks.size, "size": given.size}
+    if ranks.is_main:
+        finish({**about, "quality": table, "plain": plain, "smooth": smooth, **added}, given)
+
+
+def qualities(given: argparse.Namespace, device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
+    """`quality` of each video, which is also printed as the table's row."""
     videos = {path.stem: np.concatenate(list(read_frames(open_video(path)))) for path in given.videos}
     table = {}
     for name, video in (videos or {"drawn": drawn_video()}).items():
         table[name] = quality(name, video, device, given.strips)
         figures = "  ".join(f"{way} {table[name][way]['psnr']:.2f} / {table[name][way]['ssim']:.4f}" for way in WAYS)
         print(f"{name:>10}  {figures}", flush=True)
-    generator = torch.Generator(device).manual_seed(0)
-    vae = VideoAutoencoder.from_diffusers(random_vae(SIZES[given.size].vae, generator, dtype=default_dtype(device)))
-    latents = torch.randn(LATENTS[given.size], generator=generator, device=device)
-    rounds = ROUNDS[given.size]
-    plain, smooth = cost(vae, latents, None, rounds), cost(vae, latents, FACTOR, rounds)
-    added = {"added_seconds": smooth["seconds"] - plain["seconds"]}
-    finish({**machine(device), "size": given.size, "quality": table, "plain": plain, "smooth": smooth, **added}, given)
+    return table
 
 
 if __name__ == "__main__":
