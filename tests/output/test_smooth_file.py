@@ -1,9 +1,15 @@
 """A file to a smooth one."""
 
+import os
+import signal
+import subprocess
+import threading
+
 import numpy as np
 import pytest
 import torch
 from fakes import FAILS_AT_THE_END, ffmpeg_script
+from helpers import fork_server
 from video_helpers import write_video
 
 from kandinsky.errors import VideoError
@@ -12,12 +18,46 @@ from kandinsky.output.read_video import open_video, read_frames
 from kandinsky.output.smooth_file import smooth, smoothing_of
 
 CPU = torch.device("cpu")
+PART = 8 * 64 * 64 * 3
+"""Bytes of the first frames that are read of a file."""
+STOPS_READING = f"""
+echo $$ >> "${{0%/*}}/numbers"
+case "$*" in *passthrough*) ;; *) exec "$real" "$@";; esac
+"$real" "$@" | head -c {PART + 100}
+touch "${{0%/*}}/begun"
+while kill -0 $PPID 2> /dev/null; do sleep 0.1; done
+"""
+"""For `ffmpeg_script`: of a video that is read, the first part comes, and then nothing as long as somebody waits."""
 
 
 @pytest.fixture
 def file(tmp_path):
     write_video(tmp_path / "v.mp4", frames=9)
     return str(tmp_path / "v.mp4")
+
+
+def interpolate(file, way, program):
+    """The command, in a process of its own."""
+    from kandinsky.cli.main import main
+
+    os.environ["IMAGEIO_FFMPEG_EXE"] = program
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+    raise SystemExit(main(["interpolate", file, "--interpolate-with", way, "--device", "cpu"]))
+
+
+def running(numbers):
+    """Of processes, those that have not ended."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
+
+
+def wait_for(condition, seconds=30):
+    """Look until it holds."""
+    for _ in range(100 * seconds):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"not after {seconds} s")
 
 
 def of(file, save_path=None, *, options=OutputOptions(type="file"), **settings):  # noqa: B008  # a frozen value
@@ -54,6 +94,28 @@ def test_wrong_arguments(file, settings, message):
 def test_no_such_file():
     with pytest.raises(ValueError, match="there is no such file"):
         of("nothing.mp4")
+
+
+@pytest.mark.parametrize("way", ["network", "ffmpeg"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle(file, tmp_path, how, way):
+    """What was there before is still there, and ffmpeg's processes end."""
+    (tmp_path / "v-smooth.mp4").write_bytes(b"old")
+    (tmp_path / "program").mkdir()
+    program = ffmpeg_script(tmp_path / "program", STOPS_READING)
+    process = fork_server().Process(target=interpolate, args=(file, way, program))
+    process.start()
+    numbers = tmp_path / "program" / "numbers"
+    each = 4 if way == "ffmpeg" else 3  # for the first frame, the frames, the encoder, and the filter
+    wait_for(lambda: numbers.exists() and len(numbers.read_text().split()) == each)
+    wait_for((tmp_path / "program" / "begun").exists)
+    os.kill(process.pid, how)
+    process.join(30)
+    assert process.exitcode == (-how if how is signal.SIGKILL else 130)
+    assert (tmp_path / "v-smooth.mp4").read_bytes() == b"old"
+    wait_for(lambda: not running(numbers.read_text().split()))
+    if how is signal.SIGINT:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["program", "v-smooth.mp4", "v.mp4"]
 
 
 def test_a_failure_leaves_nothing(file, tmp_path, monkeypatch):
