@@ -18,7 +18,7 @@ from kandinsky.errors import DecodeError
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
-from kandinsky.output.between import smoothed
+from kandinsky.output.between import smoothed, way_of
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import Origin, Record
@@ -128,7 +128,9 @@ class Runner:
             codec=output.codec,
             origin=self.origin,
             interpolate=output.interpolate,
-            interpolate_with=output.interpolate_with,
+            interpolate_with=None
+            if output.interpolate is None
+            else way_of(output.interpolate_with, self.finisher.vae.device),
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 

@@ -91,7 +91,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
     )
-    parser.add_argument("--interpolate-with", help="network (fast) or ffmpeg (nearer to the truth); default: ffmpeg")
+    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
 
 

@@ -26,10 +26,11 @@ class Interpolator:
 
     Args:
         network: on its device.
+        stream: on a GPU, one to work on beside others. It is the same for all videos: libraries keep memory for each.
     """
 
-    def __init__(self, network: FlowNetwork):
-        self.network = network
+    def __init__(self, network: FlowNetwork, stream: torch.cuda.Stream | None = None):
+        self.network, self.stream = network, stream
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, factor: int) -> Tensor:
@@ -80,7 +81,8 @@ def load_interpolator(device: torch.device) -> Interpolator:
         name: value.contiguous(memory_format=memory) if value.ndim == 4 else value for name, value in read.items()
     }
     network.load_state_dict(weights, assign=True)
-    return Interpolator(network.eval().requires_grad_(False))
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    return Interpolator(network.eval().requires_grad_(False), stream)
 
 
 def frames(frames: np.ndarray, factor: int = 3, *, device: str | torch.device | None = None) -> np.ndarray:

@@ -14,6 +14,11 @@ from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.stream import to_host
 
 
+def way_of(asked: str | None, device: torch.device) -> str:
+    """What makes frames in between: what was asked for, else the network on a CUDA GPU and ffmpeg elsewhere."""
+    return asked or ("network" if device.type == "cuda" else "ffmpeg")
+
+
 def smoothed(
     vae: VideoAutoencoder, latents: Tensor, output: Output | None, *, memory_saving: bool | None
 ) -> Iterator[np.ndarray]:
@@ -31,14 +36,14 @@ def smoothed(
     if output is None or output.interpolate is None:
         yield from (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         return
-    if output.interpolate_with == "ffmpeg":
+    if way_of(output.interpolate_with, vae.device) == "ffmpeg":
         frames = (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         yield from minterpolated(frames, output.interpolate)
         return
     rows = vae.rows(latents)
     if rows is None:
         return
-    stream = torch.cuda.Stream(vae.device) if vae.device.type == "cuda" else None
+    between = load_interpolator(vae.device)
     chunks = vae.decode(latents, memory_saving=memory_saving, everywhere=True)
-    made = interpolated(chunks, output.interpolate, load_interpolator(vae.device), stream=stream, share=rows)
-    yield from (chunk.numpy() for chunk in to_host(made, stream))
+    made = interpolated(chunks, output.interpolate, between, stream=between.stream, share=rows)
+    yield from (chunk.numpy() for chunk in to_host(made, between.stream))

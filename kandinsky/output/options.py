@@ -22,8 +22,6 @@ KINDS: tuple[Kind, ...] = ("file", "pil", "np", "pt", "latent")
 MAX_FPS = 120
 INTERPOLATORS = ("network", "ffmpeg")
 """What may make frames between frames: our own network, or ffmpeg's motion-compensated filter."""
-USUAL_INTERPOLATOR = "ffmpeg"
-"""The one that is nearer to frames that were left out (docs/interpolation/README.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class OutputOptions:
         codec: of a video file: h264, hevc or vp9.
         metadata: whether the record goes into the file.
         interpolate: 2, 3 or 4 times as many frames a second, for the same length.
-        interpolate_with: one of `INTERPOLATORS`; None is `USUAL_INTERPOLATOR`.
+        interpolate_with: one of `INTERPOLATORS`; None is left to the device (see `between.way_of`).
     """
 
     type: str | None = None
@@ -97,8 +95,7 @@ def output_of(
     if not isinstance(options.metadata, bool):
         raise ValueError(f"metadata={options.metadata!r}: allowed are True and False")
     _check_between(options, kind, is_image=is_image)
-    way = None if options.interpolate is None else options.interpolate_with or USUAL_INTERPOLATOR
-    between = {"interpolate": options.interpolate, "interpolate_with": way}
+    between = {"interpolate": options.interpolate, "interpolate_with": options.interpolate_with}
     if kind != "file":
         _refuse(options, ("fps", "crf", "codec"), "nothing is written: it is for files")
         return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata, **between), None

@@ -10,8 +10,9 @@ import torch
 from kandinsky.errors import shown
 from kandinsky.interpolate.interpolator import load_interpolator
 from kandinsky.interpolate.stream import check_factor, interpolated
+from kandinsky.output.between import way_of
 from kandinsky.output.minterpolate import minterpolated
-from kandinsky.output.options import INTERPOLATORS, USUAL_INTERPOLATOR, OutputOptions, output_of
+from kandinsky.output.options import INTERPOLATORS, OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
 from kandinsky.output.video import Encoding, VideoWriter, check_encoder
@@ -52,7 +53,7 @@ def smoothing_of(
 
     Args:
         save_path: None is the file's name with `-smooth`, as mp4 where its ending is not one that we write.
-        way: None is `USUAL_INTERPOLATOR`.
+        way: None is left to the device (see `between.way_of`).
         options: `crf` and `codec` of the new file.
 
     Raises:
@@ -76,9 +77,8 @@ def smoothing_of(
     if video.width % 2 or video.height % 2:
         size = f"{video.width}x{video.height}"
         raise ValueError(f"file={shown(str(source))}: it has {size} pixels; allowed are even numbers")
-    chosen = way or USUAL_INTERPOLATOR
     encoding = Encoding(output.codec, output.crf)
-    return Smoothing(video=video, path=path, factor=factor, way=chosen, encoding=encoding, device=device)
+    return Smoothing(video=video, path=path, factor=factor, way=way_of(way, device), encoding=encoding, device=device)
 
 
 def smooth(smoothing: Smoothing) -> int:

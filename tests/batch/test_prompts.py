@@ -116,7 +116,8 @@ def test_wrong_arguments(tmp_path):
 
 def test_frames_in_between():
     """A line may ask for them; reports of items without them stay as they were."""
-    smooth, plain = make_items([{"text": "a", "interpolate": 3}, "b"], {}, model_set=SMALL)
+    asked = {"text": "a", "interpolate": 3, "interpolate_with": "ffmpeg"}
+    smooth, plain = make_items([asked, "b"], {}, model_set=SMALL)
     assert (smooth.output.interpolate, smooth.output.fps, smooth.asked["interpolate"]) == (3, 24, 3)
     assert smooth.asked["interpolate_with"] == "ffmpeg"
     assert not any("interpolate" in name for name in plain.asked)

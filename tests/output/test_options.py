@@ -130,7 +130,7 @@ def test_options_are_frozen():
 def test_frames_in_between():
     """More frames a second for the same length; who asks for another `fps` gets it."""
     output, _ = of(interpolate=3)
-    assert (output.fps, output.interpolate, output.interpolate_with) == (24, 3, "ffmpeg")
+    assert (output.fps, output.interpolate, output.interpolate_with) == (24, 3, None)
     assert of(interpolate=4, fps=8, interpolate_with="network")[0].fps == 8
     assert of(type="np", interpolate=2, interpolate_with="network")[0].interpolate_with == "network"
     assert of()[0].interpolate is of()[0].interpolate_with is None
