@@ -1,30 +1,38 @@
 """Training of the network that makes frames between frames.
 
     python -m kandinsky.training.motion.train weights.safetensors --videos a.mp4 b.mp4 --seconds 500
+    torchrun --nproc-per-node 2 -m kandinsky.training.motion.train ...       # each process draws a batch of its own
 
-Two of three triplets are of the videos, the others are motion made on the spot (see `synthesis`). Weights are an
-exponential moving average, written in float16 every 2 minutes and at the end; `--initial` goes on from such a file.
-`--held-back` names videos that are not trained on; every video is measured with each second frame left out.
+Three of four triplets are of the videos, more often of those that move more; the others are motion made on the spot
+(see `synthesis`). Weights are an exponential moving average, written in float16 every 2 minutes and at the end;
+`--initial` goes on from such a file. `--held-back` names videos that are not trained on; every video is measured with
+each second frame left out. `--graphs` replays each step as a CUDA graph.
 """
 
 import argparse
 import copy
 import json
 import math
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kandinsky.atomic import replacing
 from kandinsky.interpolate.network import FlowNetwork
 from kandinsky.output.read_video import open_video, read_frames
+from kandinsky.parallel.ranks import Ranks, open_group
+from kandinsky.training.graphs import GraphedStep
 from kandinsky.training.motion.losses import loss
 from kandinsky.training.motion.synthesis import Motion, Triplets, noise_textures
 from kandinsky.training.motion.triplets import Clips
@@ -35,7 +43,7 @@ FRAMES_FOR_TEXTURES = 24
 WARM_UP = 200
 CLIP = 2.0
 EMA = 0.999
-SAVE_SECONDS, SAY_STEPS = 120, 200
+SAVE_SECONDS, SAY_STEPS, LOOK_STEPS = 120, 200, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,9 @@ class Settings:
     batch: int
     size: int
     rate: float
+    graphs: bool
     device: torch.device
+    ranks: Ranks
 
 
 def read(path: Path) -> Tensor:
@@ -91,57 +101,136 @@ def save(network: FlowNetwork, target: Path) -> None:
         save_file(weights, path)
 
 
-def draw(clips: Clips, motion: Motion, batch: int) -> Triplets:
-    """Two of three of videos, the others made."""
-    made = batch // 3
-    parts = (clips.draw(batch - made), motion.draw(made))
-    return Triplets(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("first", "middle", "second", "t"))
-    )
+class Middle(NamedTuple):
+    """The frame that is wanted, and its time."""
+
+    frame: Tensor
+    t: Tensor
+
+
+class Losses(NamedTuple):
+    """What is minimised, and what is said of it."""
+
+    total: Tensor
+    logs: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The loss of a batch, as `graphs.GraphedStep` takes it: convolutions as autocast says, all else in float32."""
+
+    def __init__(self, network: FlowNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, first: Tensor, second: Tensor, middle: Middle) -> Losses:
+        between = self.network(first, second, middle.t)
+        with torch.autocast(first.device.type, enabled=False):
+            total, decibels = loss(between, Triplets(first, middle.frame, second, middle.t))
+        return Losses(total, {"dB": decibels})
+
+
+class Batches:
+    """Draws what is trained on: three of four triplets of videos, the others made."""
+
+    def __init__(self, settings: Settings):
+        device, seed = settings.device, settings.seed + 1000 * settings.ranks.rank
+        generator = torch.Generator(device).manual_seed(seed)
+        videos = [video.to(device) for video in settings.videos.values()]
+        self.clips = Clips(videos, torch.Generator().manual_seed(seed), size=settings.size)
+        self.motion = Motion(textures_of(videos, generator, device), generator, size=settings.size)
+        self.made = settings.batch // 4
+        self.real = settings.batch - self.made
+
+    @torch.no_grad()
+    def draw(self) -> tuple[Tensor, Tensor, Middle]:
+        """First frames, second frames, and those in between."""
+        parts = (
+            (self.clips.draw(self.real), self.motion.draw(self.made)) if self.made else (self.clips.draw(self.real),)
+        )
+        first, second, middle, t = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("first", "second", "middle", "t")
+        )
+        return first, second, Middle(middle, t)
+
+
+def step_of(objective: Objective, *, graphs: bool, device: torch.device) -> Callable[..., Losses]:
+    """A function that puts a batch's gradients into the parameters."""
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+    if graphs:
+        return GraphedStep(objective, autocast)
+
+    def run(first: Tensor, second: Tensor, middle: Middle) -> Losses:
+        objective.zero_grad(set_to_none=True)
+        with autocast():
+            losses = objective(first, second, middle)
+        losses.total.backward()
+        return losses
+
+    return run
+
+
+def average_gradients(parameters: list[Tensor], ranks: Ranks) -> None:
+    """The mean of all processes' gradients, on each of them."""
+    if ranks.size == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    whole = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(whole)
+    parts = whole.div_(ranks.size).split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(own) for part, own in zip(parts, gradients, strict=True)])
 
 
 def train(settings: Settings, network: FlowNetwork) -> FlowNetwork:
-    """Train for `seconds`; returns the averaged weights, which are saved."""
-    device = settings.device
-    torch.manual_seed(settings.seed)
-    generator = torch.Generator(device).manual_seed(settings.seed)
-    videos = [video.to(device) for video in settings.videos.values()]
-    textures = textures_of(videos, generator, device)
-    clips = Clips(videos, torch.Generator().manual_seed(settings.seed), size=settings.size)
-    motion = Motion(textures, generator, size=settings.size)
+    """Train for `seconds`; returns the averaged weights, which the first process saves."""
+    device, ranks = settings.device, settings.ranks
+    batches = Batches(settings)
     network = network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is missing in the stubs
     average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.rate, weight_decay=1e-4, fused=device.type == "cuda"
-    )
-    start, saved, step = time.monotonic(), 0.0, 0
-    while (elapsed := time.monotonic() - start) < settings.seconds or step == 0:
-        done = elapsed / settings.seconds if settings.seconds > 0 else 0.0
-        fall = 0.5 * (1 + math.cos(math.pi * done))
+    weights: list[Tensor] = list(network.parameters())
+    optimiser = torch.optim.AdamW(weights, lr=settings.rate, weight_decay=1e-4, fused=device.type == "cuda")
+    run = step_of(Objective(network), graphs=settings.graphs, device=device)
+    start, elapsed, saved, step = time.monotonic(), 0.0, 0.0, 0
+    while elapsed < settings.seconds or step == 0:
+        losses = run(*batches.draw())
+        average_gradients(weights, ranks)
+        torch.nn.utils.clip_grad_norm_(weights, CLIP)
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * fall)
-        with torch.no_grad():
-            triplets = draw(clips, motion, settings.batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            between = network(triplets.first, triplets.second, triplets.t)
-        value, decibels = loss(between, triplets)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+            group["lr"] = rate_at(settings, step, elapsed)
         optimiser.step()
         step += 1
-        decay = min(EMA, step / (step + 20))
-        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(average.parameters()), weights, 1 - min(EMA, step / (step + 20)))
+        if step % LOOK_STEPS == 0 or settings.seconds == 0:
+            elapsed = ranks.share(time.monotonic() - start)  # all end, and change their rate, at the same step
         if step % SAY_STEPS == 0:
-            print(f"{elapsed:6.0f} s step {step} loss {value.item():.4f} {decibels.item():.2f} dB", flush=True)
+            say(f"{elapsed:6.0f} s step {step} loss {losses.total:.4f} {losses.logs['dB']:.2f} dB", ranks)
         if elapsed - saved > SAVE_SECONDS:
             saved = elapsed
-            save(average, settings.target)
-            print(json.dumps({"step": step, "left_out": measured(settings, average)}), flush=True)
-    save(average, settings.target)
-    print(json.dumps({"step": step, "left_out": measured(settings, average)}), flush=True)
+            keep(average, settings, step)
+    keep(average, settings, step)
     return average
+
+
+def rate_at(settings: Settings, step: int, elapsed: float) -> float:
+    """It rises for `WARM_UP` steps and falls as a cosine over the seconds."""
+    done = elapsed / settings.seconds if settings.seconds > 0 else 0.0
+    return settings.rate * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, done))))
+
+
+def keep(network: FlowNetwork, settings: Settings, step: int) -> None:
+    """Save and measure, in the first process."""
+    if settings.ranks.is_main:
+        save(network, settings.target)
+        say(json.dumps({"step": step, "left_out": measured(settings, network)}), settings.ranks)
+
+
+def say(text: str, ranks: Ranks) -> None:
+    """Print, in the first process."""
+    if ranks.is_main:
+        print(text, flush=True)
 
 
 def measured(settings: Settings, network: FlowNetwork) -> dict[str, float]:
@@ -161,11 +250,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256, help="pixels of each side of a triplet, a multiple of 32")
     parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--graphs", action="store_true", help="replay each step as a CUDA graph")
     parser.add_argument("--device", type=torch.device, default="cuda")
     given = vars(parser.parse_args(arguments))
     initial = given.pop("initial")
     for name in ("videos", "held_back"):
         given[name] = {path.stem: read(path) for path in given[name]}
+    if given["device"].type == "cuda":
+        given["device"] = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    given["ranks"] = open_group(given["device"])
     torch.manual_seed(given["seed"])
     network = FlowNetwork()
     if initial is not None:

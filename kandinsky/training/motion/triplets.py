@@ -15,7 +15,7 @@ SMALLEST = 0.6
 
 
 class Clips:
-    """Draws triplets from videos.
+    """Draws triplets from videos: half of them from all alike, the others in proportion to how much they change.
 
     Args:
         videos: uint8 `[n, 3, height, width]` each, on one device, at least 4 frames and `size` pixels on each side.
@@ -30,6 +30,8 @@ class Clips:
                     f"a video has shape {list(video.shape)}: allowed are 4 frames and more, of {size} pixels"
                 )
         self.videos, self.generator, self.size = videos, generator, size
+        moves = torch.stack([_movement(video) for video in videos]).cpu()
+        self.chances = 0.5 / len(videos) + 0.5 * moves / moves.sum().clamp_min(1e-6)
 
     def draw(self, count: int) -> Triplets:
         """`count` triplets; in two of three the middle frame is at 1/2, in the others at 1/3 or 2/3."""
@@ -46,7 +48,7 @@ class Clips:
 
     def _one(self) -> tuple[Tensor, float]:
         """Three frames `[3, 3, H, W]` and the time of the one in the middle."""
-        video = self.videos[self._below(len(self.videos))]
+        video = self.videos[int(torch.multinomial(self.chances, 1, generator=self.generator))]
         gap, between = (2, 1) if self._chance(2 / 3) else (3, 1 + self._below(2))
         start = self._below(len(video) - gap)
         frames = self._crop(torch.stack([video[start + after] for after in (0, between, gap)]))
@@ -72,3 +74,10 @@ class Clips:
         if size == self.size:
             return crop
         return F.interpolate(crop, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _movement(video: Tensor) -> Tensor:
+    """Mean difference of neighbouring frames, of some of them."""
+    some = video[:: max(1, len(video) // 8)]
+    after = video[1 :: max(1, len(video) // 8)][: len(some)]
+    return (some[: len(after)].float() - after.float()).abs().mean()

@@ -27,3 +27,13 @@ def test_the_middle_frame_is_at_its_time():
 def test_videos_that_are_too_small(shape):
     with pytest.raises(ValueError, match="allowed are 4 frames and more, of 32 pixels"):
         drawn(1, videos=[torch.zeros(shape, dtype=torch.uint8)])
+
+
+def test_what_moves_is_drawn_more_often():
+    """Half of the draws are alike for all videos, the others go by movement: here nine of ten to the second one."""
+    still = torch.full((12, 3, 48, 64), 100, dtype=torch.uint8)
+    slow, fast = still.clone(), still.clone()
+    slow[1::2], fast[1::2] = 110, 190
+    clips = Clips([slow, fast], torch.Generator().manual_seed(0), size=32)
+    assert torch.allclose(clips.chances, torch.tensor([0.5 / 2 + 0.5 / 10, 0.5 / 2 + 4.5 / 10]))
+    assert torch.allclose(Clips([still, still], torch.Generator(), size=32).chances, torch.tensor([0.25, 0.25]))
