@@ -12,6 +12,7 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.doctor import add_doctor_command
 from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
+from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.web import add_web_arguments, serve
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_web_arguments(web)
     web.set_defaults(run=serve)
     add_record_commands(commands)
+    add_interpolate_command(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
     add_doctor_command(commands)
