@@ -14,7 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
+    "triton": {
+        "kandinsky.model.float8_operands",
+        "kandinsky.model.kernels",
+        "kandinsky.model.triton_attention",
+        "kandinsky.vae.kernels",
+    },
     "transformers": {
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
@@ -36,6 +41,7 @@ FLOORS = {
     "kandinsky.atomic": 1,
     "kandinsky.sampler": 1,
     "kandinsky.vae": 1,
+    "kandinsky.interpolate": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
     "kandinsky.known": 2,
@@ -66,6 +72,7 @@ BESIDE = {
 }
 ALONE = {
     "kandinsky.vae": set(),
+    "kandinsky.interpolate": set(),
     "kandinsky.sampler": set(),
     "kandinsky.errors": set(),
     "kandinsky.config": set(),

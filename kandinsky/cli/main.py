@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from kandinsky.cli.common import Parser, parse_and_run
+from kandinsky.cli.doctor import add_doctor_command
 from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
+from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.web import add_web_arguments, serve
@@ -32,8 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_web_arguments(web)
     web.set_defaults(run=serve)
     add_record_commands(commands)
+    add_interpolate_command(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
+    add_doctor_command(commands)
     return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
 
 

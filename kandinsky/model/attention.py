@@ -2,16 +2,18 @@
 
 A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask, and returns
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
-is the same operation with cuDNN's kernel; `bounded` is our own. flash_attn is imported only by its rows.
+is the same operation with cuDNN's kernel; `bounded` is our own, and `float8` our own with operands
+of 8 bits, lossy. flash_attn is imported only by its rows.
 
 Where no backend is wanted ("auto") the candidates of a device are measured once, on random input, and the fastest that
 agrees with PyTorch's float32 attention is taken. One that is named is taken, or refused with the reason.
 """
 
 import logging
+import math
 from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -20,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kandinsky.model import bounded
+from kandinsky.model import bounded, float8_attention
+from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.grouping import Attend
 
 _log = logging.getLogger(__name__)
@@ -40,7 +43,12 @@ class Attention:
 
     Args:
         name: of its row.
-        attend: the callable.
+        attend: the callable, for logits of any size.
+        attend_for: for a bound of |logits|, in units of log2, the fastest one; None where `attend` is.
+        attend_projected: `attend` from a projection of one sequence, norms and RoPE included, where there is one; takes
+            what `operations.norm_rope` takes.
+        capabilities: CUDA compute capabilities of the only GPUs that run it; None is all from 8.0 on.
+        lossy: not as exact as bfloat16 allows; "auto" takes none that is.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
         head_dims: those that it takes, if it is for GPUs alone: in bfloat16, from compute capability 8.0 on. None runs
             everywhere.
@@ -50,6 +58,22 @@ class Attention:
     attend: Attend
     query_scale: Callable[[int], float] = _no_scale
     head_dims: Container[int] | None = None
+    attend_for: Callable[[float], Attend] | None = None
+    attend_projected: Callable[..., Tensor] | None = None
+    capabilities: Container[tuple[int, int]] | None = None
+    lossy: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name, and where it is fitted to larger logits, which of its callables: what a choice depends on."""
+        fits_all = self.attend_for is None or self.attend is self.attend_for(0.0)
+        return self.name if fits_all else f"{self.name}:{getattr(self.attend, '__name__', 'any')}"
+
+    def for_logits(self, bound: float) -> "Attention":
+        """The backend for a block whose |logits| are at most `bound`, in units of log2."""
+        attend = self.attend if self.attend_for is None else self.attend_for(bound)
+        projected = self.attend_projected if attend is self.attend else None
+        return replace(self, attend=attend, attend_projected=projected)
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -79,7 +103,17 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
-BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale, (bounded.HEAD_DIM,))
+BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, (bounded.HEAD_DIM,), bounded.attend_for)
+FLOAT8 = Attention(
+    "float8",
+    float8_attention.attend,
+    bounded.query_scale,
+    (bounded.HEAD_DIM,),
+    float8_attention.attend_for,
+    float8_attention.attend_projected,
+    capabilities=((9, 0),),
+    lossy=True,
+)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
@@ -87,6 +121,7 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
             TORCH,
             Attention("cudnn", cudnn_sdpa, head_dims=range(8, 129, 8)),
             BOUNDED,
+            FLOAT8,
             Attention("flash_attn_2", flash_attention_2, head_dims=range(8, 257, 8)),
             Attention("flash_attn_3", flash_attention_3, head_dims=range(8, 257, 8)),
         )
@@ -94,7 +129,12 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
 )
 CAPABILITY = (8, 0)
 """CUDA compute capability from which on there is bfloat16, without which those for GPUs do not run."""
-_PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
+_PACKAGES = {
+    "bounded": "triton",
+    "float8": "triton",
+    "flash_attn_2": "flash_attn",
+    "flash_attn_3": "flash_attn_interface",
+}
 
 
 def attention_of(name: object) -> Attention | None:
@@ -136,6 +176,11 @@ def check_device(wanted: Attention | None, *, device: torch.device, dtype: torch
             f"attention={wanted.name!r} needs bfloat16 on a CUDA device of compute capability {needed} or newer, "
             f"this is {what}; 'torch' and 'auto' run everywhere"
         )
+    if wanted.capabilities is not None and found not in wanted.capabilities:
+        raise ValueError(
+            f"attention={wanted.name!r} runs on Hopper GPUs alone (compute capability 9.0), {device} has "
+            f"{found[0]}.{found[1]}; 'auto' takes the fastest that is exact"
+        )
 
 
 def check_head_dim(wanted: Attention | None, head_dim: int) -> None:
@@ -152,37 +197,57 @@ def _takes(backend: Attention, head_dim: int) -> bool:
     return backend.head_dims is None or head_dim in backend.head_dims
 
 
+Pick = Callable[[list[Attention]], Attention]
+"""Of candidates, the one that is taken."""
+
+
 def choose_attention(
-    wanted: Attention | None, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float
+    wanted: Attention | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    bound: float,
+    triton: bool = True,
+    pick: Pick | None = None,
 ) -> Attention:
     """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
         wanted: one that `check_device` and `check_head_dim` let pass.
-        bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        bound: largest possible |logit| of any block, in units of log2 (see `bounded.logit_bound`).
+        triton: whether "auto" may take a kernel of Triton's.
+        pick: chooses of those that may run where none is wanted; None measures them (`fastest`).
 
     Raises:
         ValueError: the wanted backend cannot run this model, as only its weights tell.
     """
-    if wanted is BOUNDED and bound > bounded.MAX_LOGIT:
-        raise ValueError(
-            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
-            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
-        )
     if wanted is not None:
         return wanted
+    found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound, triton=triton)
+    if len(found) == 1:
+        return found[0]
+    return fastest(found, device=device, head_dim=head_dim) if pick is None else pick(found)
+
+
+def candidates(
+    *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float, triton: bool = True
+) -> list[Attention]:
+    """What may run a model on a device, as far as can be told without trying; arguments of `choose_attention`."""
     if device.type != "cuda" or dtype != torch.bfloat16:
-        return TORCH
-    backends = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
-    if bound > bounded.MAX_LOGIT:
-        backends = [other for other in backends if other is not BOUNDED]
-    return fastest(backends, device=device, head_dim=head_dim)
+        return [TORCH]
+    found = [
+        other for other in BACKENDS.values() if not other.lossy and _is_installed(other) and _takes(other, head_dim)
+    ]
+    if why_not_fused(device) or not (triton or bounded.without_triton(device)):
+        found = [other for other in found if other is not BOUNDED]
+    return [other.for_logits(bound) for other in found]
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
     """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
-    if wanted in (None, BOUNDED) and device.type == "cuda" and dtype == torch.bfloat16:
-        bounded.prepare(device)
+    if wanted in (None, BOUNDED, FLOAT8) and device.type == "cuda" and dtype == torch.bfloat16:
+        (bounded if wanted is not FLOAT8 else float8_attention).prepare(device)
 
 
 def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
@@ -198,17 +263,54 @@ def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
     return sorted(times)[repeats // 2]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying a backend.
+
+    Args:
+        backend: that was tried.
+        milliseconds: of a call; None if it is not to be used.
+        error: why not.
+        passing: it may run another time: there was too little memory.
+    """
+
+    backend: Attention
+    milliseconds: float | None = None
+    error: str | None = None
+    passing: bool = False
+
+
 def fastest(
-    candidates: list[Attention],
+    backends: list[Attention],
     *,
     device: torch.device,
     head_dim: int,
     tokens: int = CHECK_TOKENS,
     measure: Callable[[Attend, Tensor], float] = median_ms,
 ) -> Attention:
-    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does.
+    """The fastest that agrees with float32 attention on fresh random input; `torch` if none does; see `trials`."""
+    return best_of(trials(backends, device=device, head_dim=head_dim, tokens=tokens, measure=measure))
+
+
+def best_of(tried: list[Trial]) -> Attention:
+    """The fastest of those that ran and were right; `torch` if none did."""
+    times = {trial.backend: trial.milliseconds for trial in tried if trial.milliseconds is not None}
+    return min(times, key=lambda backend: times[backend], default=TORCH)
+
+
+def trials(
+    backends: list[Attention],
+    *,
+    device: torch.device,
+    head_dim: int,
+    tokens: int = CHECK_TOKENS,
+    measure: Callable[[Attend, Tensor], float] = median_ms,
+) -> list[Trial]:
+    """Try backends on fresh random input against float32 attention.
 
     Args:
+        backends: at least one.
+        head_dim: size of a head.
         tokens: of the input.
         measure: (backend, qkv) -> milliseconds.
     """
@@ -216,25 +318,30 @@ def fastest(
     generator.seed()
     qkv = torch.randn(tokens, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return _fastest_on(qkv, candidates, measure)
+        qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
+        reference = torch_sdpa(qkv)
+        tried = [_try(backend, qkv, reference, measure) for backend in backends]
+    times = {trial.backend.name: trial.milliseconds or trial.error for trial in tried}
+    _log.info("attention, ms: %s", times)
+    return tried
 
 
-def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float]) -> Attention:
-    head_dim = qkv.shape[-1]
-    qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
-    reference = torch_sdpa(qkv)
-    milliseconds = {}
-    for backend in candidates:
-        scaled = qkv.clone()
-        scaled[:, 0] *= backend.query_scale(head_dim)
-        scaled = scaled.bfloat16()
-        try:
-            error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
-            if not error <= MAX_ERROR:
-                _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
-                continue
-            milliseconds[backend] = measure(backend.attend, scaled)
-        except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
-            _log.info("attention backend %r does not run here: %s", backend.name, failure)
-    _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})
-    return min(milliseconds, key=lambda backend: milliseconds[backend], default=TORCH)
+def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[Attend, Tensor], float]) -> Trial:
+    scaled = qkv.clone()
+    scaled[:, 0] *= backend.query_scale(qkv.shape[-1])
+    scaled = scaled.bfloat16()
+    try:
+        forms = dict.fromkeys((backend.attend, backend.for_logits(0.0).attend))  # of the largest logits and the least
+        error = max(_error(attend(scaled), reference) for attend in forms)
+        if not error <= MAX_ERROR:
+            _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
+            return Trial(backend, error=f"off by {error:.2g}")
+        return Trial(backend, milliseconds=measure(backend.attend, scaled))
+    except Exception as failure:  # noqa: BLE001  # Triton, compilers and drivers each have their own, see `trial`
+        _log.info("attention backend %r does not run here: %s", backend.name, failure)
+        return Trial(backend, error=first_line(failure), passing=isinstance(failure, torch.OutOfMemoryError))
+
+
+def _error(output: Tensor, reference: Tensor) -> float:
+    error = (output.float() - reference).norm() / reference.norm()
+    return error.nan_to_num(math.inf).item()  # max() passes over what is not a number

@@ -16,7 +16,8 @@ from torch import Tensor
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.moments import WideGroupNorm
-from kandinsky.vae.rows import RowsOf, all_rows
+from kandinsky.vae.norm import PlainOps
+from kandinsky.vae.rows import Rows, RowsOf, all_rows
 from kandinsky.vae.stream import Finite, decode, to_host
 
 
@@ -32,6 +33,7 @@ class VideoAutoencoder:
             slower.
         rows_of: which rows of the picture are decoded here; several ranks decode a strip each.
         staged: the decoder is on the device only while it decodes.
+        kernels: "torch" decodes without Triton; else its kernels are taken where they run.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class VideoAutoencoder:
         memory_saving: bool = False,
         rows_of: RowsOf = all_rows,
         staged: bool = False,
+        kernels: str = "auto",
     ):
         self.config = config
         self.device = device
@@ -52,7 +55,8 @@ class VideoAutoencoder:
         self.staged = staged
         self._open_autoencoder = open_autoencoder
         self._state = state if staged else {}
-        self._decoder = None if staged else CausalDecoder(state, config)
+        self._ops = PlainOps() if kernels == "torch" else None
+        self._decoder = None if staged else CausalDecoder(state, config, ops=self._ops)
 
     @classmethod
     def from_diffusers(cls, autoencoder: Any, **settings: Any) -> "VideoAutoencoder":
@@ -67,14 +71,22 @@ class VideoAutoencoder:
         return self._open_autoencoder()
 
     def _staged(self) -> CausalDecoder:
-        return CausalDecoder({name: value.to(self.device) for name, value in self._state.items()}, self.config)
+        state = {name: value.to(self.device) for name, value in self._state.items()}
+        return CausalDecoder(state, self.config, ops=self._ops)
 
-    def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
+    def rows(self, latents: Tensor) -> Rows | None:
+        """Which rows of `[T, H, W, C]` latents are decoded here; None if others decode them all."""
+        return self._rows_of(latents.shape[1])
+
+    def decode(
+        self, latents: Tensor, *, memory_saving: bool | None = None, everywhere: bool = False
+    ) -> Iterator[Tensor]:
         """Decode one clip.
 
         Args:
             latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
             memory_saving: other than this VAE's own.
+            everywhere: all ranks that decode get the frames.
 
         Yields:
             uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With several
@@ -85,12 +97,12 @@ class VideoAutoencoder:
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
         decoder = self._decoder or self._staged()
-        rows = self._rows_of(latents.shape[1])
+        rows = self.rows(latents)
         if rows is None:
             return
         finite = Finite()
         for part in decode(decoder, latents, memory_saving=saving, rows=rows, see=finite.see):
-            frames = rows.collect(part)
+            frames = rows.collect(part, everywhere=everywhere)
             if frames is not None:
                 yield frames
         finite.check()

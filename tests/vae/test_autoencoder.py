@@ -93,8 +93,8 @@ def test_rows_are_asked_for_what_is_decoded(autoencoder):
     class Upper(Whole):
         rows = slice(0, 1)
 
-        def collect(self, frames):
-            return None if len(frames) == 9 else frames
+        def collect(self, frames, *, everywhere):
+            return None if everywhere or len(frames) == 9 else frames
 
     asked = []
     vae = VideoAutoencoder.from_diffusers(autoencoder, rows_of=lambda count: asked.append(count) or Upper())
@@ -122,3 +122,15 @@ def test_chunks_come_one_by_one(vae):
     chunks = list(vae.decode(latents_of(6, 2, 3)))
     assert [len(chunk) for chunk in chunks] == [8, 8, 8]
     assert all(one.data_ptr() != other.data_ptr() for one, other in pairwise(chunks))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_without_triton_the_plain_operations_decode(autoencoder, monkeypatch, staged):
+    """Nothing is looked for on the device."""
+
+    def unasked(*_arguments, **_settings):
+        raise AssertionError
+
+    monkeypatch.setattr("kandinsky.vae.decoder.best_ops", unasked)
+    vae = VideoAutoencoder.from_diffusers(autoencoder, kernels="torch", staged=staged)
+    assert sum(len(chunk) for chunk in vae.decode(latents_of(2, 2, 3))) == 8
