@@ -1,17 +1,22 @@
 """The small V2A model of the golden file, and others like it."""
 
 import json
+import re
+import subprocess
 import zlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from helpers import golden_folder
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kandinsky.audio.embeddings import Embeddings
 from kandinsky.audio.unet import build_unet
+from kandinsky.output.video import ffmpeg
 
 SCHEDULER = {
     "_class_name": "PNDMScheduler",
@@ -64,3 +69,60 @@ def golden_vae() -> Any:
     from diffusers import AutoencoderKL
 
     return draw_(AutoencoderKL.from_config(golden_config("vae")))
+
+
+@cache
+def golden_embeddings() -> Embeddings:
+    given = golden_tensors()
+    return Embeddings(given["text"], given["video"])
+
+
+class FakeEncoder:
+    """An encoder whose embeddings tell what it was asked for; `asked` has each video's shape and prompt."""
+
+    device = torch.device("cpu")
+    mark = "a fake"
+
+    def __init__(self, *, refusal: str | None = None):
+        self.asked: list[tuple[tuple[int, ...], str]] = []
+        self._refusal = refusal
+
+    def check(self) -> None:
+        if self._refusal is not None:
+            raise ValueError(self._refusal)
+
+    def __call__(self, video: Tensor, prompt: str) -> tuple[Tensor, Tensor]:
+        self.asked.append((tuple(video.shape), prompt))
+        seen = video.float().mean((0, 2, 3))  # [frames]
+        return torch.full((100, 4096), float(len(prompt)) / 100), (seen / 255)[:, None].expand(-1, 4096).contiguous()
+
+
+def save_golden(folder: Path) -> Path:
+    """The golden model in the published layout, for `cache_dir`."""
+    own = folder / "kandinsky-4-v2a"
+    for name, module in (("unet", golden_unet()), ("vae", golden_vae())):
+        (own / name).mkdir(parents=True)
+        state = {key: value.contiguous() for key, value in module.state_dict().items()}
+        save_file(state, own / name / "diffusion_pytorch_model.safetensors")
+        kind = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[name]
+        (own / name / "config.json").write_text(json.dumps({"_class_name": kind, **golden_config(name)}))
+    (own / "scheduler").mkdir()
+    (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    return folder
+
+
+def packets(path: Path, kind: str) -> tuple[str, float]:
+    """The codec of a file's picture ("v") or sound ("a"), and the seconds until its end."""
+    command = [ffmpeg(), "-v", "error", "-i", str(path), "-map", f"0:{kind}", "-c", "copy", "-f", "framecrc", "-"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [list(map(int, line.split(",")[1:4])) for line in listed.splitlines() if line[:1].isdigit()]
+    unit = re.search(r"^#tb 0: 1/(\d+)$", listed, re.MULTILINE)
+    codec = re.search(r"^#codec_id 0: (\w+)", listed, re.MULTILINE)
+    assert unit and codec
+    return codec[1], max(shown + length for _, shown, length in lines) / int(unit[1])
+
+
+def picture_hash(path: Path) -> str:
+    """Of the bytes of a file's picture."""
+    command = [ffmpeg(), "-v", "error", "-i", str(path), "-map", "0:v", "-c", "copy", "-f", "streamhash", "-"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

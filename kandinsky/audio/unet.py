@@ -65,8 +65,8 @@ class VideoAttention(nn.Module):
             projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # [B, heads, N or F, head_dim]
             for projected in (self.video_q(y), self.video_k(video_embed), self.video_v(video_embed))
         )
-        positions = frame_positions(k.shape[2], k.shape[3], device=k.device).type_as(k)
-        seen = F.scaled_dot_product_attention(q, k + positions, v + positions)
+        positions = frame_positions(k.shape[2], k.shape[3], device=k.device)
+        seen = F.scaled_dot_product_attention(q, (k + positions).type_as(q), (v + positions).type_as(q))
         return y + self.video_out(seen.transpose(1, 2).flatten(2))
 
 

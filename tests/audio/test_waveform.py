@@ -38,3 +38,33 @@ def test_round_trip():
     assert signal.shape == (200 * 441,)
     there, back = w.mel_amplitudes(picture), mel_of(signal)
     assert relative_error(back / back.norm(), there / there.norm()) <= 0.13
+
+
+def plainly(amplitudes: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
+    """Griffin-Lim over PyTorch's own transforms of all bands, as torchaudio has it."""
+    settings = {"n_fft": w.N_FFT, "hop_length": w.HOP, "win_length": w.WINDOW, "window": torch.hann_window(w.WINDOW)}
+    angles, before = phases, torch.zeros_like(phases)
+    for _ in range(w.ITERATIONS):
+        rebuilt = torch.stft(
+            torch.istft(amplitudes * angles, **settings), **settings, center=True, pad_mode="reflect",
+            return_complex=True,
+        )  # fmt: skip
+        angles = rebuilt - w.MOMENTUM / (1 + w.MOMENTUM) * before
+        angles = angles / (angles.abs() + 1e-16)
+        before = rebuilt
+    return torch.istft(amplitudes * angles, **settings)
+
+
+def test_griffin_lim_is_that_of_all_bands_and_whole_windows(monkeypatch):
+    """PyTorch's windows stand in the middle of what is transformed: phases are turned for that."""
+    monkeypatch.setattr(w, "ITERATIONS", 3)  # rounding grows with each
+    generator = torch.Generator().manual_seed(0)
+    amplitudes = torch.rand(w.HEARD, 30, generator=generator)
+    phases = torch.rand(w.HEARD, 30, dtype=torch.complex64, generator=generator)
+    numbers = torch.arange(w.HEARD, dtype=torch.float64)[:, None]
+    turned = phases * torch.exp(-2j * torch.pi * numbers * (w.N_FFT - w.WINDOW) / 2 / w.N_FFT)
+    silent = (0, 0, 0, w.N_FFT // 2 + 1 - w.HEARD)
+    expected = plainly(
+        torch.nn.functional.pad(amplitudes, silent), torch.nn.functional.pad(turned.to(torch.complex64), silent)
+    )
+    assert relative_error(w.griffin_lim(amplitudes, phases), expected) < 1e-4
