@@ -95,20 +95,25 @@ def random_parts(size: str, device: torch.device) -> SoundParts:
     generator = torch.Generator(device).manual_seed(0)
     with torch.device("meta"):
         unet = build_unet(UNET[size])
-        channels = CHANNELS_OF_VAE[size]
-        vae = AutoencoderKL(
-            block_out_channels=tuple(channels),
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            up_block_types=("UpDecoderBlock2D",) * len(channels),
-            layers_per_block=2 if size == "full" else 1,
-            norm_num_groups=32 if size == "full" else 4,
-        )
+        vae: Any = AutoencoderKL.from_config(vae_config(size))
     for module, dtype in ((unet, default_dtype(device)), (vae, VAE_DTYPE)):
         nn.Module.to(module, dtype)
         module.to_empty(device=device)
         fill_(module, generator)
         module.requires_grad_(False).eval()
     return SoundParts(unet=unet, vae=vae, scheduler=SCHEDULER, progress=False)
+
+
+def vae_config(size: str) -> dict[str, Any]:
+    """Of Stable Diffusion 1's VAE, or a tiny one."""
+    channels = CHANNELS_OF_VAE[size]
+    return {
+        "block_out_channels": channels,
+        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+        "layers_per_block": 2 if size == "full" else 1,
+        "norm_num_groups": 32 if size == "full" else 4,
+    }
 
 
 def random_embeddings(frames: int) -> Embeddings:

@@ -122,7 +122,7 @@ def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> E
     trusted = {"trust_remote_code": True, "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **trusted)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **trusted)
     except Exception as error:  # of code that is not ours, and of packages that it wants
         raise CheckpointError(f"the encoder in {folder} does not load: {type(error).__name__}: {error}") from error
     if model.config.hidden_size != ENCODER_DIM:

@@ -23,7 +23,7 @@ from kandinsky.checkpoint.load import load_weights, open_checkpoint, read_config
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.devices import DeviceMap, check_dtype, default_dtype, device_of
 from kandinsky.memory.choose import free_gpu
-from kandinsky.memory.sound import check_sound_fits, sound_bytes
+from kandinsky.memory.sound import ENCODER_BYTES, check_sound_fits, sound_bytes
 from kandinsky.user_files.paths import user_path
 
 FilePath = str | os.PathLike[str]
@@ -78,6 +78,8 @@ class LazyEncoder:
         self.check()
         if not self.is_here:
             fetch_encoder(self.folder, self.revision or "", local_files_only=self.local_files_only)
+        if self.device.type == "cuda":
+            check_sound_fits(encoder_bytes(self.folder), free_gpu(self.device))
         with torch.inference_mode(False):
             return load_encoder(self.folder, device=self.device, dtype=self.dtype)
 
@@ -181,7 +183,7 @@ def load_sound_parts(settings: SoundSettings) -> SoundParts:
 
     with torch.device("meta"):
         unet = build_unet(unet_config)
-        vae = AutoencoderKL.from_config(vae_config)
+        vae: Any = AutoencoderKL.from_config(vae_config)
     for name, module in (("unet", unet), ("vae", vae)):
         place = {"device": settings.devices[name], "dtype": dtypes[name], "progress": settings.progress}
         load_weights(module, files[name], **place)
@@ -198,6 +200,23 @@ def load_sound_parts(settings: SoundSettings) -> SoundParts:
         ),
         progress=settings.progress,
     )
+
+
+def sound_needs_in(cache_dir: Path) -> tuple[int, int]:
+    """Bytes that V2A takes of a GPU in bfloat16, and what its encoder takes beside them; only headers are read.
+
+    Raises:
+        FileNotFoundError, CheckpointError: its weights are missing or damaged.
+    """
+    paths = locate_sound(cache_dir, {}, local_files_only=True, revision=None)
+    files = {"unet": open_checkpoint(paths.unet), "vae": open_checkpoint(paths.vae)}
+    needed = sound_bytes(files, {"unet": torch.bfloat16, "vae": VAE_DTYPE})
+    return needed, encoder_bytes(locate_encoder(cache_dir, None))
+
+
+def encoder_bytes(folder: Path) -> int:
+    """Of an encoder's weights; those of the published one where it is not there."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or ENCODER_BYTES
 
 
 def _scheduler_config(path: Path) -> dict[str, Any]:

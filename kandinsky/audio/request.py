@@ -1,6 +1,5 @@
 """What a call asks for: arguments to a `SoundRequest`, checked once and before a model runs."""
 
-import math
 import os
 import secrets
 from dataclasses import dataclass
@@ -110,7 +109,6 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def _guidance(value: object) -> float:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not 1 <= value <= MAX_GUIDANCE:
-        raise ValueError(f"guidance_scale={shown(value)}: allowed is 1 (none) to {MAX_GUIDANCE:g}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= MAX_GUIDANCE:
+        return float(value)
+    raise ValueError(f"guidance_scale={shown(value)}: allowed is 1 (none) to {MAX_GUIDANCE:g}")

@@ -108,7 +108,7 @@ def build_unet(config: Mapping[str, Any]) -> Any:
     assert isinstance(unet, UNet2DConditionModel)
     processors: dict[str, Any] = {}
     for name in unet.attn_processors:
-        attention = unet.get_submodule(name.removesuffix(".processor"))
+        attention: Any = unet.get_submodule(name.removesuffix(".processor"))
         is_self = name.endswith("attn1.processor")
         processors[name] = (
             VideoAttention(attention.query_dim) if is_self else TextAttention(attention.cross_attention_dim)

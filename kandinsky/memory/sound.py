@@ -12,6 +12,9 @@ from kandinsky.memory.planner import MARGIN
 WORKING_BYTES = 3 * 10**9
 """Beside the weights, for 12 s of sound: most of it the decoder's pictures of 512 x 1184."""
 
+ENCODER_BYTES = 25 * 10**9
+"""Of the published encoder in bfloat16: 12 billion parameters, as its authors count them."""
+
 
 def sound_bytes(checkpoints: Mapping[str, Checkpoint], dtypes: Mapping[str, torch.dtype]) -> int:
     """Bytes on a GPU at most; headers are read, weights are not.

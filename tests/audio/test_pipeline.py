@@ -170,7 +170,7 @@ def test_a_callback_sees_each_step_and_stops(call, tmp_path):
 def test_interrupt(call, sound_pipe):
     """From another thread; the next call goes on."""
 
-    def on_step(step, _total, _latents):
+    def on_step(_step, _total, _latents):
         thread = threading.Thread(target=setattr, args=(sound_pipe, "interrupt", True))
         thread.start()
         thread.join()
@@ -180,7 +180,7 @@ def test_interrupt(call, sound_pipe):
     assert call().waveform.isfinite().all()
 
 
-def test_what_cannot_be_written_is_kept(call, silent, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_kept(call, tmp_path, monkeypatch):
     target = tmp_path / "v.mp4"
     target.write_bytes(b"old")
     monkeypatch.setattr("kandinsky.audio.mux.BITRATE", "no number")
