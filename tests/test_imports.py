@@ -16,11 +16,13 @@ OWN_ROOM = {
     "flash_attn_interface": {"kandinsky.model.attention"},
     "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
     "transformers": {
+        "kandinsky.audio.encoder",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.text",
     },
     "diffusers": {
+        "kandinsky.audio",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.vae",
@@ -47,6 +49,7 @@ FLOORS = {
     "kandinsky.parallel": 4,
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
+    "kandinsky.audio": 6,
     "kandinsky.runner": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
