@@ -71,6 +71,38 @@ def golden_vae() -> Any:
     return draw_(AutoencoderKL.from_config(golden_config("vae")))
 
 
+SMALL_UNET = {
+    "sample_size": 64,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 2,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+}
+SMALL_VAE = {
+    "block_out_channels": [8, 8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+
+
+@cache
+def small_unet() -> Any:
+    """A twentieth of the golden one, which is for what needs no golden values."""
+    return draw_(build_unet(SMALL_UNET))
+
+
+@cache
+def small_vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return draw_(AutoencoderKL.from_config(SMALL_VAE))
+
+
 @cache
 def golden_embeddings() -> Embeddings:
     given = golden_tensors()
@@ -97,15 +129,18 @@ class FakeEncoder:
         return torch.full((100, 4096), float(len(prompt)) / 100), (seen / 255)[:, None].expand(-1, 4096).contiguous()
 
 
-def save_golden(folder: Path) -> Path:
-    """The golden model in the published layout, for `cache_dir`."""
+def save_small(folder: Path) -> Path:
+    """The small model in the published layout, for `cache_dir`."""
     own = folder / "kandinsky-4-v2a"
-    for name, module in (("unet", golden_unet()), ("vae", golden_vae())):
+    parts = (
+        ("unet", "UNet2DConditionModel", small_unet(), SMALL_UNET),
+        ("vae", "AutoencoderKL", small_vae(), SMALL_VAE),
+    )
+    for name, kind, module, config in parts:
         (own / name).mkdir(parents=True)
         state = {key: value.contiguous() for key, value in module.state_dict().items()}
         save_file(state, own / name / "diffusion_pytorch_model.safetensors")
-        kind = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[name]
-        (own / name / "config.json").write_text(json.dumps({"_class_name": kind, **golden_config(name)}))
+        (own / name / "config.json").write_text(json.dumps({"_class_name": kind, **config}))
     (own / "scheduler").mkdir()
     (own / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     return folder

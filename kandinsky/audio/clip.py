@@ -39,6 +39,7 @@ class Clip:
         path: of the file.
         frames: in its picture's stream.
         duration: seconds from the first frame to the end of the last.
+        unit: seconds that the file counts times in.
         codec: of the picture, by ffmpeg's name.
         has_sound: whether there is a sound track already.
         digest: of the picture's packets, whatever their times: 64 hexadecimal digits.
@@ -47,6 +48,7 @@ class Clip:
     path: Path
     frames: int
     duration: Fraction
+    unit: Fraction
     codec: str
     has_sound: bool
     digest: str
@@ -94,6 +96,7 @@ def clip_of(path: Path) -> Clip:
         path=path,
         frames=len(packets),
         duration=(max(ends) - min(shown_at)) * Fraction(unit[1]),
+        unit=Fraction(unit[1]),
         codec=codec[1],
         has_sound=re.search(r"^ +Stream #0:\d+.*: Audio: ", said, flags=re.MULTILINE) is not None,
         digest=hashlib.sha256(repr([line[4:6] for line in lines]).encode()).hexdigest(),

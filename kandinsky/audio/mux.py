@@ -7,6 +7,7 @@ its sound does so in silence: both streams end together.
 
 import subprocess
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from kandinsky.output.video import ffmpeg, tags_file
 ENDINGS = (".mp4", ".mov", ".mkv")
 """Of files that may hold AAC and most kinds of pictures."""
 BITRATE = "192k"
+ROUNDED = 1e-3
+"""Of the length: 12 ms in 12 s, which is less than a frame and not heard."""
 
 
 def check_save_path(path: Path, clip: Clip, *, replace_audio: bool) -> None:
@@ -42,8 +45,15 @@ def check_save_path(path: Path, clip: Clip, *, replace_audio: bool) -> None:
 
 
 def play_rate(clip: Clip, samples: int) -> float:
-    """What times in the file are multiplied with: the sound's length over that of the frames that it is for."""
-    return samples / SAMPLE_RATE / min(float(clip.duration), clip.seconds)
+    """What times in the file are multiplied with: the sound's length over that of the frames that it is for.
+
+    Where it makes a difference of less than `ROUNDED`, a frame takes a whole number of the file's units: else some take
+    one more than others, and players would not know the frames' rate.
+    """
+    rate = Fraction(samples, SAMPLE_RATE) / min(clip.duration, clip.seconds)
+    units = clip.duration / clip.frames / clip.unit
+    even = round(rate * units) / units
+    return float(even if abs(even / rate - 1) < ROUNDED else rate)
 
 
 def write_with_sound(clip: Clip, waveform: Tensor, path: Path, *, comment: str | None) -> None:
@@ -80,11 +90,12 @@ def write_with_sound(clip: Clip, waveform: Tensor, path: Path, *, comment: str |
 
 def _command(clip: Clip, rate: float, tags: Path, target: Path) -> list[str]:
     """Of ffmpeg, which reads the sound from its standard input."""
-    picture = ["-itsscale", repr(rate), "-i", f"file:{clip.path}"]
+    picture = ["-i", f"file:{clip.path}"]
+    times = f"setts=pts=PTS*{rate!r}:dts=DTS*{rate!r}:duration=DURATION*{rate!r}"
     sound = ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", "-i", "pipe:0"]
     # Of two sources of metadata the first one wins where both have a tag.
     streams = ["-map", "0:V:0", "-map", "1:a", "-map_metadata", "2", "-map_metadata", "0"]
-    settings = ["-c:v", "copy", "-c:a", "aac", "-b:a", BITRATE]
+    settings = ["-c:v", "copy", "-bsf:v", times, "-c:a", "aac", "-b:a", BITRATE]
     if clip.codec == "hevc" and target.suffix.lower() != ".mkv":
         settings += ["-tag:v", "hvc1"]
     if target.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes

@@ -12,7 +12,15 @@ from kandinsky.errors import UnreadableVideoError
 
 
 def made(path, frames, fps):
-    return Clip(path=path, frames=frames, duration=Fraction(frames) / fps, codec="h264", has_sound=False, digest="")
+    return Clip(
+        path=path,
+        frames=frames,
+        duration=Fraction(frames) / fps,
+        unit=Fraction(1, 16384),
+        codec="h264",
+        has_sound=False,
+        digest="",
+    )
 
 
 def test_what_a_file_holds(silent, loud):

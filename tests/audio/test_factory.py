@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from audio_helpers import golden_embeddings, save_encoder, save_golden
+from audio_helpers import golden_embeddings, save_encoder, save_small
 
 from kandinsky.audio.factory import get_V2A_pipeline
 from kandinsky.audio.load import sound_settings_of
@@ -14,7 +14,7 @@ from kandinsky.factory import get_T2V_pipeline
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """The small model, and a small encoder with its own code."""
-    folder = save_golden(tmp_path_factory.mktemp("weights"))
+    folder = save_small(tmp_path_factory.mktemp("weights"))
     save_encoder(folder / "cogvlm2-video-llama3-chat")
     return folder
 

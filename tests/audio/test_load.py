@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from audio_helpers import golden_unet, golden_vae, save_encoder, save_golden
+from audio_helpers import save_encoder, save_small, small_unet, small_vae
 from safetensors.torch import load_file, save_file
 
 from kandinsky.audio.load import (
@@ -34,7 +34,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return save_golden(tmp_path_factory.mktemp("weights"))
+    return save_small(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def settings(folder, **changes):
 
 def test_parts_are_those_of_the_files(weights):
     parts = load_sound_parts(settings(weights))
-    for module, golden in ((parts.unet, golden_unet()), (parts.vae, golden_vae())):
+    for module, golden in ((parts.unet, small_unet()), (parts.vae, small_vae())):
         state = golden.state_dict()
         assert module.state_dict().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
@@ -82,7 +82,7 @@ def test_an_old_file_of_the_vae(copied):
     assert any(".proj_attn." in name for name in state)
     save_file(state, file)
     parts = load_sound_parts(settings(copied))
-    assert all(torch.equal(value, golden_vae().state_dict()[name]) for name, value in parts.vae.state_dict().items())
+    assert all(torch.equal(value, small_vae().state_dict()[name]) for name, value in parts.vae.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_encoders_are_told_apart(tmp_path):
 
 def test_needs(weights, tmp_path):
     needed, encoder = sound_needs_in(weights)
-    assert needed > WORKING_BYTES + sum(p.numel() for p in golden_unet().parameters()) * 2
+    assert needed > WORKING_BYTES + sum(p.numel() for p in small_unet().parameters()) * 2
     assert encoder == ENCODER_BYTES
     (tmp_path / "model.safetensors").write_bytes(b"12345")
     assert encoder_bytes(tmp_path) == 5

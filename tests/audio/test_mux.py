@@ -1,6 +1,7 @@
 """A sound beside an unchanged picture: lengths, names, metadata, and what is refused."""
 
 import shutil
+import subprocess
 import wave
 from dataclasses import replace
 from fractions import Fraction
@@ -24,8 +25,6 @@ TONE = torch.sin(torch.arange(95 * 441) * (2 * torch.pi * 440 / SAMPLE_RATE)) * 
 
 def samples_of(path):
     """Decoded, float32."""
-    import subprocess
-
     command = [ffmpeg(), "-v", "error", "-i", str(path), "-map", "0:a", "-f", "f32le", "-ac", "1", "-"]
     return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.float32)
 
@@ -40,6 +39,17 @@ def test_lengths(silent, tmp_path):
     assert sound_end == pytest.approx(seconds, abs=0.002)
     assert picture_hash(target) == picture_hash(silent)
     assert clip_of(target).frames == 9
+
+
+def test_a_long_video_goes_on_in_silence(tmp_path):
+    """13 s: the first 12 get a sound."""
+    write_video(tmp_path / "v.mp4", frames=13 * 8)
+    clip = clip_of(tmp_path / "v.mp4")
+    assert clip.seconds == 12
+    write_with_sound(clip, torch.zeros(1183 * 441), tmp_path / "w.mp4", comment=None)
+    (_, picture_end), (_, sound_end) = packets(tmp_path / "w.mp4", "v"), packets(tmp_path / "w.mp4", "a")
+    assert picture_end == pytest.approx(13 * 11.83 / 12, abs=0.02)
+    assert abs(picture_end - sound_end) < 1 / 8
 
 
 def test_the_sound(silent, tmp_path):
@@ -58,6 +68,16 @@ def test_play_rate(silent):
     assert play_rate(long, 12 * SAMPLE_RATE) == 1
 
 
+def test_frames_take_whole_units_of_the_file(silent):
+    """Where that is almost the same length."""
+    clip = clip_of(silent)
+    assert clip.unit == Fraction(1, 16384)
+    rate = play_rate(clip, 95 * 441)
+    assert rate * 2048 == round(rate * 2048)
+    assert rate == pytest.approx(0.95, rel=1e-3)
+    assert play_rate(replace(clip, unit=Fraction(1, 1000)), 95 * 441) == pytest.approx(0.95, rel=1e-12)
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".MP4"])
 def test_the_comment(silent, tmp_path, ending):
     """It takes the place of the video's, and other tags stay."""
@@ -67,8 +87,6 @@ def test_the_comment(silent, tmp_path, ending):
     text = '{"a": "=;#\\\\ \u00e9"}' + "x" * 70_000
     write_with_sound(clip_of(said), TONE, target, comment=text)
     assert read_comment(target) == text
-    import subprocess
-
     listed = subprocess.run([ffmpeg(), "-i", str(target)], capture_output=True, text=True, check=False).stderr
     assert "A title" in listed
     write_with_sound(clip_of(said), TONE, target, comment=None)
@@ -98,7 +116,7 @@ def test_hevc_has_apples_mark(tmp_path):
 
 def test_a_picture_that_has_no_place_in_the_file(tmp_path):
     """Nothing is lost: the sound is in a file of its own, and a second one beside it."""
-    run("-f", "lavfi", "-i", "testsrc=size=32x32:rate=8:duration=2", "-c:v", "ffv1", str(tmp_path / "v.mkv"))
+    run("-f", "lavfi", "-i", "testsrc=size=64x64:rate=8:duration=2", "-c:v", "huffyuv", str(tmp_path / "v.mkv"))
     clip = clip_of(tmp_path / "v.mkv")
     for name in ("v.wav", "v-2.wav"):
         with pytest.raises(VideoError, match=rf"(?s)ffmpeg failed to write .*; the sound is in .*{name}"):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from audio_helpers import SCHEDULER, FakeEncoder, golden_embeddings, golden_unet, golden_vae, packets, picture_hash
+from audio_helpers import SCHEDULER, FakeEncoder, golden_embeddings, packets, picture_hash, small_unet, small_vae
 from helpers import relative_error
 
 from kandinsky.audio.embeddings import EmbeddingCache
@@ -34,7 +34,7 @@ def call(sound_pipe, silent):
 def encoding(tmp_path):
     """A pipeline with an encoder and a cache."""
     encoder = FakeEncoder()
-    parts = {"unet": golden_unet(), "vae": golden_vae(), "scheduler": SCHEDULER, "progress": False}
+    parts = {"unet": small_unet(), "vae": small_vae(), "scheduler": SCHEDULER, "progress": False}
     return encoder, Kandinsky4V2APipeline(
         SoundParts(**parts, encoder=encoder, cache=EmbeddingCache(tmp_path / "kept", "a fake"))
     )
@@ -149,7 +149,7 @@ def test_without_encoder_and_embeddings(sound_pipe, silent):
 
 def test_an_encoder_that_nobody_vouched_for(silent):
     """Refused before anything runs: the scheduler here is none."""
-    parts = SoundParts(unet=golden_unet(), vae=golden_vae(), scheduler={}, encoder=FakeEncoder(refusal="not trusted"))
+    parts = SoundParts(unet=small_unet(), vae=small_vae(), scheduler={}, encoder=FakeEncoder(refusal="not trusted"))
     with pytest.raises(ValueError, match="not trusted"):
         Kandinsky4V2APipeline(parts)(silent)
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_written_is_kept(call, tmp_path, monkeypatch):
 
 
 def test_values_that_are_not_finite(call):
-    broken = SoundParts(unet=golden_unet(), vae=golden_vae(), scheduler={**SCHEDULER, "beta_end": 1e30}, progress=False)
+    broken = SoundParts(unet=small_unet(), vae=small_vae(), scheduler={**SCHEDULER, "beta_end": 1e30}, progress=False)
     with pytest.raises(DecodeError, match="not finite"):
         call(Kandinsky4V2APipeline(broken))
 
@@ -201,7 +201,7 @@ def test_on_a_gpu(call):
     """The same twice, and about the CPU's spectrogram: the way to a waveform is a search."""
     gpu = torch.device("cuda", 0)
     parts = SoundParts(
-        unet=copy.deepcopy(golden_unet()).to(gpu), vae=copy.deepcopy(golden_vae()).to(gpu), scheduler=SCHEDULER
+        unet=copy.deepcopy(small_unet()).to(gpu), vae=copy.deepcopy(small_vae()).to(gpu), scheduler=SCHEDULER
     )
     pipe = Kandinsky4V2APipeline(parts)
     first, second = call(pipe), call(pipe)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from audio_helpers import save_golden
+from audio_helpers import save_small
 
 from kandinsky.audio.weights import FOLDER, REPOSITORY, fetch_encoder, locate_encoder, locate_sound
 from kandinsky.checkpoint.hub import Hub
@@ -36,7 +36,7 @@ class FakeHub:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
-    return save_golden(tmp_path_factory.mktemp("standing"))
+    return save_small(tmp_path_factory.mktemp("standing"))
 
 
 def test_files_that_stand(standing):
@@ -85,7 +85,7 @@ def test_given_paths(tmp_path):
 
 
 def test_damaged_files(tmp_path):
-    save_golden(tmp_path)
+    save_small(tmp_path)
     file = tmp_path / FOLDER / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="weights of the sound model are damaged") as error:
