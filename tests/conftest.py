@@ -87,3 +87,9 @@ def loud(silent: Path) -> Path:
     sound = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1")
     run("-i", str(silent), *sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", str(path))
     return path
+
+
+@pytest.fixture
+def quick_waveform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of Griffin-Lim's iterations, for tests that do not listen: 32 take longer than all the rest of a sound."""
+    monkeypatch.setattr("kandinsky.audio.waveform.ITERATIONS", 2)

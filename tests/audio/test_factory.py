@@ -10,6 +10,8 @@ from kandinsky.audio.factory import get_V2A_pipeline
 from kandinsky.audio.load import sound_settings_of
 from kandinsky.factory import get_T2V_pipeline
 
+pytestmark = pytest.mark.usefixtures("quick_waveform")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -15,6 +15,7 @@ from kandinsky.audio.record import read_sound_record
 from kandinsky.errors import DecodeError, StoppedError, VideoError
 from kandinsky.output.video import read_comment
 
+pytestmark = pytest.mark.usefixtures("quick_waveform")
 COLUMNS = 96
 """Of a second, in 32s."""
 

@@ -18,6 +18,8 @@ from kandinsky.cli.main import main
 from kandinsky.cli.sound import add_generate_sound, generate_with_sound
 from kandinsky.output.read_record import read_record
 
+pytestmark = pytest.mark.usefixtures("quick_waveform")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
