@@ -9,7 +9,9 @@ from helpers import ROOT
 
 from kandinsky.cli.main import generate_main, main
 
-COMMANDS = ("generate", "web", "resume", "show", "replay", "sound", "plan", "random-weights", "convert")
+COMMANDS = (
+    "generate", "web", "resume", "show", "replay", "sound", "plan", "doctor", "random-weights", "convert"
+)  # fmt: skip
 
 
 def run(file, *arguments):
