@@ -66,8 +66,13 @@ class Clip:
     @property
     def seen(self) -> list[int]:
         """Indices of the frames that the encoder looks at, spread evenly over `seconds`; some may come twice."""
-        total = min(self.frames, int(self.seconds * self.fps + SLACK))
+        total = max(1, min(self.frames, int(self.seconds * self.fps + SLACK)))
         return np.linspace(0, total - 1, SEEN_FRAMES, dtype=int).tolist()
+
+    @property
+    def mark(self) -> str:
+        """What tells what the encoder sees of this video from what it sees of others."""
+        return hashlib.sha256(repr((self.digest, self.seen)).encode()).hexdigest()
 
 
 def clip_of(path: Path) -> Clip:

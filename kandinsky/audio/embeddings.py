@@ -87,14 +87,14 @@ class EmbeddingCache:
     folder: Path
     encoder: str
 
-    def file(self, digest: str, prompt: str, negative_prompt: str) -> Path:
-        """Where the embeddings of a video with this digest and of these prompts are kept."""
-        parts = (self.encoder, digest, prompt, negative_prompt)
+    def file(self, mark: str, prompt: str, negative_prompt: str) -> Path:
+        """Where the embeddings of a video with this mark (see `Clip`) and of these prompts are kept."""
+        parts = (self.encoder, mark, prompt, negative_prompt)
         return self.folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.safetensors"
 
-    def get(self, digest: str, prompt: str, negative_prompt: str) -> Embeddings | None:
+    def get(self, mark: str, prompt: str, negative_prompt: str) -> Embeddings | None:
         """What is kept; None if nothing is."""
-        path = self.file(digest, prompt, negative_prompt)
+        path = self.file(mark, prompt, negative_prompt)
         if not path.is_file():
             return None
         try:
@@ -103,11 +103,11 @@ class EmbeddingCache:
             warnings.warn(f"{path} is made again: {error}", UserWarning, stacklevel=2)
             return None
 
-    def put(self, embeddings: Embeddings, digest: str, prompt: str, negative_prompt: str) -> None:
+    def put(self, embeddings: Embeddings, mark: str, prompt: str, negative_prompt: str) -> None:
         """Keep them. A folder that cannot be written is warned of: what was encoded is there all the same."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            embeddings.save(self.file(digest, prompt, negative_prompt))
+            embeddings.save(self.file(mark, prompt, negative_prompt))
         except OSError as error:
             warnings.warn(f"embeddings are not kept: {error}", UserWarning, stacklevel=2)
 

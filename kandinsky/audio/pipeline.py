@@ -173,7 +173,7 @@ class Kandinsky4V2APipeline:
             negative = encoder(torch.zeros_like(frames), negative_prompt)
         embeddings = embeddings_of(negative, positive)
         if self._parts.cache is not None:
-            self._parts.cache.put(embeddings, clip.digest, prompt, negative_prompt)
+            self._parts.cache.put(embeddings, clip.mark, prompt, negative_prompt)
         return embeddings
 
     @contextmanager

@@ -50,7 +50,7 @@ class SoundRequest:
             return self.embeddings
         assert self.prompt is not None
         assert self.negative_prompt is not None
-        return cache.get(self.clip.digest, self.prompt, self.negative_prompt)
+        return cache.get(self.clip.mark, self.prompt, self.negative_prompt)
 
 
 def sound_request_of(

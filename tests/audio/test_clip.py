@@ -61,6 +61,16 @@ def test_frames_that_are_seen(tmp_path):
     assert (len(short), short[0], short[-1]) == (SEEN_FRAMES, 0, 7)
 
 
+def test_a_still_that_stays(tmp_path):
+    """One frame for a minute is seen 96 times."""
+    assert set(made(tmp_path, 1, Fraction(1, 60)).seen) == {0}
+
+
+def test_the_mark_is_of_what_is_seen(tmp_path):
+    """The same packets at another rate are another video to the encoder."""
+    assert made(tmp_path, 97, 8).mark == made(tmp_path, 97, 8).mark != made(tmp_path, 97, 9).mark
+
+
 def test_read_frames(silent):
     frames = read_frames(clip_of(silent))
     assert frames.shape == (3, SEEN_FRAMES, 64, 64)

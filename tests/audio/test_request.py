@@ -69,5 +69,5 @@ def test_known_embeddings(silent, tmp_path):
     cache, request = EmbeddingCache(tmp_path, "one"), sound_request_of(silent, "rain", negative_prompt="wind")
     assert request.known_embeddings(None) is None
     assert request.known_embeddings(cache) is None
-    cache.put(golden_embeddings(), request.clip.digest, "rain", "wind")
+    cache.put(golden_embeddings(), request.clip.mark, "rain", "wind")
     assert request.known_embeddings(cache) is not None

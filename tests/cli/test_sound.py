@@ -187,6 +187,9 @@ def test_a_video_with_a_sound(with_sound, tmp_path, capsys, monkeypatch):
     sound = read_sound_record(path)
     assert sound is not None
     assert sound.prompt == "rain"
+    assert main(["replay", "v.mp4", "--weights", "weights", "--no-progress"]) == 0
+    assert "warning: its sound is not made again" in capsys.readouterr().err
+    assert packets(tmp_path / "v-replay.mp4", "v") == ("h264", 9 / 8)
 
 
 def test_without_sound_it_is_generate(with_sound, tmp_path):
