@@ -20,7 +20,10 @@ from kandinsky.errors import VideoError, shown
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import ffmpeg, tags_file
 
-ENDINGS = (".mp4", ".mov", ".mkv")
+STREAMED = ("-movflags", "empty_moov+frag_keyframe")
+FORMATS = {".mp4": ("mp4", *STREAMED), ".mov": ("mov", *STREAMED), ".mkv": ("matroska",)}
+"""How ffmpeg writes a file with an ending to a pipe, which it does to try a picture's codec out."""
+ENDINGS = tuple(FORMATS)
 """Of files that may hold AAC and most kinds of pictures."""
 BITRATE = "192k"
 ROUNDED = 1e-3
@@ -31,8 +34,8 @@ def check_save_path(path: Path, clip: Clip, *, replace_audio: bool) -> None:
     """Look whether the video with its sound can be written.
 
     Raises:
-        ValueError: the ending is not of a file for both streams, nothing can be written there, or the video has a sound
-            already that nobody has asked to replace.
+        ValueError: the ending is not of a file for both streams, nothing can be written there, the video has a sound
+            already that nobody has asked to replace, or a picture that such a file cannot hold.
     """
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"save_path={shown(str(path))}: must end with one of {', '.join(ENDINGS)}")
@@ -41,6 +44,14 @@ def check_save_path(path: Path, clip: Clip, *, replace_audio: bool) -> None:
         raise ValueError(
             f"video={shown(str(clip.path))} has a sound track, which is kept: the new file would be without it. Allow "
             "that with replace_audio=True (--replace-audio)"
+        )
+    trial = ["-map", "0:V:0", "-c", "copy", "-frames:v", "1", "-f", *FORMATS[path.suffix.lower()], "pipe:1"]
+    done = subprocess.run(
+        [ffmpeg(), "-v", "error", "-i", f"file:{clip.path}", *trial], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise ValueError(
+            f"save_path={shown(str(path))}: it does not hold the video's picture ({clip.codec}); .mkv holds most"
         )
 
 

@@ -131,6 +131,16 @@ def test_wav(tmp_path):
         assert np.frombuffer(file.readframes(4), "<i2").tolist() == [0, 32767, -32767, 16384]
 
 
+def test_such_a_picture_is_refused_before(tmp_path):
+    run("-f", "lavfi", "-i", "testsrc=size=64x64:rate=8:duration=2", "-c:v", "huffyuv", str(tmp_path / "v.mkv"))
+    clip = clip_of(tmp_path / "v.mkv")
+    with pytest.raises(ValueError, match=r"does not hold the video's picture \(huffyuv\); \.mkv holds most"):
+        check_save_path(tmp_path / "w.mp4", clip, replace_audio=False)
+    check_save_path(tmp_path / "w.mkv", clip, replace_audio=False)
+    write_with_sound(clip, TONE, tmp_path / "w.mkv", comment=None)
+    assert picture_hash(tmp_path / "w.mkv") == picture_hash(tmp_path / "v.mkv")
+
+
 @pytest.mark.parametrize("name", ["v.webm", "v.gif", "v.wav", "v"])
 def test_endings(silent, tmp_path, name):
     with pytest.raises(ValueError, match=r"save_path=.*: must end with one of \.mp4, \.mov, \.mkv"):
