@@ -87,6 +87,7 @@ def give_sound(parsed: argparse.Namespace, *, load: Load = _load) -> Outcome:
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
+    from kandinsky.audio.encoder import check_trust
     from kandinsky.audio.request import sound_request_of
 
     path = Path(parsed.file)
@@ -101,6 +102,8 @@ def give_sound(parsed: argparse.Namespace, *, load: Load = _load) -> Outcome:
         metadata=not parsed.no_metadata,
         **_prompts(parsed.prompt, parsed.negative_prompt),
     )
+    if request.embeddings is None and parsed.embedding_cache is None:
+        check_trust(parsed.trust_remote_code)  # before anything is downloaded
     settings = _settings(parsed)
     if request.known_embeddings(settings.cache) is None:
         settings.encoder.check()
@@ -159,6 +162,7 @@ def _checked(parsed: argparse.Namespace) -> "SoundSettings":
     Raises:
         ValueError: there will be no video that a sound can be put into, or nobody has vouched for the encoder.
     """
+    from kandinsky.audio.encoder import check_trust
     from kandinsky.audio.mux import ENDINGS
 
     if parsed.prompts is not None:
@@ -167,6 +171,7 @@ def _checked(parsed: argparse.Namespace) -> "SoundSettings":
         raise ValueError("--sound with --time-length 0: allowed is a video of a second or more, not an image")
     if parsed.save_path is not None and Path(parsed.save_path).suffix.lower() not in ENDINGS:
         raise ValueError(f"--sound with --save-path {parsed.save_path}: must end with one of {', '.join(ENDINGS)}")
+    check_trust(parsed.trust_remote_code)
     settings = _settings(parsed)
     settings.encoder.check()
     return settings

@@ -101,8 +101,13 @@ def test_a_sound_with_the_encoder(weights, video, tmp_path, capsys):
         (["--seed", "-1"], 2, "seed=-1"),
         (["--num-inference-steps", "0"], 2, "num_inference_steps=0"),
         (["--guidance-scale", "0"], 2, "guidance_scale=0.0"),
-        (["--device", "tpu"], 2, "device_map='tpu'"),
-        (["--weights", "nowhere"], 1, "nowhere/kandinsky-4-v2a/unet/  (config.json, *.safetensors)"),
+        (["--device", "tpu", "--trust-remote-code"], 2, "device_map='tpu'"),
+        (["--weights", "nowhere"], 2, "trust_remote_code=False"),  # before weights are looked for
+        (
+            ["--weights", "nowhere", "--trust-remote-code"],
+            1,
+            "nowhere/kandinsky-4-v2a/unet/  (config.json, *.safetensors)",
+        ),
     ],
 )
 def test_refusals(weights, video, capsys, monkeypatch, arguments, code, message):
