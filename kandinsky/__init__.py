@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         NothingFits,
         RecordError,
         StoppedError,
+        TrainingError,
         UnreadableVideoError,
         VideoError,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "RecordError",
     "Result",
     "StoppedError",
+    "TrainingError",
     "UnreadableVideoError",
     "VideoError",
     "__version__",

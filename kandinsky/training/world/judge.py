@@ -76,8 +76,12 @@ def most(values: Tensor) -> Tensor:
     return values.flatten(1).topk(max(1, values[0].numel() // 200), dim=1).values[:, -1]
 
 
-def judge(frames: Tensor) -> Verdict:
-    """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions."""
+def judge(frames: Tensor, *, hues: Mapping[str, float] = HUES) -> Verdict:
+    """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions.
+
+    Args:
+        hues: the colours that there may be; the nearest one is taken.
+    """
     raw = frames.movedim(-1, 1).float() / 255  # [F, 3, height, width]
     pixels = _smooth(raw)
     parts = take_apart(pixels)
@@ -92,7 +96,7 @@ def judge(frames: Tensor) -> Verdict:
     motion = _motion(path) if len(frames) > 1 else None
     lengths = torch.maximum(boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]) / min(frames.shape[1:3])
     return Verdict(
-        colour=_colour(pixels.movedim(1, -1)[contrast > 0.85 * most].mean(0)),
+        colour=_colour(pixels.movedim(1, -1)[contrast > 0.85 * most].mean(0), hues),
         shape=_shape(masks, boxes),
         size=_nearest(lengths.median().item() / 2, {name: sum(ends) / 2 for name, ends in RADII.items()}),
         position=_position(path.mean(0), motion),
@@ -160,12 +164,12 @@ def _background(colour: Tensor) -> str | None:
     return _nearest(colour.mean().item(), {name: sum(ends) / 2 for name, ends in BRIGHTNESS.items()})
 
 
-def _colour(core: Tensor) -> str | None:
+def _colour(core: Tensor, hues: Mapping[str, float]) -> str | None:
     """Name of a mean colour's hue."""
     hue, saturation, _ = colorsys.rgb_to_hsv(*core.tolist())
     if saturation < LEAST_SATURATION:
         return None
-    return min(HUES, key=lambda name: abs((hue - HUES[name] + 0.5) % 1 - 0.5))
+    return min(hues, key=lambda name: abs((hue - hues[name] + 0.5) % 1 - 0.5))
 
 
 def _shape(masks: Tensor, boxes: Tensor) -> str | None:

@@ -18,6 +18,8 @@ from torch import Tensor
 from kandinsky.training.world.grammar import Scene
 
 HUES = {"red": 0.0, "yellow": 55 / 360, "green": 125 / 360, "cyan": 180 / 360, "blue": 228 / 360, "purple": 290 / 360}
+NEW_HUES = {"orange": 27 / 360}
+"""Of `grammar.NEW`."""
 HUE_JITTER = 6 / 360
 RADII = {"small": (0.095, 0.12), "large": (0.18, 0.21)}
 BRIGHTNESS = {"dark": (0.08, 0.18), "gray": (0.45, 0.55), "light": (0.84, 0.92)}
@@ -111,7 +113,7 @@ def _path(scene: Scene, drawn: list[float]) -> tuple:
         ends = (first, first + travel) if direction else (lane, lane)
         start.append(ends[0] if direction >= 0 else ends[1])
         end.append(ends[1] if direction >= 0 else ends[0])
-    hue = HUES[scene.colour] + HUE_JITTER * (2 * drawn[5] - 1)
+    hue = (HUES | NEW_HUES)[scene.colour] + HUE_JITTER * (2 * drawn[5] - 1)
     colour = colorsys.hsv_to_rgb(hue % 1, 0.85, 0.82 + 0.13 * drawn[6])
     background = [_between(BRIGHTNESS[scene.background], drawn[7])] * 3
     return start, end, radius, colour, background, FLICKER * (scene.texture == "flickering")
