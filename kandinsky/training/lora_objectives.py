@@ -1,8 +1,8 @@
 """Two objectives that train low-rank weights of a DiT of few steps, and nothing else.
 
-* `LoraLadd`: the adversarial distillation that made the DiT (`ladd`), with the frozen base as the teacher whose features
-  are scored. The student predicts clean latents of the clips from each of its noise levels in one step, and must not
-  be told from them. Sharpness that the distillation gave is asked for again.
+* `LoraLadd`: the adversarial distillation that made the DiT (`ladd`), with the frozen base as the teacher whose
+  features are scored. The student predicts clean latents of the clips from each of its noise levels in one step, and
+  must not be told from them. Sharpness that the distillation gave is asked for again.
 * `LoraVelocity`: the squared error of the velocity (arXiv 2202.00512) at the student's timesteps, which is what an
   ordinary fine-tune does. Its best answer is a mean over all that may be, so that details blur. For comparison.
 

@@ -108,7 +108,7 @@ class RunSettings:
             raise ValueError("cuda_graphs=True records whole batches; allowed with it is micro_batch=None")
         if self.optimiser_bits not in (32, 8):
             raise ValueError(f"optimiser_bits={self.optimiser_bits}: allowed are 32 and 8")
-        if self.optimiser_bits == 8:  # noqa: PLR2004
+        if self.optimiser_bits == 8:
             check_installed("optimiser_bits=8", "bitsandbytes", "lora-8bit")
         if self.tensorboard:
             check_installed("tensorboard=True", "tensorboard", "training")

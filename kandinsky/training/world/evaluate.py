@@ -11,7 +11,7 @@ network.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from kandinsky.training.sampling import ddim, sample_from
 from kandinsky.training.world.grammar import Scene, caption, split
 from kandinsky.training.world.judge import agreement, judge
 from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
-from kandinsky.training.world.render import HUES, render
+from kandinsky.training.world.render import render
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
@@ -44,17 +44,17 @@ def some_scenes(count: int, *, seed: int = 0) -> list[Scene]:
     return [held_out[index] for index in picked.tolist()]
 
 
-def accuracy(
-    scenes: Sequence[Scene], videos: Sequence[Tensor], *, hues: Mapping[str, float] = HUES
-) -> dict[str, float]:
+def accuracy(scenes: Sequence[Scene], videos: Sequence[Tensor], *, new_textures: bool = False) -> dict[str, float]:
     """Share of clips that agree with their scene, for each attribute, and `all` of them at once.
 
     Args:
         scenes: what was asked for.
         videos: a clip each, uint8 `[frames, height, width, 3]`.
-        hues: the colours that there may be.
+        new_textures: whether backgrounds may be striped; see `judge`.
     """
-    found = [agreement(scene, judge(video, hues=hues)) for scene, video in zip(scenes, videos, strict=True)]
+    found = [
+        agreement(scene, judge(video, new_textures=new_textures)) for scene, video in zip(scenes, videos, strict=True)
+    ]
     shares = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
     return shares | {"all": sum(all(each.values()) for each in found) / len(found)}
 
@@ -83,9 +83,7 @@ class Evaluation:
         ValueError: the folder declares no model set.
     """
 
-    def __init__(
-        self, weights: Path, device: torch.device, *, scenes: Sequence[Scene], seconds: int, seed: int = 0
-    ):
+    def __init__(self, weights: Path, device: torch.device, *, scenes: Sequence[Scene], seconds: int, seed: int = 0):
         model_set = read_model_set(weights)
         if model_set is None:
             raise ValueError(
@@ -171,7 +169,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    evaluation = Evaluation(given.weights, torch.device(given.device), scenes=some_scenes(given.prompts), seconds=given.seconds)
+    evaluation = Evaluation(
+        given.weights, torch.device(given.device), scenes=some_scenes(given.prompts), seconds=given.seconds
+    )
     reference = evaluation.rendered(seed=1)
     rows = {
         "rendered, through the VAE": score(

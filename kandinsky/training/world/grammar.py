@@ -27,7 +27,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Allowed values, in the order of a scene's fields."""
-NEW: Mapping[str, tuple[str, ...]] = MappingProxyType({"colour": ("orange",)})
+NEW: Mapping[str, tuple[str, ...]] = MappingProxyType({"texture": ("striped",)})
 """Values that scenes may have too, but no scene of `all_scenes` has: a model of this world has never seen them."""
 LANES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -76,16 +76,16 @@ def most(values: Tensor) -> Tensor:
     return values.flatten(1).topk(max(1, values[0].numel() // 200), dim=1).values[:, -1]
 
 
-def judge(frames: Tensor, *, hues: Mapping[str, float] = HUES) -> Verdict:
+def judge(frames: Tensor, *, new_textures: bool = False) -> Verdict:
     """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions.
 
     Args:
-        hues: the colours that there may be; the nearest one is taken.
+        new_textures: whether a background may be striped too; else stripes are a flicker.
     """
     raw = frames.movedim(-1, 1).float() / 255  # [F, 3, height, width]
     pixels = _smooth(raw)
     parts = take_apart(pixels)
-    kind, texture = _background(parts.background), _texture(raw)
+    kind, texture = _background(parts.background), _texture(raw, new=new_textures)
     seen = parts.most > LEAST_CONTRAST
     if seen.sum() <= len(frames) / 2:
         return Verdict(background=kind, texture=texture)
@@ -96,7 +96,7 @@ def judge(frames: Tensor, *, hues: Mapping[str, float] = HUES) -> Verdict:
     motion = _motion(path) if len(frames) > 1 else None
     lengths = torch.maximum(boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]) / min(frames.shape[1:3])
     return Verdict(
-        colour=_colour(pixels.movedim(1, -1)[contrast > 0.85 * most].mean(0), hues),
+        colour=_colour(pixels.movedim(1, -1)[contrast > 0.85 * most].mean(0)),
         shape=_shape(masks, boxes),
         size=_nearest(lengths.median().item() / 2, {name: sum(ends) / 2 for name, ends in RADII.items()}),
         position=_position(path.mean(0), motion),
@@ -111,8 +111,8 @@ def _smooth(pixels: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(pixels.contiguous(), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
-def _texture(pixels: Tensor) -> str | None:
-    """Plain or flickering, by the share of tiles that are between the two tones; tiles with a hue are the object's."""
+def _texture(pixels: Tensor, *, new: bool) -> str | None:
+    """Plain, flickering or, if `new`, striped, by the share of tiles that are between the two tones; tiles with a hue are the object's."""
     beats = (torch.arange(len(pixels)) + BEAT - 1) // BEAT
     cores = F.avg_pool2d(pixels[..., TILE // 4 :, TILE // 4 :], TILE // 2, stride=TILE)  # the inner half of each tile
     means = torch.stack([cores[beats == beat].mean(0) for beat in beats.unique()])  # [beats, 3, rows, columns]
@@ -123,7 +123,16 @@ def _texture(pixels: Tensor) -> str | None:
     between = ((brightness - _tones(brightness).mean()).abs() < FLICKER / 2).float().mean()
     if between >= LEAST_PLAIN:
         return "plain"
-    return "flickering" if between <= MOST_BETWEEN else None
+    if between > MOST_BETWEEN:
+        return None
+    return "striped" if new and _is_striped(means.mean(1), bare) else "flickering"
+
+
+def _is_striped(brightness: Tensor, bare: Tensor) -> bool:
+    """Whether tiles `[beats, rows, columns]` have the tones of upright stripes that stay; `bare` ones are looked at."""
+    above = (brightness > _tones(brightness[bare]).mean()) == (torch.arange(brightness.shape[-1]) % 2 == 0)
+    share = above[bare].float().mean().item()
+    return max(share, 1 - share) >= 1 - MOST_BETWEEN
 
 
 def _tones(values: Tensor) -> Tensor:
@@ -164,12 +173,12 @@ def _background(colour: Tensor) -> str | None:
     return _nearest(colour.mean().item(), {name: sum(ends) / 2 for name, ends in BRIGHTNESS.items()})
 
 
-def _colour(core: Tensor, hues: Mapping[str, float]) -> str | None:
+def _colour(core: Tensor) -> str | None:
     """Name of a mean colour's hue."""
     hue, saturation, _ = colorsys.rgb_to_hsv(*core.tolist())
     if saturation < LEAST_SATURATION:
         return None
-    return min(hues, key=lambda name: abs((hue - hues[name] + 0.5) % 1 - 0.5))
+    return min(HUES, key=lambda name: abs((hue - HUES[name] + 0.5) % 1 - 0.5))
 
 
 def _shape(masks: Tensor, boxes: Tensor) -> str | None:
