@@ -4,8 +4,8 @@
     python -m kandinsky.training.world.novelty judge LORA ... --weights W    on captions that no training saw
 
 `data` writes shards to OUT, and OUT/keep.txt with captions of old training scenes; `lora` trains on them. `judge` has a
-row for the base and for each LoRA, on captions with a striped background and on old ones that were held out, all made in
-four steps with weights that were merged as a pipeline merges them. The judge may find stripes everywhere, so that
+row for the base and for each LoRA, on captions with a striped background and on old ones that were held out, all made
+in four steps with weights that were merged as a pipeline merges them. The judge may find stripes everywhere, so that
 what has them against its caption is seen.
 """
 
