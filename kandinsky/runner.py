@@ -7,7 +7,6 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from threading import RLock
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from kandinsky import sampler
 from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
+from kandinsky.loading.adaptable import Adaptable
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
@@ -38,7 +38,7 @@ AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
 """diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 
 
-class Runner:
+class Runner(Adaptable):
     """Runs requests on some parts.
 
     Args:
@@ -46,9 +46,8 @@ class Runner:
     """
 
     def __init__(self, parts: Parts):
-        self._parts = parts
+        super().__init__(parts)
         self._interrupt = False
-        self._lock = RLock()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -111,6 +110,8 @@ class Runner:
         self, job: Job, shape: VideoShape, output: Output, text_embed: Tensor | None, watch: Watch | None
     ) -> Finish:
         parts = (self.dit, self.vae, self.text_encoder)
+        if job.loras is not None:
+            self.use_adapters(job.loras)
         clock = Clock(frozenset(part.device for part in parts if part is not None))
         with clock.stage("text"):
             text_embed = self.encode(job.prompt) if text_embed is None else self._shared(text_embed)

@@ -15,7 +15,7 @@ from typing import Any
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.output.options import Output, OutputOptions
 from kandinsky.output.paths import user_path
-from kandinsky.request import MAX_SEED, Job, Request, request_of
+from kandinsky.request import MAX_SEED, Job, Request, check_loras, request_of
 from kandinsky.text.lines import parse_json, read_lines
 from kandinsky.video_shape import VideoShape, as_int
 
@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "crf": None,
         "codec": None,
         "metadata": True,
+        "loras": None,
     }
 )
 KEYS = ("text", *DEFAULTS, "save_path")
@@ -77,6 +78,8 @@ class Item:
             "codec": output.codec,
             "metadata": output.metadata,
         }
+        if job.loras is not None:  # reports of batches without them are as they were
+            asked["loras"] = dict(job.loras)
         return cls(number, job, shape, output, asked)
 
 
@@ -107,7 +110,8 @@ def make_items(
 
     Args:
         settings: any of `DEFAULTS`, for lines that do not say otherwise; `seed` is that of the first item, the next
-            ones count up (None draws one for each line).
+            ones count up (None draws one for each line). `loras` has the names that lines may use, with the weights
+            that hold where a line says nothing.
 
     Raises:
         ValueError: names the prompt, the argument and what is allowed.
@@ -161,8 +165,16 @@ def _items_of_line(
     _check_plain(given)
     options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
+    check_loras(asked["loras"], settings["loras"])
     request = request_of(
-        asked["text"], given, asked["bs"], seed=asked["seed"], model_set=model_set, options=options, **size
+        asked["text"],
+        given,
+        asked["bs"],
+        seed=asked["seed"],
+        model_set=model_set,
+        options=options,
+        loras=asked["loras"],
+        **size,
     )
     drawn = asked["seed"] is None
     return [Item.of(done + index, job, request, drawn=drawn) for index, job in enumerate(request.jobs, 1)]

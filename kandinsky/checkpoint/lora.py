@@ -52,8 +52,7 @@ class Lora:
 
     Args:
         path: the file, or PEFT's folder.
-        fingerprint: 16 hexadecimal digits, a SHA-256 over each matrix with its Linear's name and scale; neither the
-            kind of file nor the way of writing names makes a difference.
+        fingerprint: of the file; see `lora_fingerprint`.
         layers: by the name of the DiT's Linear.
     """
 
@@ -126,7 +125,7 @@ def read_lora(path: Path, linears: Mapping[str, tuple[int, ...]]) -> Lora:
     ]
     if wrong:
         raise CheckpointError(f"{file} is for a model of other sizes: {len(wrong)} Linears, first {wrong[0]}")
-    return Lora(path, _fingerprint(layers), layers)
+    return Lora(path, lora_fingerprint(path), layers)
 
 
 def linears_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -222,10 +221,16 @@ def _outer(layer: LowRank) -> tuple[int, int]:
     return len(layer.up), layer.down.shape[1]
 
 
-def _fingerprint(layers: Mapping[str, LowRank]) -> str:
-    digest = hashlib.sha256()
-    for name, layer in layers.items():
-        for matrix in (layer.up, layer.down):
-            digest.update(f"{name} {layer.scale!r} {tuple(matrix.shape)} {matrix.dtype}\n".encode())
-            digest.update(matrix.contiguous().flatten().view(torch.uint8).numpy().data)
+def lora_fingerprint(path: Path) -> str:
+    """16 hexadecimal digits that tell files of low-rank weights apart: a SHA-256 of the file, and in a folder of PEFT's
+    configuration too.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `read_lora`.
+    """
+    file, config = _file_and_config(path)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() if config else b"")
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
     return digest.hexdigest()[:16]

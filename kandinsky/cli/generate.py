@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
+    add_lora_argument,
     add_output_arguments,
     add_print_arguments,
     add_shape_arguments,
     check_and_launch,
     file_argument,
     load_pipeline,
+    loras_of,
     made,
     model_set_of,
     output_settings,
@@ -73,6 +75,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
     )
+    add_lora_argument(parser)
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
         "--memory",
@@ -103,6 +106,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     if parsed.no_distributed:
         ignore_launcher()
     model_set = model_set_of(parsed)
+    loras_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments, load=load)
     save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
@@ -139,6 +143,8 @@ def _generate_batch(
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
     settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    if loras := {Path(file).stem: weight for file, weight in loras_of(parsed).items()}:
+        settings["loras"] = loras
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(parsed):
         check_folder(Path(parsed.save_path), items)

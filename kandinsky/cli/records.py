@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments, file_argument, made
+from kandinsky.cli.common import Outcome, add_lora_argument, add_print_arguments, file_argument, loras_of, made
 
 if TYPE_CHECKING:
     from kandinsky.output.record import Record
@@ -32,6 +32,7 @@ def add_record_commands(commands: Any) -> None:
         "--weights", type=file_argument, default="./weights/", help="folder of the weights (default: ./weights/)"
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
+    add_lora_argument(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
     for command, run in ((resume, _resume), (show, _show), (replay, _replay)):
@@ -95,8 +96,10 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         options=OutputOptions(type="file", **_encoding(record, parsed.file, save_path)),
     )
     check_targets(request)
+    loras = _loras(record, loras_of(parsed))
     pipe = get_T2V_pipeline(
         parsed.device or _devices(record),
+        loras=loras,
         cache_dir=parsed.weights,
         prompt=record.prompt,
         progress=not (parsed.no_progress or parsed.quiet),
@@ -126,6 +129,29 @@ def _devices(record: "Record") -> str | dict[str, str]:
     devices = dict(record.origin.devices) if record.origin else {"dit": "cuda"}
     kinds = set(devices.values())
     return kinds.pop() if len(kinds) == 1 else devices
+
+
+def _loras(record: "Record", given: dict[str, float]) -> dict[str, float]:
+    """The files of the low-rank weights that a record names, found among those that were given, with its weights.
+
+    Raises:
+        ValueError: one is missing; the message names its fingerprint.
+    """
+    from kandinsky.checkpoint.lora import lora_fingerprint
+
+    if record.origin is None or not record.origin.loras:
+        return {}
+    files = {lora_fingerprint(Path(file)): file for file in given}
+    found = {}
+    for name, mark in record.origin.loras.items():
+        weight = float(record.origin.lora_weights[name])
+        if mark not in files:
+            raise ValueError(
+                f"it was made with the LoRA {name!r} ({mark}) at {weight:g}, which is not among the files of --lora; "
+                "name its file with --lora FILE"
+            )
+        found[files[mark]] = weight
+    return found
 
 
 def _loading(record: "Record") -> dict[str, Any]:

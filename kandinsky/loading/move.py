@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.assemble import configure_
 from kandinsky.loading.parts import Parts, is_resident, modulation_table
 from kandinsky.model.precision import EXACT
@@ -44,6 +45,8 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
         raise ValueError('to: weights come and go; load with memory="resident"')
     assert parts.text_encoder is not None
     assert parts.vae is not None
+    adapters = parts.adapters
+    parts = with_adapters(parts, {}) if adapters else parts  # the table without them is made anew too
     operations = EXACT.operations("auto", devices["dit"])
     parts.dit.to(devices["dit"])
     parts.text_encoder.to(devices["text_embedder"])
@@ -60,4 +63,6 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
         attention=parts.dit.attention.name,
         kernels=operations.name,
     )
-    return replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source)
+    base = parts.base and replace(parts.base, modulation=modulation)
+    parts = replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source, base=base)
+    return with_adapters(parts, adapters) if adapters else parts

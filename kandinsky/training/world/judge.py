@@ -112,7 +112,10 @@ def _smooth(pixels: Tensor) -> Tensor:
 
 
 def _texture(pixels: Tensor, *, new: bool) -> str | None:
-    """Plain, flickering or, if `new`, striped, by the share of tiles between the two tones; tiles with a hue are the object's."""
+    """Plain, flickering or, if `new`, striped, by the share of tiles between the two tones.
+
+    Tiles with a hue are the object's, and left out.
+    """
     beats = (torch.arange(len(pixels)) + BEAT - 1) // BEAT
     cores = F.avg_pool2d(pixels[..., TILE // 4 :, TILE // 4 :], TILE // 2, stride=TILE)  # the inner half of each tile
     means = torch.stack([cores[beats == beat].mean(0) for beat in beats.unique()])  # [beats, 3, rows, columns]
