@@ -198,6 +198,23 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
     return results
 
 
+def in_adapters(_ranks: Ranks, folder: Path) -> dict:
+    """Latents of a pipeline before low-rank weights are merged, with them, and after."""
+    results = {}
+    for mode in ("tensor", "sequence"):
+        pipe = get_T2V_pipeline("cpu", cache_dir=folder / "weights", parallelism=mode, progress=False)
+
+        def latents(pipe=pipe):
+            return pipe.sample(pipe.encode("a cat"), SHAPE, seed=3)
+
+        before = latents()
+        pipe.load_lora_weights(folder / "lora.safetensors")
+        merged = latents()
+        pipe.unload_lora_weights()
+        results[mode] = {"before": before, "merged": merged, "after": latents()}
+    return results
+
+
 def in_jobs(ranks: Ranks, folder: Path) -> dict:
     """A pipeline that makes videos of its own: three prompts for the ranks, each made by one of them; and a batch."""
     pipe = get_T2V_pipeline("cpu", cache_dir=folder / "weights", parallelism="none", progress=False)
@@ -226,6 +243,7 @@ JOBS = {
     "watchdog": in_watchdog,
     "pipelines": in_pipelines,
     "jobs": in_jobs,
+    "adapters": in_adapters,
 }
 
 
