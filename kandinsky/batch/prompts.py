@@ -165,7 +165,7 @@ def _items_of_line(
     _check_plain(given)
     options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
-    check_loras(asked["loras"], settings["loras"])
+    check_loras(asked["loras"], settings["loras"] or ())
     request = request_of(
         asked["text"],
         given,

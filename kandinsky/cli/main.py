@@ -12,6 +12,7 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.generate import add_generate_arguments, generate
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
+from kandinsky.cli.train import train_lora
 from kandinsky.cli.web import add_web_arguments, serve
 from kandinsky.cli.weights import add_weights_commands
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
     add_web_arguments(web)
     web.set_defaults(run=serve)
+    commands.add_parser("train-lora", help="train low-rank weights on a folder of clips", add_help=False)
+    if given[:1] == ["train-lora"]:
+        return train_lora(given[1:])
     add_record_commands(commands)
     add_plan_command(commands)
     add_weights_commands(commands)

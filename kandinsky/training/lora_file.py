@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kandinsky.atomic import replacing
+from kandinsky.atomic import remove, replacing
 from kandinsky.checkpoint.lora import CONFIG, WEIGHTS
 
 PREFIX = "base_model.model."
@@ -35,6 +35,7 @@ def write_lora(source: Path, out: Path, *, alpha: float) -> Path:
             partial.mkdir()
             save_file({PREFIX + name: value for name, value in state.items()}, partial / WEIGHTS, {"format": "pt"})
             (partial / CONFIG).write_text(json.dumps(_config(state, alpha), indent=2) + "\n")
+            remove(out)  # a folder takes no folder's place
     return out
 
 
