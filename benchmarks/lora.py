@@ -6,7 +6,7 @@
     python benchmarks/lora.py train --size tiny --device cpu       to try the benchmark itself
 
 `train` makes LADD steps of the real trainer with gradient checkpointing, a clip at a time; `--data` has shards of
-`encode`, else latents are random. It also says whether gradients reached each low-rank matrix and no other weight of the
+`encode`, else latents are random. It also says whether gradients reached each low-rank matrix and nothing else of the
 DiT. `swap` merges into a DiT that was loaded from a file as a pipeline's is. `--file` keeps the weights between runs.
 The limit is that of `benchmarks/training.py`, without gradients of weights. The last line is JSON.
 """

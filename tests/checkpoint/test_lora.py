@@ -111,7 +111,7 @@ def test_what_is_no_lora(tmp_path):
     with pytest.raises(CheckpointError, match="is no LoRA; it holds"):
         read_lora(tmp_path / "vae.safetensors", linears())
     (tmp_path / "lora.pt").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="allowed is a .safetensors file"):
+    with pytest.raises(CheckpointError, match=r"allowed is a .safetensors file"):
         read_lora(tmp_path / "lora.pt", linears())
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     with pytest.raises(CheckpointError, match="truncated"):
@@ -159,7 +159,7 @@ def test_a_repository(tmp_path):
     folder = peft_folder(tmp_path / "repo")
     hub = Hub(check_reachable=lambda: None, fetch_cached=lambda *_args, **_options: folder)
     assert fetch_lora("owner/name", weight_name=None, revision=None, hub=hub) == folder
-    with pytest.raises(FileNotFoundError, match="has no file 'other.safetensors'"):
+    with pytest.raises(FileNotFoundError, match=r"has no file 'other.safetensors'"):
         fetch_lora("owner/name", weight_name="other.safetensors", revision=None, hub=hub)
 
     def offline():
