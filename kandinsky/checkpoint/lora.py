@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kandinsky.checkpoint.files import Region
+from kandinsky.checkpoint.gpu_copy import MappedSource, read_all
 from kandinsky.checkpoint.hub import HUGGING_FACE, Hub
 from kandinsky.checkpoint.json_file import json_of
 from kandinsky.checkpoint.lora_names import grouped
@@ -39,7 +40,7 @@ MORE = (
 
 @dataclass(frozen=True)
 class LowRank:
-    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices on the host as in the file."""
+    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices in the file's dtype."""
 
     down: Tensor
     up: Tensor
@@ -134,6 +135,17 @@ def linears_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
     return {name.removesuffix(end): shape for name, shape in shapes.items() if name.endswith(end) and len(shape) == 2}
 
 
+def on_device(layers: Sequence[LowRank], device: torch.device) -> list[LowRank]:
+    """The same low-rank weights on a device; a GPU is given all of them at once, by several threads (`gpu_copy`)."""
+    if device.type != "cuda":
+        return [replace(layer, down=layer.down.to(device), up=layer.up.to(device)) for layer in layers]
+    sources = [matrix.contiguous() for layer in layers for matrix in (layer.down, layer.up)]
+    targets = [torch.empty_like(matrix, device=device) for matrix in sources]
+    read_all([(MappedSource(source), target) for source, target in zip(sources, targets, strict=True)])
+    pairs = zip(targets[::2], targets[1::2], strict=True)
+    return [replace(layer, down=down, up=up) for layer, (down, up) in zip(layers, pairs, strict=True)]
+
+
 def add_low_rank(weight: Tensor, parts: Sequence[tuple[LowRank, float]], region: Sequence[Region] | None) -> Tensor:
     """`weight` with low-rank weights added, in float32 and rounded once to its dtype.
 
@@ -144,7 +156,8 @@ def add_low_rank(weight: Tensor, parts: Sequence[tuple[LowRank, float]], region:
     """
     total = weight.float()
     for layer, strength in parts:
-        up, down = (matrix.to(weight.device, torch.float32) for matrix in (layer.up, layer.down))
+        # Brought to float32 where they are added: on the host that would start a team of threads for each small matrix.
+        up, down = (matrix.to(weight.device).float() for matrix in (layer.up, layer.down))
         if region is not None:
             up = torch.cat([up[slices[0]] for slices in region])
             down = down[(slice(None), *region[0][1:])]  # regions that are joined along axis 0 have the same columns
