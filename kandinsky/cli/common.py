@@ -107,13 +107,13 @@ def add_lora_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def loras_of(parsed: argparse.Namespace) -> dict[str, float]:
+def loras_of(parsed: argparse.Namespace) -> dict[str | os.PathLike[str], float]:
     """Weight of each file of low-rank weights; 1 where none is said.
 
     Raises:
         ValueError: a file is named twice, or is not there.
     """
-    found: dict[str, float] = {}
+    found: dict[str | os.PathLike[str], float] = {}
     for given in parsed.lora or ():
         path, _, weight = given.rpartition(":")
         try:
@@ -126,6 +126,30 @@ def loras_of(parsed: argparse.Namespace) -> dict[str, float]:
             raise ValueError(f"--lora {given}: there is no file or folder {path!r}")
         found[path] = amount
     return found
+
+
+def add_no_distributed(parser: argparse.ArgumentParser) -> None:
+    """`--no-distributed`; see `heed_no_distributed`."""
+    parser.add_argument(
+        "--no-distributed",
+        action="store_true",
+        help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
+    )
+
+
+def heed_no_distributed(parsed: argparse.Namespace, *, num_gpus: int = 1) -> None:
+    """Forget a launcher's variables, if that was asked for.
+
+    Raises:
+        ValueError: it was, and with it several processes, which would forget that they are some of several.
+    """
+    from kandinsky.parallel.ranks import ignore_launcher
+
+    if not parsed.no_distributed:
+        return
+    if num_gpus > 1:
+        raise ValueError(f"--no-distributed with --num-gpus {num_gpus}: allowed with it is 1, which works alone")
+    ignore_launcher()
 
 
 def parse_and_run(
@@ -181,12 +205,15 @@ def made(results: "Sequence[Result]", shape: "VideoShape") -> Outcome | None:
     return Outcome(lines, record)
 
 
-def writes_here(parsed: argparse.Namespace) -> bool:
-    """Whether this process writes files, so that it has to be able to: of several only the first, unless each works
-    alone."""
+def writes_here(*, each: bool = False) -> bool:
+    """Whether this process writes files, so that it has to be able to.
+
+    Args:
+        each: of several, each process makes files of its own; else only the first does.
+    """
     from kandinsky.parallel.ranks import launched, launched_rank
 
-    return parsed.parallelism == "none" or not launched() or launched_rank() == 0
+    return each or not launched() or launched_rank() == 0
 
 
 def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:

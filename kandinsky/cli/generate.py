@@ -9,11 +9,13 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_lora_argument,
+    add_no_distributed,
     add_output_arguments,
     add_print_arguments,
     add_shape_arguments,
     check_and_launch,
     file_argument,
+    heed_no_distributed,
     load_pipeline,
     loras_of,
     made,
@@ -56,6 +58,15 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
     add_shape_arguments(parser)
+    _add_loading_arguments(parser)
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add_print_arguments(parser)
+    # torch.distributed.launch passes this one; the rank itself comes from the environment.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is loaded, and where it runs; see `common.load_pipeline`."""
     parser.add_argument(
         "--weights",
         type=file_argument,
@@ -70,12 +81,8 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARALLELISMS,
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
-    parser.add_argument(
-        "--no-distributed",
-        action="store_true",
-        help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
-    )
     add_lora_argument(parser)
+    add_no_distributed(parser)
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
         "--memory",
@@ -83,10 +90,6 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
-    add_print_arguments(parser)
-    # torch.distributed.launch passes this one; the rank itself comes from the environment.
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load = load_pipeline) -> Outcome | None:
@@ -100,11 +103,9 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
         ValueError: an argument is not what it may be; nothing was loaded.
     """
     from kandinsky.output.options import OutputOptions
-    from kandinsky.parallel.ranks import ignore_launcher
     from kandinsky.request import check_targets, request_of
 
-    if parsed.no_distributed:
-        ignore_launcher()
+    heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     model_set = model_set_of(parsed)
     loras_of(parsed)
     if parsed.prompts is not None:
@@ -120,7 +121,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
         model_set=model_set,
         options=OutputOptions(type="file", **output_settings(parsed)),
     )
-    if writes_here(parsed):
+    if writes_here():
         check_targets(request)
     if check_and_launch(parsed, arguments):
         return None
@@ -146,7 +147,7 @@ def _generate_batch(
     if loras := {Path(file).stem: weight for file, weight in loras_of(parsed).items()}:
         settings["loras"] = loras
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
-    if writes_here(parsed):
+    if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
     if check_and_launch(parsed, arguments):
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kandinsky.cli.common import Defaults, Outcome, file_argument
+from kandinsky.cli.common import Defaults, Outcome, add_no_distributed, file_argument, heed_no_distributed
 from kandinsky.config import PRECISIONS
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in")
     parser.add_argument("--port", type=int, default=7860)
+    add_no_distributed(parser)
 
 
 def serve(parsed: argparse.Namespace) -> Outcome:
@@ -40,6 +41,7 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     Raises:
         ValueError: Gradio is not installed, the port is taken, or as `get_T2V_pipeline`.
     """
+    heed_no_distributed(parsed)
     with folder_for_videos() as folder:
         # Gradio keeps copies of what it shows; read when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "shown")

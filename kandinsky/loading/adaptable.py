@@ -13,7 +13,7 @@ from kandinsky.loading.adapters import base_of, with_adapters
 from kandinsky.loading.parts import Adapter, Parts
 from kandinsky.loading.settings import weight_of
 from kandinsky.model.isolation import isolated
-from kandinsky.output.paths import user_path
+from kandinsky.user_files.paths import user_path
 
 
 class Adaptable:

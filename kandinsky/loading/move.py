@@ -11,6 +11,7 @@ import torch
 from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.assemble import configure_
 from kandinsky.loading.parts import Parts, is_resident, modulation_table
+from kandinsky.memory.modes import offload_modulation_
 from kandinsky.model.precision import EXACT
 from kandinsky.vae.autoencoder import VideoAutoencoder
 
@@ -43,10 +44,10 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     check_whole(parts, "to")
     if not is_resident(parts):
         raise ValueError('to: weights come and go; load with memory="resident"')
-    assert parts.text_encoder is not None
-    assert parts.vae is not None
     adapters = parts.adapters
     parts = with_adapters(parts, {}) if adapters else parts  # the table without them is made anew too
+    assert parts.text_encoder is not None
+    assert parts.vae is not None
     operations = EXACT.operations("auto", devices["dit"])
     parts.dit.to(devices["dit"])
     parts.text_encoder.to(devices["text_embedder"])
@@ -55,6 +56,7 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     vae = VideoAutoencoder.from_diffusers(autoencoder, memory_saving=parts.vae.memory_saving)
     modulation = modulation_table(parts.dit, parts.schedule)
     configure_(parts.dit, operations, attention=None, ranks=parts.team)
+    offload_modulation_(parts.dit)
     source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]))
     origin = parts.origin and replace(
         parts.origin,

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import draw_noise
-from kandinsky.text.lines import read_lines
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import sample_from
+from kandinsky.user_files.lines import read_lines
 
 BATCH = 16
 """Small clips that are made at once; of larger ones fewer."""

@@ -14,6 +14,7 @@ import torch
 
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512
 from kandinsky.errors import KandinskyError, TrainingError
 from kandinsky.loading.components import load_dit, load_text_encoder
@@ -91,7 +92,7 @@ def _kept(
     """Clips that the base makes of the captions; T5 is here for as long as it reads them."""
     device = model.base.device
     tokens = (read_model_set(settings.weights) or FLASH_512).text_tokens
-    folders = (settings.weights / "text_encoder", settings.weights / "tokenizer")
+    folders = place_of(settings.weights, "text_encoder"), place_of(settings.weights, "tokenizer")
     encoder = load_text_encoder(*folders, device=device, dtype=default_dtype(device), text_tokens=tokens)
     text = torch.stack([encoder(caption).float() for caption in captions])
     del encoder

@@ -25,6 +25,7 @@ from kandinsky.training.encode import encode, interrupt_at_the_end
 from kandinsky.training.lora import train_lora
 from kandinsky.training.lora_settings import CHOICES, LoraSettings
 from kandinsky.training.settings import AdamSettings
+from kandinsky.user_files.paths import path_argument
 
 RATE, HEADS_RATE = 1e-4, 2e-4
 
@@ -32,14 +33,14 @@ RATE, HEADS_RATE = 1e-4, 2e-4
 def parser() -> argparse.ArgumentParser:
     """Of the command."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, required=True, help="folder of videos with captions")
-    made.add_argument("--out", type=Path, required=True, help="a .safetensors file, or a folder as PEFT has them")
-    made.add_argument("--weights", type=Path, default=Path("weights"), help="folder of the model set")
-    made.add_argument("--work", type=Path, help="folder for encoded clips and checkpoints")
+    made.add_argument("--data", type=path_argument, required=True, help="folder of videos with captions")
+    made.add_argument("--out", type=path_argument, required=True, help="a .safetensors file, or PEFT's folder")
+    made.add_argument("--weights", type=path_argument, default=Path("weights"), help="folder of the model set")
+    made.add_argument("--work", type=path_argument, help="folder for encoded clips and checkpoints")
     made.add_argument("--objective", choices=CHOICES["objective"], default="ladd")
     made.add_argument("--base-precision", choices=CHOICES["base_precision"], default="bf16")
     made.add_argument("--optimiser-bits", type=int, choices=(32, 8), default=32)
-    made.add_argument("--keep", type=Path, help="text file of captions whose videos are to stay as they are")
+    made.add_argument("--keep", type=path_argument, help="text file of captions whose videos are to stay as they are")
     made.add_argument("--steps", type=int, default=1000)
     made.add_argument("--batch-size", type=int, default=2)
     made.add_argument("--rank", type=int, default=32)

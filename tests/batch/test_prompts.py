@@ -107,27 +107,27 @@ def test_wrong_file(tmp_path, name, content, message):
 
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        read_prompts(tmp_path / "none.txt", SETTINGS)
+        read_prompts(tmp_path / "none.txt", SETTINGS, model_set=SMALL)
     with pytest.raises(ValueError, match="setting 'output_type' is unknown; allowed are bs, seed"):
-        make_items(["x"], {"output_type": "pil"})
+        make_items(["x"], {"output_type": "pil"}, model_set=SMALL)
     with pytest.raises(ValueError, match="prompts='a cat': allowed is a list"):
-        make_items("a cat", {})
+        make_items("a cat", {}, model_set=SMALL)
 
 
 def test_loras_of_a_line():
     """Names of those that the command has; where a line says nothing, the command's weights hold."""
     settings = {"loras": {"one": 1.0, "two": 0.5}, "seed": 3}
     lines = ["a", {"text": "b", "loras": {"two": 0.25}}, {"text": "c", "loras": {}}]
-    items = make_items(lines, settings)
+    items = make_items(lines, settings, model_set=SMALL)
     assert [item.job.loras for item in items] == [{"one": 1.0, "two": 0.5}, {"two": 0.25}, {}]
     assert items[1].asked["loras"] == {"two": 0.25}
-    assert "loras" not in make_items(["a"], {})[0].asked  # reports of before go on
+    assert "loras" not in make_items(["a"], {}, model_set=SMALL)[0].asked  # reports of before go on
     for wrong, said in (
         ({"../three": 1}, "loras: '../three' is unknown; allowed are 'one', 'two'"),
         ({"one": "much"}, "weight of one='much': allowed is a finite number"),
         (["one"], "allowed is an object with a weight for each name"),
     ):
         with pytest.raises(ValueError, match=said):
-            make_items([{"text": "a", "loras": wrong}], settings)
+            make_items([{"text": "a", "loras": wrong}], settings, model_set=SMALL)
     with pytest.raises(ValueError, match="'one' is unknown; allowed are none"):
-        make_items([{"text": "a", "loras": {"one": 1}}], {})
+        make_items([{"text": "a", "loras": {"one": 1}}], {}, model_set=SMALL)

@@ -21,9 +21,10 @@ from kandinsky.atomic import write_text
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.lora import Lora, add_low_rank, linears_of, read_lora
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_dit, load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.model.dit import DiT
 from kandinsky.training.data import Encoded, write_shards
 from kandinsky.training.levels import Levels
@@ -33,9 +34,10 @@ from kandinsky.training.world.evaluate import Evaluation, accuracy, some_scenes,
 from kandinsky.training.world.grammar import Scene, caption, new_scenes, split
 from kandinsky.training.world.metrics import sharpness
 from kandinsky.training.world.render import render
+from kandinsky.user_files.paths import path_argument
 
 NEW = ("texture", "striped")
-CLIPS, KEPT = 64, 128
+CLIPS, KEPT = 64, 512
 FRAMES = 17
 AT_ONCE = 16
 
@@ -44,9 +46,10 @@ AT_ONCE = 16
 def new_clips(weights: Path, device: torch.device, *, clips: int = CLIPS, seed: int = 0) -> Iterator[Encoded]:
     """Clips of two seconds with the new value, encoded: of the first scenes, which `held_out` leaves out."""
     place = {"device": device, "dtype": default_dtype(device)}
-    vae = load_vae(weights / "vae", **place).autoencoder
+    vae = load_vae(place_of(weights, "vae"), **place).autoencoder
     tokens = (read_model_set(weights) or FLASH_512).text_tokens
-    t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
+    folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+    t5 = load_text_encoder(*folders, text_tokens=tokens, **place)
     scenes, generator = new_scenes(*NEW)[:clips], torch.Generator().manual_seed(seed)
     for start in range(0, clips, AT_ONCE):
         some = scenes[start : start + AT_ONCE]
@@ -109,13 +112,13 @@ def report(
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("data", "judge"))
-    parser.add_argument("files", type=Path, nargs="*", help="folder for the data, or files of low-rank weights")
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("files", type=path_argument, nargs="*", help="folder for data, or files of low-rank weights")
+    parser.add_argument("--weights", type=path_argument, required=True)
     parser.add_argument("--prompts", type=int, default=120)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=path_argument)
     given = parser.parse_args(arguments)
-    device = torch.device(given.device)
+    device = given.device
     if given.action == "data":
         (out,) = given.files
         write_data(out, given.weights, device)
