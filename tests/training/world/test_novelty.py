@@ -68,4 +68,4 @@ def test_data_in_a_folder(tmp_path, monkeypatch):
     )
     main(["data", str(tmp_path / "out"), "--weights", str(WEIGHTS)])
     assert len(ShardDataset(tmp_path / "out").items) == 1
-    assert len((tmp_path / "out" / "keep.txt").read_text().splitlines()) == 128
+    assert len((tmp_path / "out" / "keep.txt").read_text().splitlines()) == 512
