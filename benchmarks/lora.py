@@ -2,10 +2,11 @@
 
     python benchmarks/lora.py train                                one GPU: seconds a step, peak memory
     python benchmarks/lora.py train --base-precision float8
+    python benchmarks/lora.py train --objective velocity
     python benchmarks/lora.py swap                                 seconds to merge, change and take out adapters
     python benchmarks/lora.py train --size tiny --device cpu       to try the benchmark itself
 
-`train` makes LADD steps of the real trainer with gradient checkpointing, a clip at a time; `--data` has shards of
+`train` makes steps of the real trainer with gradient checkpointing, a clip at a time; `--data` has shards of
 `encode`, else latents are random. It also says whether gradients reached each low-rank matrix and nothing else of the
 DiT. `swap` merges into a DiT that was loaded from a file as a pipeline's is. `--file` keeps the weights between runs.
 The limit is that of `benchmarks/training.py`, without gradients of weights. The last line is JSON.
@@ -39,12 +40,13 @@ from kandinsky.sampler import Schedule
 from kandinsky.training.loop import Run
 from kandinsky.training.lora import objective_of
 from kandinsky.training.lora_model import lora_layers
-from kandinsky.training.lora_settings import TARGETS, LoraSettings
+from kandinsky.training.lora_settings import CHOICES, TARGETS, LoraSettings
 from kandinsky.training.settings import AdamSettings
 
-LINEARS, ATTENTIONS = 3 + 3 + 1, 2 * (2 + 2.5) + 1
-"""Forward passes that a step's arithmetic is worth: student and teacher on fakes run, run again and go back to their
-inputs, the teacher on real latents only runs. Heads and low-rank products are left out."""
+PASSES = {"ladd": (3 + 3 + 1, 2 * (2 + 2.5) + 1), "velocity": (3, 2 + 2.5)}
+"""Forward passes that a step's products and its attention are worth: the student, and for LADD the teacher on fakes,
+run, run again and go back to their inputs, the teacher on real latents only runs. Heads and low-rank products are left
+out."""
 
 
 def weights_file(given: argparse.Namespace, case: Case, folder: Path, device: torch.device) -> Path:
@@ -66,6 +68,7 @@ def settings_for(folder: Path, file: Path, given: argparse.Namespace) -> LoraSet
         data=given.data or folder,
         output=folder / "out",
         base=file,
+        objective=given.objective,
         rank=given.rank,
         steps=given.steps,
         batch_size=given.batch_size,
@@ -112,14 +115,15 @@ def train(folder: Path, case: Case, given: argparse.Namespace, device: torch.dev
     return figures
 
 
-def clip_limit(case: Case, seconds: int, device: torch.device) -> float:
+def clip_limit(case: Case, given: argparse.Namespace, device: torch.device) -> float:
     """Seconds that one clip's part of a step cannot be shorter than on this device."""
-    config, tokens = case.dit, case.tokens(seconds)
+    config, tokens = case.dit, case.tokens(given.seconds)
     qkv = attention_inputs(tokens, config.model_dim // config.head_dim, device, head_dim=config.head_dim)
     qkv = qkv.to(default_dtype(device))
     attention = measure(lambda: TORCH.attend(qkv), device=device)
     products = gemm_ceiling(tokens, config.model_dim, config.ff_dim, device)
-    return 2 * config.num_blocks * (LINEARS * products.median + ATTENTIONS * attention.median) / 1e3
+    linears, attentions = PASSES[given.objective]
+    return 2 * config.num_blocks * (linears * products.median + attentions * attention.median) / 1e3
 
 
 def random_lora(linears: dict[str, tuple[int, ...]], rank: int, seed: int) -> Adapter:
@@ -176,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--seconds", type=int, help="of each clip (default: 5, at tiny size 1)")
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--base-precision", choices=("bf16", "float8"), default="bf16")
+    parser.add_argument("--objective", choices=CHOICES["objective"], default="ladd")
+    parser.add_argument("--base-precision", choices=CHOICES["base_precision"], default="bf16")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="exact", help="of the pipeline of `swap`")
     parser.add_argument("--optimiser-bits", type=int, choices=(32, 8), default=32)
     parser.add_argument("--heads-every", type=int, default=1)
@@ -193,9 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = run(Path(name), case, given, device)
     about = {**machine(device), "size": given.size, "action": given.action, "rank": given.rank}
     if given.action == "train":
-        limit = clip_limit(case, given.seconds, device) * given.batch_size
+        limit = clip_limit(case, given, device) * given.batch_size
         about |= {"seconds_of_clip": given.seconds, "batch": given.batch_size, "base": given.base_precision}
-        about |= {"heads_every": given.heads_every, "limit": limit}
+        about |= {"objective": given.objective, "heads_every": given.heads_every, "limit": limit}
     finish({**about, **figures}, given)
 
 

@@ -137,7 +137,7 @@ def linears_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 
 def on_device(layers: Sequence[LowRank], device: torch.device) -> list[LowRank]:
     """The same low-rank weights on a device; a GPU is given all of them at once, by several threads (`gpu_copy`)."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not layers:
         return [replace(layer, down=layer.down.to(device), up=layer.up.to(device)) for layer in layers]
     sources = [matrix.contiguous() for layer in layers for matrix in (layer.down, layer.up)]
     targets = [torch.empty_like(matrix, device=device) for matrix in sources]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kandinsky.atomic import remove, replacing
+from kandinsky.atomic import replacing
 from kandinsky.checkpoint.lora import CONFIG, WEIGHTS
 
 PREFIX = "base_model.model."
@@ -27,15 +27,15 @@ def write_lora(source: Path, out: Path, *, alpha: float) -> Path:
     """
     state = {name: value.bfloat16().contiguous() for name, value in load_file(source).items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as partial:
-        if out.suffix == ".safetensors":
+    single = out.suffix == ".safetensors"
+    with replacing(out, over_folder=not single) as partial:
+        if single:
             alphas = {name.removesuffix(".lora_A.weight"): torch.tensor(alpha) for name in state if ".lora_A." in name}
             save_file(state | {f"{name}.alpha": value for name, value in alphas.items()}, partial, {"format": "pt"})
         else:
             partial.mkdir()
             save_file({PREFIX + name: value for name, value in state.items()}, partial / WEIGHTS, {"format": "pt"})
             (partial / CONFIG).write_text(json.dumps(_config(state, alpha), indent=2) + "\n")
-            remove(out)  # a folder takes no folder's place
     return out
 
 

@@ -18,6 +18,12 @@ def test_training(run):
     assert (found["adapters"], found["adapters_changed"], found["other_weights_trained"]) == (32, 32, 0)
 
 
+def test_plain_objective(run):
+    found = run("lora", "train", "--objective", "velocity", "--batch-size", "1")
+    assert all_positive(found["step"], found["limit"])
+    assert (found["objective"], found["adapters_changed"], found["other_weights_trained"]) == ("velocity", 32, 0)
+
+
 def test_adapters_change(run):
     found = run("lora", "swap")
     assert all_positive(found["merge_seconds"], found["change_seconds"], found["out_seconds"])

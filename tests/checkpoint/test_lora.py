@@ -11,7 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from kandinsky.checkpoint.hub import Hub
 from kandinsky.checkpoint.load import open_checkpoint
-from kandinsky.checkpoint.lora import add_low_rank, fetch_lora, linears_of, lora_fingerprint, read_lora
+from kandinsky.checkpoint.lora import (
+    LowRank,
+    add_low_rank,
+    fetch_lora,
+    linears_of,
+    lora_fingerprint,
+    on_device,
+    read_lora,
+)
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.components import load_dit
 
@@ -148,6 +156,17 @@ def test_regions_of_a_weight(tmp_path):
     torch.testing.assert_close(part, torch.cat([whole[r] for r in rows]))
     columns = [(slice(None), slice(3, 9))]
     torch.testing.assert_close(add_low_rank(weight[columns[0]], [(layer, 1.0)], columns), whole[columns[0]])
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_given_the_same_matrices(tmp_path):
+    layers = list(read_lora(kohya_file(tmp_path / "a.safetensors"), linears()).layers.values())
+    layers.append(LowRank(torch.randn(9, 4).half().T, torch.randn(5, 4).double(), 2.0))  # of other dtypes, and strided
+    for layer, moved in zip(layers, on_device(layers, torch.device("cuda", 0)), strict=True):
+        assert moved.scale == layer.scale
+        assert torch.equal(moved.down.cpu(), layer.down)
+        assert torch.equal(moved.up.cpu(), layer.up)
+    assert on_device([], torch.device("cuda", 0)) == []
 
 
 def test_linears_of_a_checkpoint():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from checkpoint_helpers import DIT
+from helpers import TINY
 from lora_helpers import ATTENTION, MODULATION, NAMES, linears, plain_file
 from rank_processes import SHAPE, run_together
 
@@ -16,6 +17,7 @@ from kandinsky.memory.modes import MODES, home_of_dit
 from kandinsky.model.precision import EXACT
 from kandinsky.model.quantised import quantise_weight
 from kandinsky.pipeline import Kandinsky4T2VPipeline
+from kandinsky.video_shape import VideoShape
 
 CPU = torch.device("cpu")
 CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3, "output_type": "latent"}
@@ -136,6 +138,31 @@ def test_modulation_alone(parts, tmp_path):
     differs = [not torch.equal(one, other) for one, other in zip(merged.modulation.blocks[0], table[0], strict=True)]
     assert differs == [False, False, True, False]
     assert torch.equal(with_adapters(merged, {}).modulation.blocks, table)
+
+
+def gpu_latents(file, memory, precision):
+    """Before low-rank weights are merged, with them, and after."""
+    pipe = get_T2V_pipeline(
+        "cuda:0", cache_dir=TINY, memory=memory, precision=precision, attention="bounded", progress=False
+    )
+    text, shape = pipe.encode("a cat"), VideoShape.from_request(1, 672, 384)
+    found = [pipe.sample(text, shape, seed=1).cpu()]
+    pipe.load_lora_weights(file)
+    found.append(pipe.sample(text, shape, seed=1).cpu())
+    pipe.unload_lora_weights()
+    return [*found, pipe.sample(text, shape, seed=1).cpu()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_every_mode_on_a_gpu(precision, files):
+    """The plain weights' bits before and after, and in all modes the same with low-rank ones."""
+    resident = gpu_latents(files[0], "resident", precision)
+    assert torch.equal(resident[0], resident[2])
+    assert not torch.equal(resident[0], resident[1])
+    for memory in ("staged", "blocks"):
+        found = gpu_latents(files[0], memory, precision)
+        assert all(torch.equal(one, other) for one, other in zip(found, resident, strict=True))
 
 
 @pytest.fixture(scope="module")
