@@ -85,12 +85,12 @@ def caption(scene: Scene) -> str:
 
 
 def parse(text: str) -> Scene:
-    """The scene of a caption.
+    """The scene of a caption; it may have a value of `NEW`.
 
     Raises:
         ValueError: it is not a caption of this grammar.
     """
-    scene = _scene_of().get(text)
+    scene = _scene_of().get(text) or _new_scene_of().get(text)
     if scene is None:
         words = "; ".join(f"{name}: {', '.join(allowed)}" for name, allowed in ATTRIBUTES.items())
         example = caption(next(iter(_scene_of().values())))
@@ -144,4 +144,11 @@ def _scene_of() -> Mapping[str, Scene]:
     """Every scene under its caption."""
     combinations = (dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values()))
     scenes = (Scene(**values) for values in combinations if values["position"] in LANES[values["motion"]])
+    return MappingProxyType({caption(scene): scene for scene in scenes})
+
+
+@cache
+def _new_scene_of() -> Mapping[str, Scene]:
+    """Every scene with a value of `NEW` under its caption."""
+    scenes = (scene for name, values in NEW.items() for value in values for scene in new_scenes(name, value))
     return MappingProxyType({caption(scene): scene for scene in scenes})
