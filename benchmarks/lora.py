@@ -105,10 +105,11 @@ def train(folder: Path, case: Case, given: argparse.Namespace, device: torch.dev
         torch.cuda.reset_peak_memory_stats(device)
     run = Run(objective_of(settings), settings, progress=False)
     before = {name: value.detach().cpu().clone() for name, value in run.plain.student.named_parameters()}
+    rows = []
     for logs in run.steps():
         run.log(logs)
-    rows = [json.loads(line) for line in (settings.output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    print("\n".join(map(json.dumps, rows)))
+        rows.append(json.loads((settings.output / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]))
+        print(json.dumps(rows[-1]), flush=True)
     steady = sorted(row["seconds"] for row in rows[WARM_UP:])
     figures = {"step": steady[len(steady) // 2], "peak_gib": rows[-1].get("peak_gib"), **reached(run, before)}
     run.close()

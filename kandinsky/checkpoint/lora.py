@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kandinsky.checkpoint.files import Region
-from kandinsky.checkpoint.gpu_copy import MappedSource, read_all
 from kandinsky.checkpoint.hub import HUGGING_FACE, Hub
 from kandinsky.checkpoint.json_file import json_of
 from kandinsky.checkpoint.lora_names import grouped
@@ -40,7 +39,7 @@ MORE = (
 
 @dataclass(frozen=True)
 class LowRank:
-    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices in the file's dtype."""
+    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices on the host as in the file."""
 
     down: Tensor
     up: Tensor
@@ -135,17 +134,6 @@ def linears_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
     return {name.removesuffix(end): shape for name, shape in shapes.items() if name.endswith(end) and len(shape) == 2}
 
 
-def on_device(layers: Sequence[LowRank], device: torch.device) -> list[LowRank]:
-    """The same low-rank weights on a device; a GPU is given all of them at once, by several threads (`gpu_copy`)."""
-    if device.type != "cuda" or not layers:
-        return [replace(layer, down=layer.down.to(device), up=layer.up.to(device)) for layer in layers]
-    sources = [matrix.contiguous() for layer in layers for matrix in (layer.down, layer.up)]
-    targets = [torch.empty_like(matrix, device=device) for matrix in sources]
-    read_all([(MappedSource(source), target) for source, target in zip(sources, targets, strict=True)])
-    pairs = zip(targets[::2], targets[1::2], strict=True)
-    return [replace(layer, down=down, up=up) for layer, (down, up) in zip(layers, pairs, strict=True)]
-
-
 def add_low_rank(weight: Tensor, parts: Sequence[tuple[LowRank, float]], region: Sequence[Region] | None) -> Tensor:
     """`weight` with low-rank weights added, in float32 and rounded once to its dtype.
 
@@ -156,7 +144,8 @@ def add_low_rank(weight: Tensor, parts: Sequence[tuple[LowRank, float]], region:
     """
     total = weight.float()
     for layer, strength in parts:
-        # Brought to float32 where they are added: on the host that would start a team of threads for each small matrix.
+        # Brought to float32 where they are added: on the host each small matrix would start a team of threads, for which
+        # a change of adapters of the whole model took seconds.
         up, down = (matrix.to(weight.device).float() for matrix in (layer.up, layer.down))
         if region is not None:
             up = torch.cat([up[slices[0]] for slices in region])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.checkpoint.load import read_tensors
-from kandinsky.checkpoint.lora import LowRank, add_low_rank, on_device
+from kandinsky.checkpoint.lora import LowRank, add_low_rank
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.parts import Adapter, BaseWeights, Parts, modulation_table
 from kandinsky.memory.modes import modulation_on
@@ -115,12 +115,11 @@ def _merge_(
         raise CheckpointError(
             f"{base.checkpoint.path} could not be read again ({error}): load the pipeline anew"
         ) from error
-    moved = iter(on_device([layer for name in names for layer, _ in added.get(name, ())], device))
     for name, key in zip(names, keys, strict=True):
         weight = state.pop(key)
         if name in added:
             region = None if base.shard is None else base.shard(key, base.checkpoint.shapes[key])
-            weight = add_low_rank(weight, [(next(moved), strength) for _, strength in added[name]], region)
+            weight = add_low_rank(weight, added[name], region)
         for linear, part in _places(parts, name, weight):
             _put_(linear, part, base, in_place=_is_streamed(parts, name))
 

@@ -61,7 +61,7 @@ def objective_of(settings: LoraSettings) -> LoraLadd | LoraVelocity:
     """What is trained, on this process's device; data is looked at before weights are loaded."""
     shapes = sorted({item.shape for item in ShardDataset(settings.data).items})
     captions = None if settings.keep is None else read_kept_captions(settings.keep)
-    levels = Levels(settings.weights / "scheduler", num_steps=len(settings.student_levels.weights))
+    levels = Levels(place_of(settings.weights, "scheduler"), num_steps=len(settings.student_levels.weights))
     device = devices_of("cuda" if torch.cuda.is_available() else "cpu")["dit"]
     model = load_adapted(settings, device)
     kept = None if captions is None else _kept(settings, captions, model, levels, shapes)

@@ -17,7 +17,6 @@ from kandinsky.checkpoint.lora import (
     fetch_lora,
     linears_of,
     lora_fingerprint,
-    on_device,
     read_lora,
 )
 from kandinsky.errors import CheckpointError
@@ -159,14 +158,15 @@ def test_regions_of_a_weight(tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_given_the_same_matrices(tmp_path):
-    layers = list(read_lora(kohya_file(tmp_path / "a.safetensors"), linears()).layers.values())
-    layers.append(LowRank(torch.randn(9, 4).half().T, torch.randn(5, 4).double(), 2.0))  # of other dtypes, and strided
-    for layer, moved in zip(layers, on_device(layers, torch.device("cuda", 0)), strict=True):
-        assert moved.scale == layer.scale
-        assert torch.equal(moved.down.cpu(), layer.down)
-        assert torch.equal(moved.up.cpu(), layer.up)
-    assert on_device([], torch.device("cuda", 0)) == []
+def test_added_on_a_gpu(tmp_path):
+    """Matrices of a file in any dtype, to a weight that is there."""
+    weight = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        down, up = (
+            torch.randn(size, generator=torch.Generator().manual_seed(1)).to(dtype) for size in ((4, 5), (9, 4))
+        )
+        found = add_low_rank(weight.cuda(), [(LowRank(down, up, 0.5), 1.0)], None)
+        torch.testing.assert_close(found.cpu(), weight + 0.5 * up.float() @ down.float())
 
 
 def test_linears_of_a_checkpoint():

@@ -88,7 +88,7 @@ def judged(evaluation: Evaluation, lora: Path | None, *, dit_file: Path) -> dict
     checkpoint = open_checkpoint(dit_file)
     dit = load_dit(checkpoint, device=evaluation.device, dtype=torch.float32)
     dit = with_lora(dit, None if lora is None else read_lora(lora, linears_of(checkpoint.shapes)))
-    levels = Levels(evaluation.weights / "scheduler").to(evaluation.device)
+    levels = Levels(place_of(evaluation.weights, "scheduler")).to(evaluation.device)
     clips = evaluation.made(
         lambda text, generator: sample_from(dit, levels, evaluation.noise(len(text), 4, generator), text)
     )
