@@ -144,8 +144,7 @@ def add_low_rank(weight: Tensor, parts: Sequence[tuple[LowRank, float]], region:
     """
     total = weight.float()
     for layer, strength in parts:
-        # Brought to float32 where they are added: on the host each small matrix would start a team of threads, for which
-        # a change of adapters of the whole model took seconds.
+        # Brought to float32 where they are added: on the host each small matrix would start a team of threads.
         up, down = (matrix.to(weight.device).float() for matrix in (layer.up, layer.down))
         if region is not None:
             up = torch.cat([up[slices[0]] for slices in region])

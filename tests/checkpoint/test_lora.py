@@ -158,7 +158,7 @@ def test_regions_of_a_weight(tmp_path):
 
 
 @pytest.mark.gpu
-def test_added_on_a_gpu(tmp_path):
+def test_added_on_a_gpu():
     """Matrices of a file in any dtype, to a weight that is there."""
     weight = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
