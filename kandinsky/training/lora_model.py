@@ -43,12 +43,7 @@ def adapted(base: DiT, *, rank: int, alpha: float, targets: tuple[str, ...], dro
         ValueError: a target is the end of no Linear's name.
     """
     base.requires_grad_(False).eval()
-    linears = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
-    for target in targets:
-        if not any(_ends(name, target) for name in linears):
-            ends = sorted({".".join(name.split(".")[-2:]) for name in linears})
-            raise ValueError(f"targets: {target!r} is the end of no Linear's name; allowed are {', '.join(ends)}")
-    chosen = [name for name in linears if any(_ends(name, target) for target in targets)]
+    chosen = list(linears_with(base, targets))
     dit = sharing(base)
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -61,6 +56,20 @@ def adapted(base: DiT, *, rank: int, alpha: float, targets: tuple[str, ...], dro
         layer.lora_A[NAME].float()
         layer.lora_B[NAME].float()
     return Adapted(base, dit)
+
+
+def linears_with(dit: DiT, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The Linears whose names end with one of `targets`, by name.
+
+    Raises:
+        ValueError: a target is the end of no Linear's name.
+    """
+    linears = {name: module for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
+    for target in targets:
+        if not any(_ends(name, target) for name in linears):
+            ends = sorted({".".join(name.split(".")[-2:]) for name in linears})
+            raise ValueError(f"targets: {target!r} is the end of no Linear's name; allowed are {', '.join(ends)}")
+    return {name: linear for name, linear in linears.items() if any(_ends(name, target) for target in targets)}
 
 
 def _ends(name: str, target: str) -> bool:

@@ -9,13 +9,16 @@ is named. Everything that these arguments do not say is in `lora_settings`; a fi
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kandinsky.checkpoint.dit_file import dit_in
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.errors import KandinskyError
@@ -23,9 +26,11 @@ from kandinsky.loading.devices import devices_of
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode, interrupt_at_the_end
 from kandinsky.training.lora import train_lora
+from kandinsky.training.lora_memory import lora_needs
 from kandinsky.training.lora_settings import CHOICES, LoraSettings
 from kandinsky.training.settings import AdamSettings
 from kandinsky.user_files.paths import path_argument
+from kandinsky.video_shape import VideoShape
 
 RATE, HEADS_RATE = 1e-4, 2e-4
 
@@ -49,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sample-every", type=int, default=0, help="steps between samples; 0 is never")
     made.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--plan", action="store_true", help="say what training takes on a GPU, and do nothing else")
     return made
 
 
@@ -104,11 +110,28 @@ def check_clips(settings: LoraSettings, skipped: int) -> None:
         )
 
 
-def run(given: argparse.Namespace) -> Path:
-    """Encode, train, write; returns the file."""
+def planned(given: argparse.Namespace, settings: LoraSettings) -> str:
+    """What the run takes on a GPU, by `lora_memory`, for the largest clips; headers are read, weights are not."""
+    model_set = read_model_set(given.weights) or FLASH_512
+    seconds = max(given.seconds)
+    shapes = [VideoShape.from_request(seconds, *size, model_set=model_set) for size in model_set.sizes]
+    config = dit_config(open_checkpoint(settings.base))
+    most = max(math.prod(shape.latent_grid) // math.prod(config.patch_size) for shape in shapes)
+    on_gpu = replace(settings, mixed_precision="bf16", checkpointing=True)
+    needs = lora_needs(config, on_gpu, tokens=most + model_set.text_tokens)
+    return (
+        f"clips of {seconds} s: {needs.peak / 1e9:.1f} GB of 10^9 bytes; {needs.base / 1e9:.1f} are the base, "
+        f"{needs.trained / 1e9:.1f} what is trained, {needs.working / 1e9:.1f} a step"
+    )
+
+
+def run(given: argparse.Namespace) -> Path | str:
+    """Encode, train, write; returns the file, or what is planned."""
     settings = settings_of(given)
     if not settings.base.is_file():
         raise FileNotFoundError(f"weights={str(given.weights)!r}: {settings.base} is not there")
+    if given.plan:
+        return planned(given, settings)
     device = devices_of("cuda" if torch.cuda.is_available() else "cpu")["dit"]
     place = {"weights": given.weights, "device": device}
     _, skipped = encode(given.data, settings.data, **place, seconds=given.seconds)

@@ -86,3 +86,9 @@ def test_weights_that_are_not_there(folder, tmp_path, capsys):
 def test_arguments_are_checked_first(folder, tmp_path, capsys):
     code, said = refused(arguments(folder, tmp_path, batch_size=1), capsys)
     assert (code, "batch_size=1: allowed is 2 and more" in said) == (2, True)
+
+
+def test_a_plan_writes_nothing(folder, tmp_path, capsys):
+    main([*arguments(folder, tmp_path, seconds=2), "--plan"])
+    assert capsys.readouterr().out.startswith("clips of 2 s: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"clips", "weights"}
