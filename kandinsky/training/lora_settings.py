@@ -50,6 +50,7 @@ class LoraSettings(AdversarialSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("rank", self.rank, 1)
+        at_least("keep_weight", self.keep_weight, 0)
         for name, allowed in CHOICES.items():
             if (given := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name}={given!r}: allowed are {', '.join(map(repr, allowed))}")

@@ -11,9 +11,10 @@ is named. Everything that these arguments do not say is in `lora_settings`; a fi
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -33,6 +34,8 @@ from kandinsky.user_files.paths import path_argument
 from kandinsky.video_shape import VideoShape
 
 RATE, HEADS_RATE = 1e-4, 2e-4
+KEEP: Mapping[str, float] = MappingProxyType({"ladd": 30.0, "velocity": 1.0})
+"""Weight of what is to stay; an adversary pulls harder than a mean square."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-precision", choices=CHOICES["base_precision"], default="bf16")
     made.add_argument("--optimiser-bits", type=int, choices=(32, 8), default=32)
     made.add_argument("--keep", type=path_argument, help="text file of captions whose videos are to stay as they are")
+    made.add_argument("--keep-weight", type=float, help="of a change there (default: 30 for ladd, 1 for velocity)")
     made.add_argument("--steps", type=int, default=1000)
     made.add_argument("--batch-size", type=int, default=2)
     made.add_argument("--rank", type=int, default=32)
@@ -83,6 +87,7 @@ def settings_of(given: argparse.Namespace) -> LoraSettings:
         base_precision=given.base_precision,
         optimiser_bits=given.optimiser_bits,
         keep=given.keep,
+        keep_weight=KEEP[given.objective] if given.keep_weight is None else given.keep_weight,
         ema_decay=0.99,
         mixed_precision="bf16" if on_gpu else "no",
         checkpointing=on_gpu,
