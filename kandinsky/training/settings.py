@@ -194,7 +194,7 @@ def check_installed(what: str, package: str, extra: str) -> None:
         raise ValueError(f"{what} needs a package: pip install 'kandinsky4[{extra}]'")
 
 
-def at_least(name: str, value: int, least: int) -> None:
+def at_least(name: str, value: float, least: int) -> None:
     """Refuse a smaller number."""
     if value < least:
         raise ValueError(f"{name}={value}: allowed is {least} and more")

@@ -10,6 +10,7 @@ from lora_training_helpers import lora_settings
         ({"objective": "gan"}, "objective='gan': allowed are 'ladd', 'velocity'"),
         ({"base_precision": "int4"}, "base_precision='int4': allowed are 'bf16', 'float8'"),
         ({"rank": 0}, "rank=0: allowed is 1 and more"),
+        ({"keep_weight": -1.0}, "keep_weight=-1.0: allowed is 0 and more"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"targets": ()}, "targets=()"),
         ({"fsdp": True}, "fsdp=True: allowed is False"),
