@@ -39,7 +39,7 @@ MORE = (
 
 @dataclass(frozen=True)
 class LowRank:
-    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices on the host as in the file."""
+    """What is added to one Linear's weight: `scale` x `up` x `down`, both matrices in the dtype of the file."""
 
     down: Tensor
     up: Tensor

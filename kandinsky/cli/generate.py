@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
+    add_backend_arguments,
     add_lora_argument,
     add_no_distributed,
     add_output_arguments,
@@ -26,7 +27,9 @@ from kandinsky.cli.common import (
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:
+    from kandinsky.cli.estimate import Forecast
     from kandinsky.pipeline import Kandinsky4T2VPipeline
+    from kandinsky.video_shape import VideoShape
 
 Load = Callable[..., "Kandinsky4T2VPipeline"]
 """As `common.load_pipeline`: (parsed arguments, prompt=the first one, if it is known) -> pipeline."""
@@ -90,6 +93,7 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
+    add_backend_arguments(parser)
 
 
 def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load = load_pipeline) -> Outcome | None:
@@ -126,7 +130,18 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     if check_and_launch(parsed, arguments):
         return None
     pipe = load(parsed, prompt=request.jobs[0].prompt)
-    return made(pipe.run(request), request.shape)
+    forecast = _forecast(pipe, request.shape, quiet=parsed.quiet)
+    return made(pipe.run(request, on_step=forecast), request.shape)
+
+
+def _forecast(pipe: "Kandinsky4T2VPipeline", shape: "VideoShape", *, quiet: bool) -> "Forecast | None":
+    """What says how long it will take, and has begun to; None where it is not said."""
+    from kandinsky.cli.estimate import Forecast
+
+    if pipe.dit.device.type == "cuda" or pipe.ranks.size > 1 or quiet:
+        return None
+    steps = len(pipe.parts.schedule.timesteps)
+    return Forecast(pipe.dit, shape, text_tokens=pipe.model_set.text_tokens, steps=steps)
 
 
 def _generate_batch(
@@ -151,7 +166,10 @@ def _generate_batch(
         check_folder(Path(parsed.save_path), items)
     if check_and_launch(parsed, arguments):
         return None
-    result = run_batch(load(parsed), items, parsed.save_path)
+    pipe = load(parsed)
+    if items:
+        _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
+    result = run_batch(pipe, items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds

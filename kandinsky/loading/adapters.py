@@ -2,12 +2,14 @@
 
 Every Linear that has or gets such weights is read again from its file, has the product added in float32, is rounded
 once, quantised anew where it is float8, and put where its weight lives: on the device, in the host buffers of a stream
-of blocks, or on the host (modulation). A request costs nothing more. The modules themselves change, so the parts that
-went in are not to be used any more.
+of blocks, or on the host (modulation). A request costs nothing more. Only blocks that come from their file each time
+have the product added each time, on the device, where their low-rank weights then are. The modules
+themselves change, so the parts that went in are not to be used any more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from kandinsky.checkpoint.load import read_tensors
 from kandinsky.checkpoint.lora import LowRank, add_low_rank
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.parts import Adapter, BaseWeights, Parts, modulation_table
+from kandinsky.memory.file_stream import FileStream
 from kandinsky.memory.modes import modulation_on
 from kandinsky.parallel.sequence import UlyssesAttention
 from kandinsky.parallel.tensor import SummedLinear
@@ -56,6 +59,9 @@ def with_adapters(parts: Parts, wanted: Mapping[str, Adapter]) -> Parts:
     if _marks(parts.adapters) != _marks(wanted):
         names = sorted(before.keys() | now.keys())
         with torch.inference_mode(False), torch.no_grad():
+            if isinstance(parts.dit_home, FileStream):
+                parts.dit_home.change_(_changes(parts, now))
+                names = [name for name in names if not _is_streamed(parts, name)]
             for host in (False, True):
                 for group in _groups((name for name in names if _on_host(parts, name) == host), base):
                     _merge_(parts, group, now, device=CPU if host else parts.dit.device)
@@ -122,6 +128,33 @@ def _merge_(
             weight = add_low_rank(weight, added[name], region)
         for linear, part in _places(parts, name, weight):
             _put_(linear, part, base, in_place=_is_streamed(parts, name))
+
+
+def _changes(parts: Parts, added: Mapping[str, list[tuple[LowRank, float]]]) -> dict[int, Callable[[], None]]:
+    """For each block with low-rank weights, by its number, what adds them to what came from its file."""
+    numbers = {id(block): number for number, block in enumerate(parts.dit.blocks)}
+    device = parts.dit.device
+    by_block: dict[int, list[str]] = {}
+    here: dict[str, list[tuple[LowRank, float]]] = {}
+    for name in added:
+        if _is_streamed(parts, name):
+            block = parts.dit.get_submodule(".".join(name.split(".")[:3]))
+            by_block.setdefault(numbers[id(block)], []).append(name)
+            here[name] = [(_moved(layer, device), strength) for layer, strength in added[name]]
+
+    def change(names: list[str]) -> None:
+        for name in names:
+            linear = parts.dit.get_submodule(name)
+            if isinstance(linear, nn.Linear):
+                linear.weight.copy_(add_low_rank(linear.weight, here[name], None))
+            else:  # what came is float8, and the exact weight in another file
+                _merge_(parts, [name], here, device=device)
+
+    return {number: partial(change, names) for number, names in by_block.items()}
+
+
+def _moved(layer: LowRank, device: torch.device) -> LowRank:
+    return replace(layer, down=layer.down.to(device), up=layer.up.to(device))
 
 
 def _places(parts: Parts, name: str, weight: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
