@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NothingFits,
         RecordError,
         StoppedError,
+        TrainingError,
         UnreadableVideoError,
         VideoError,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "Result",
     "SoundResult",
     "StoppedError",
+    "TrainingError",
     "UnreadableVideoError",
     "VideoError",
     "__version__",

@@ -35,6 +35,8 @@ OWN_ROOM = {
     "imageio_ffmpeg": {"kandinsky.output.video"},
     "gradio": {"kandinsky.cli.web"},
     "accelerate": {"kandinsky.training"},
+    "peft": {"kandinsky.training"},
+    "bitsandbytes": {"kandinsky.training.optimiser"},
 }
 """The only modules (or folders) that may import a heavy package."""
 FLOORS = {

@@ -16,6 +16,7 @@ from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.sound import add_generate_sound, add_sound_command, generate_with_sound
+from kandinsky.cli.train import train_lora
 from kandinsky.cli.web import add_web_arguments, serve
 from kandinsky.cli.weights import add_weights_commands
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_web_arguments(web)
     web.set_defaults(run=serve)
     add_sound_command(commands)
+    commands.add_parser("train-lora", help="train low-rank weights on a folder of clips", add_help=False)
+    if given[:1] == ["train-lora"]:
+        return train_lora(given[1:])
     add_record_commands(commands)
     add_interpolate_command(commands)
     add_plan_command(commands)

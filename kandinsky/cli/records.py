@@ -3,21 +3,28 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kandinsky.cli.common import (
     Outcome,
+    add_lora_argument,
     add_no_distributed,
     add_print_arguments,
     file_argument,
     heed_no_distributed,
+    loras_of,
     made,
     writes_here,
 )
 from kandinsky.cli.extend import replay_extension, resume_extension
 from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
 from kandinsky.cli.loading import devices_as, loading_as
+
+if TYPE_CHECKING:
+    from kandinsky.output.record import Record
 
 
 def add_record_commands(commands: Any) -> None:
@@ -44,6 +51,7 @@ def add_record_commands(commands: Any) -> None:
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
     add_file_arguments(replay)
+    add_lora_argument(replay)
     add_no_distributed(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
@@ -147,8 +155,10 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         check_same(record, request.given.marks)
     if writes_here():
         check_targets(request)
+    loras = _loras(record, loras_of(parsed))
     pipe = get_T2V_pipeline(
         parsed.device or devices_as(record),
+        loras=loras,
         cache_dir=parsed.weights,
         prompt=record.prompt,
         progress=not (parsed.no_progress or parsed.quiet),
@@ -171,3 +181,26 @@ def _replayed(file: str) -> str:
     if file.endswith(SUFFIX):
         raise ValueError(f"{file} has latents; name a file for the video with --save-path")
     return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
+
+
+def _loras(record: "Record", given: Iterable[str | PathLike[str]]) -> dict[str | PathLike[str], float]:
+    """The files of the low-rank weights that a record names, found among those that were given, with its weights.
+
+    Raises:
+        ValueError: one is missing; the message names its fingerprint.
+    """
+    from kandinsky.checkpoint.lora import lora_fingerprint
+
+    if record.origin is None or not record.origin.loras:
+        return {}
+    files = {lora_fingerprint(Path(file)): file for file in given}
+    found = {}
+    for name, mark in record.origin.loras.items():
+        weight = float(record.origin.lora_weights[name])
+        if mark not in files:
+            raise ValueError(
+                f"it was made with the LoRA {name!r} ({mark}) at {weight:g}, which is not among the files of --lora; "
+                "name its file with --lora FILE"
+            )
+        found[files[mark]] = weight
+    return found
