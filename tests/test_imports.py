@@ -21,11 +21,13 @@ OWN_ROOM = {
         "kandinsky.vae.kernels",
     },
     "transformers": {
+        "kandinsky.audio.encoder",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.text",
     },
     "diffusers": {
+        "kandinsky.audio",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.vae",
@@ -41,6 +43,7 @@ FLOORS = {
     "kandinsky.atomic": 1,
     "kandinsky.sampler": 1,
     "kandinsky.vae": 1,
+    "kandinsky.interpolate": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
     "kandinsky.known": 2,
@@ -53,6 +56,7 @@ FLOORS = {
     "kandinsky.parallel": 4,
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
+    "kandinsky.audio": 6,
     "kandinsky.runner": 6,
     "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
@@ -71,6 +75,7 @@ BESIDE = {
 }
 ALONE = {
     "kandinsky.vae": set(),
+    "kandinsky.interpolate": set(),
     "kandinsky.sampler": set(),
     "kandinsky.errors": set(),
     "kandinsky.config": set(),
