@@ -48,12 +48,13 @@ def operands(size: str, device: torch.device) -> dict[str, float]:
     qkv, norm = attention_inputs(tokens, heads, device).bfloat16(), norm_of(1.0, 1.0, 64, device)
     rope = torch.randn(tokens, 32, 2, device=device)
     terms = (qkv, norm, norm, rope, 1.0)
-    assert FLOAT8.attend_projected is not None
+    attend_projected = FLOAT8.attend_projected
+    assert attend_projected is not None
     runs = {
         "norms and RoPE": lambda: kernels.norm_rope_(*terms),
         "the same, and operands": lambda: float8_operands.norm_rope_operands(*terms),
         "operands of a normed projection": lambda: float8_operands.operands(qkv),
-        "all of 8-bit attention": lambda: FLOAT8.attend_projected(*terms),
+        "all of 8-bit attention": lambda: attend_projected(*terms),
     }
     timings = {name: measure(run, device=device, tflop=0.0) for name, run in runs.items()}
     for name, timing in timings.items():
