@@ -14,6 +14,7 @@ from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
+from kandinsky.loading.kept_code import kept_code
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings, exact_checkpoint
@@ -23,6 +24,7 @@ from kandinsky.model.attention import BACKENDS, Attention, choose_attention, pre
 from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
+from kandinsky.model.nvrtc import keep_code
 from kandinsky.model.operations import PLAIN, Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
@@ -78,6 +80,7 @@ def load_parts(settings: Settings) -> Parts:
     team = settings.parallelism.team(ranks)
     check_size(team.size, dit_config(settings.checkpoint))
     settings = replace(settings, progress=settings.progress and ranks.is_main)
+    keep_code(kept_code)
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
         pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
         marks = pool.submit(fingerprints, settings.paths) if team.is_main else None
