@@ -10,6 +10,9 @@ from kandinsky.config import PRECISIONS
 if TYPE_CHECKING:
     from kandinsky.memory.planner import Plan
 
+COLUMNS = ("load", "text", "given", "sample", "decode")
+"""Stages, as `memory.planner` names them."""
+
 
 def add_plan_command(commands: Any) -> None:
     """Add the subcommand to argparse's `commands`."""
@@ -48,8 +51,9 @@ def _plan(parsed: argparse.Namespace) -> Outcome:
     chosen, found = compare_modes(paths, shape, precision, model_set=model_set, free_gpu=gpu, free_host=host)
     lines = [
         f"{shape.width}x{shape.height}, {shape.seconds} s, {parsed.precision}; GB of 10^9 bytes on the GPU:",
-        f"{'mode':44s} {'load':>7s} {'text':>7s} {'sample':>7s} {'decode':>7s} {'host':>7s}",
+        f"{'mode':44s} " + " ".join(f"{name:>7s}" for name in (*COLUMNS, "host")),
         *(_row(plan) for plan in found),
+        "given: encoding pictures or a video, in calls that are given some; nothing is chosen by it",
         f"chosen: {chosen.name}: {chosen.reason}",
     ]
     sound = _sound(Path(parsed.weights)) if parsed.sound else {}
@@ -74,5 +78,5 @@ def _fitting(what: str, nbytes: int, gpu: int) -> str:
 
 
 def _row(found: "Plan") -> str:
-    peaks = " ".join(f"{found.peaks[stage] / 1e9:7.2f}" for stage in ("load", "text", "sample", "decode"))
+    peaks = " ".join(f"{found.peaks[stage] / 1e9:7.2f}" for stage in COLUMNS)
     return f"{found.name:44s} {peaks} {found.host / 1e9:7.2f}"

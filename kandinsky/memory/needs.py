@@ -9,6 +9,7 @@ import torch
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.load import changing_bytes, dit_config, open_checkpoint, read_config
 from kandinsky.checkpoint.locate import WeightPaths
+from kandinsky.memory.encoding import encoder_component
 from kandinsky.memory.footprint import Component, dit_component, t5_component, vae_component
 from kandinsky.memory.modes import Mode
 from kandinsky.memory.planner import Needs
@@ -51,7 +52,7 @@ def needs_from(
 
     def needs(shape: VideoShape, precision: Precision) -> Needs:
         components = dict(fixed)
-        saving = None
+        saving = encoder = None
         if "dit" in names:
             quantise = {"quantise": not precision.is_exact, "quantised_file": quantised_file}
             component = dit_component(config, shape, text_tokens=text_tokens, dtype=names["dit"], **quantise)
@@ -63,7 +64,8 @@ def needs_from(
                 _changed(vae_component(**size, memory_saving=memory_saving), vae, vae_shapes, names["vae"])
                 for memory_saving in (False, True)
             )
-        return Needs(components, saving)
+            encoder = encoder_component(vae_config, vae.shapes, shape, dtype=names["vae"])
+        return Needs(components, saving, encoder)
 
     return needs
 

@@ -18,6 +18,8 @@ from kandinsky.video_shape import VideoShape
 
 STAGES = {"text": "text_embedder", "sample": "dit", "decode": "vae"}
 """The component that works in each stage."""
+GIVEN = "given"
+"""The stage in which given pixels are encoded."""
 MARGIN = 0.1
 """Of the GPU's free memory, for what the allocator holds in pieces too small to be used."""
 HOST_RESERVE = 2 * 10**9
@@ -38,10 +40,11 @@ LADDER: Mapping[str, Mapping[str, Mode]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Needs:
-    """Components on one GPU by name, `vae_saving` for decoding with the least memory."""
+    """Components on one GPU by name, `vae_saving` for decoding with the least memory, `encoder` of given pixels."""
 
     components: Mapping[str, Component]
     vae_saving: Component | None = None
+    encoder: Component | None = None
 
     def component(self, name: str, *, saving: bool) -> Component:
         if name == "vae" and saving and self.vae_saving is not None:
@@ -57,7 +60,8 @@ class Plan:
         name: of the modes, in a few words.
         modes: of each component.
         memory_saving: whether the VAE decodes with the least memory.
-        peaks: bytes on the GPU in each stage, and to load.
+        peaks: bytes on the GPU in each stage, and to load; "given" is of calls that are given pictures or a video, and
+            nothing is chosen by it.
         host: bytes of pinned host memory.
         reason: one sentence.
     """
@@ -71,8 +75,13 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes on the GPU at most."""
-        return max(self.peaks.values())
+        """Bytes on the GPU at most, of a request with text alone."""
+        return self.peaks[self.worst]
+
+    @property
+    def worst(self) -> str:
+        """The stage that needs the most."""
+        return max((stage for stage in self.peaks if stage != GIVEN), key=lambda stage: self.peaks[stage])
 
 
 def outcome(needs: Needs, modes: Mapping[str, Mode], *, memory_saving: bool) -> Plan:
@@ -89,6 +98,8 @@ def outcome(needs: Needs, modes: Mapping[str, Mode], *, memory_saving: bool) -> 
             component = needs.component(name, saving=memory_saving)
             extra = 0 if modes[name].stays else component.weights(modes[name].slots) - component.kept
             peaks[stage] = base + extra + component.working
+    if needs.encoder is not None:
+        peaks[GIVEN] = base + needs.encoder.weights(None) + needs.encoder.working
     if "text" in peaks:  # the first prompt may be encoded meanwhile
         peaks["load"] = peaks["text"] + loading
     name = next((name for name, others in LADDER.items() if others == modes), "mixed")
@@ -115,12 +126,11 @@ def plan(needs: Needs, *, free_gpu: int, free_host: int) -> Plan:
     for memory_saving in (False, True):
         for modes in LADDER.values():
             candidate = outcome(needs, modes, memory_saving=memory_saving)
-            stage = max(candidate.peaks, key=lambda name: candidate.peaks[name])
             converted = [name for name in needs.components if modes[name].from_file]
             if not all(needs.components[name].in_file for name in converted):
                 refused.append(f"{candidate.name} needs a file that holds what is computed with (`kandinsky convert`)")
             elif candidate.peak > room:
-                refused.append(f"{candidate.name} needs {_gb(candidate.peak)} to {stage}")
+                refused.append(f"{candidate.name} needs {_gb(candidate.peak)} to {candidate.worst}")
             elif candidate.host + HOST_RESERVE > free_host:
                 refused.append(f"{candidate.name} needs {_gb(candidate.host + HOST_RESERVE)} of host memory")
             else:

@@ -8,7 +8,7 @@ from audio_helpers import save_small
 from helpers import SMALL, TINY, own_weights
 
 from kandinsky.cli.main import main
-from kandinsky.memory.planner import LADDER, STAGES
+from kandinsky.memory.planner import GIVEN, LADDER, STAGES
 from kandinsky.memory.sound import ENCODER_BYTES
 
 ASKED = ["plan", "--weights", str(TINY), "--host-memory", "8", "--time-length", "1"]
@@ -19,7 +19,9 @@ def test_what_fits(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "672x384, 1 s, exact; GB of 10^9 bytes on the GPU:"
     assert lines[-1].startswith("chosen: resident: this needs")
-    assert len(lines) == 2 + 2 * len(LADDER) + 1
+    assert lines[-2].startswith("given: encoding pictures or a video")
+    assert len(lines) == 2 + 2 * len(LADDER) + 2
+    assert lines[1].split() == ["mode", "load", "text", "given", "sample", "decode", "host"]
 
 
 def test_as_json(capsys):
@@ -27,7 +29,7 @@ def test_as_json(capsys):
     shown = json.loads(capsys.readouterr().out)
     assert (shown["status"], shown["exit_code"], shown["chosen"]) == ("done", 0, "resident")
     assert len(shown["bytes"]) == 2 * len(LADDER)
-    assert set(shown["bytes"]["blocks"]["gpu"]) == {"load", *STAGES}
+    assert set(shown["bytes"]["blocks"]["gpu"]) == {"load", *STAGES, GIVEN}
     assert shown["bytes"]["blocks"]["host"] > shown["bytes"]["resident"]["host"] == 0
 
 

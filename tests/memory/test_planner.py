@@ -44,6 +44,15 @@ def test_peaks_of_a_mode():
     assert resident.host == 0
 
 
+def test_what_is_given_is_told_and_chooses_nothing():
+    with_encoder = dataclasses.replace(needs(), encoder=Component((GB,), 0, 90 * GB))
+    found = outcome(with_encoder, LADDER["staged, T5 in blocks"], memory_saving=False)
+    plain = outcome(needs(), LADDER["staged, T5 in blocks"], memory_saving=False)
+    assert found.peaks == {**plain.peaks, "given": 91 * GB + plain.peaks["decode"] - 6 * GB}
+    assert found.peak == plain.peak
+    assert plan(with_encoder, free_gpu=100 * GB, free_host=64 * GB).name == "resident"
+
+
 @pytest.mark.parametrize(
     ("gpu", "name"),
     [
