@@ -14,7 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
+    "triton": {
+        "kandinsky.model.float8_operands",
+        "kandinsky.model.kernels",
+        "kandinsky.model.triton_attention",
+        "kandinsky.vae.kernels",
+    },
     "transformers": {
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
@@ -39,6 +44,7 @@ FLOORS = {
     "kandinsky.interpolate": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
+    "kandinsky.known": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
     "kandinsky.user_files": 2,
@@ -49,6 +55,7 @@ FLOORS = {
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
     "kandinsky.runner": 6,
+    "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
@@ -59,7 +66,9 @@ FLOORS = {
 }
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
-    "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.known": {"kandinsky.video_shape"},
+    "kandinsky.extend": {"kandinsky.runner"},
+    "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
 }
 ALONE = {
     "kandinsky.vae": set(),
@@ -69,6 +78,7 @@ ALONE = {
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.sampler", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12
