@@ -24,6 +24,7 @@ from kandinsky.batch.run import run_batch
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import StoppedError
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.interpolate.stream import interpolated
 from kandinsky.loading.components import load_dit, load_vae
 from kandinsky.model.layout import Clip, TokenLayout
 from kandinsky.parallel.apply import SEQUENCE, TENSOR
@@ -32,6 +33,7 @@ from kandinsky.parallel.ranks import Ranks, open_group
 from kandinsky.parallel.strips import strips_of
 from kandinsky.parallel.tensor import PIECE_ROWS, Sum, SummedLinear
 from kandinsky.parallel.watchdog import Watchdog, rescue
+from kandinsky.vae.rows import Rows
 from kandinsky.video_shape import VideoShape
 
 CPU = torch.device("cpu")
@@ -40,6 +42,9 @@ FOUR_HEADS = replace(SMALL_DIT, model_dim=64, ff_dim=128)
 LAYOUT = TokenLayout((Clip((1, 2, 3), 5), Clip((2, 2, 3), 4)))
 """Two clips, cut by ranks where no segment ends."""
 SHAPE = VideoShape.from_request(1, 96, 64, model_set=SMALL)
+CLIP = np.random.default_rng(2).integers(0, 256, (9, 64, 64, 3), np.uint8)
+KNOWN = {"image": CLIP[0], "last_image": CLIP[-1], "time_length": 1, "seed": 3, "output_type": "latent"}
+EXTENDED = {"seconds": 1, "seed": 3, "crf": 1}
 SECONDS_TO_END = 200
 
 
@@ -169,7 +174,27 @@ def in_strips(ranks: Ranks, _folder: Path) -> dict:
         for saving in (False, True)
     }
     flat = some_latents()[:, : ranks.size - 1]
-    return {"frames": found, "rows": rows_of(5).rows, "flat": [chunk.clone() for chunk in vae.decode(flat)]}
+    rows = rows_of(5)
+    chunks = vae.decode(some_latents(), everywhere=True)
+    return {
+        "frames": found,
+        "rows": rows.rows,
+        "flat": [chunk.clone() for chunk in vae.decode(flat)],
+        "everywhere": [chunk.clone() for chunk in vae.decode(some_latents(), everywhere=True)],
+        "between": [chunk.clone() for chunk in interpolated(chunks, 3, ends, share=rows)],
+        "shares": [rows.share_of(count) for count in (0, 1, 5)],
+        "pieces": [joined(rows, count) for count in (5, 0, 1, 5)],
+    }
+
+
+def ends(frames: Tensor, factor: int) -> Tensor:
+    """In each gap its first frame, then its last one, in turn."""
+    return torch.stack([frames[1:] if place % 2 else frames[:-1] for place in range(factor - 1)], dim=1)
+
+
+def joined(rows: Rows, count: int) -> Tensor | None:
+    """Numbers that each rank has its share of."""
+    return rows.join(torch.arange(2 * count).view(count, 2)[rows.share_of(count)], count)
 
 
 def in_watchdog(ranks: Ranks, _folder: Path) -> dict:
@@ -190,11 +215,15 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
         frames = [chunk.clone() for chunk in pipe.vae.decode(latents)]
         # What the other ranks ask for does not count.
         image = pipe("a cat" if ranks.is_main else "ignored", time_length=0, width=64, height=64, seed=3 + ranks.rank)
+        call = {"time_length": 1, "width": 96, "height": 64, "seed": 3, "output_type": "pt"}
         results[mode] = {
+            "smooth": pipe("a cat", **call, interpolate=3, interpolate_with="network"),
             "latents": latents,
             "frames": torch.cat(frames) if frames else None,
             "image": image and torch.from_numpy(np.asarray(image[0]).copy()),
             "has_text_encoder": pipe.text_encoder is not None,
+            "known": pipe("a cat" if ranks.is_main else "ignored", **KNOWN),
+            "extended": extended(pipe, folder / f"{mode}.mp4"),
         }
     results["batch"] = batch(pipe, ranks, folder / "together")
     results["interrupted"] = [interrupted(pipe, ranks, rank) for rank in (0, 1)]
@@ -218,6 +247,12 @@ def in_adapters(_ranks: Ranks, folder: Path) -> dict:
     return results
 
 
+def extended(pipe, path: Path) -> int | None:
+    """How many frames `pipe.extend` says that it wrote; None on ranks that do not write."""
+    result = pipe.extend(CLIP, "a cat", path, **EXTENDED)
+    return result and result.num_frames
+
+
 def interrupted(pipe, ranks: Ranks, rank: int) -> str:
     """What a call gives, or its error, that nobody watches and one rank's user interrupts in its second step."""
 
@@ -238,6 +273,8 @@ def in_jobs(ranks: Ranks, folder: Path) -> dict:
     results = pipe(prompts, folder / "v.mp4", time_length=1, width=64, height=64, seed=3)
     return {
         "made": [(result.path.name, result.seed) for result in results],
+        "known": pipe("a cat", **{**KNOWN, "bs": 2}),
+        "extended": extended(pipe, folder / "none.mp4"),
         "batch": batch(pipe, ranks, folder / "each"),
     }
 

@@ -14,7 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
+    "triton": {
+        "kandinsky.model.float8_operands",
+        "kandinsky.model.kernels",
+        "kandinsky.model.triton_attention",
+        "kandinsky.vae.kernels",
+    },
     "transformers": {
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
@@ -38,8 +43,10 @@ FLOORS = {
     "kandinsky.atomic": 1,
     "kandinsky.sampler": 1,
     "kandinsky.vae": 1,
+    "kandinsky.interpolate": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
+    "kandinsky.known": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
     "kandinsky.user_files": 2,
@@ -50,6 +57,7 @@ FLOORS = {
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
     "kandinsky.runner": 6,
+    "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
@@ -60,15 +68,19 @@ FLOORS = {
 }
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
-    "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.known": {"kandinsky.video_shape"},
+    "kandinsky.extend": {"kandinsky.runner"},
+    "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
 }
 ALONE = {
     "kandinsky.vae": set(),
+    "kandinsky.interpolate": set(),
     "kandinsky.sampler": set(),
     "kandinsky.errors": set(),
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.sampler", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12

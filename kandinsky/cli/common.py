@@ -73,9 +73,13 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def model_set_of(parsed: argparse.Namespace) -> ModelSet:
-    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's.
+
+    A picture or a video that is given chooses the size itself.
+    """
     own = read_model_set(Path(parsed.weights))
-    for name, value in DEMO_SIZE.items() if own is None else ():
+    chosen = any(getattr(parsed, name, None) is not None for name in ("image", "last_image", "video"))
+    for name, value in DEMO_SIZE.items() if own is None and not chosen else ():
         if getattr(parsed, name) is None:
             setattr(parsed, name, value)
     return own or FLASH_512
@@ -88,6 +92,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf", type=int, help="quality of a video file, 1 is the best that plays everywhere; default: the codec's"
     )
     parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
+    parser.add_argument(
+        "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
+    )
+    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
 
 
@@ -107,7 +115,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 
 def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Arguments of a call, from those of `add_output_arguments`."""
-    return {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
+    names = ("fps", "crf", "codec", "interpolate", "interpolate_with")
+    return {**{name: getattr(parsed, name) for name in names}, "metadata": not parsed.no_metadata}
 
 
 def add_lora_argument(parser: argparse.ArgumentParser) -> None:
@@ -230,7 +239,7 @@ def writes_here(*, each: bool = False) -> bool:
     return each or not launched() or launched_rank() == 0
 
 
-def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:
+def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str], *, command: str = "generate") -> bool:
     """Start `--num-gpus` processes and wait for them, if there are to be several; whether this process is done.
 
     Raises:
@@ -243,7 +252,7 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bo
     check_launch(parsed.num_gpus, parsed.device)
     if parsed.num_gpus == 1 or launched():
         return False
-    launch(arguments, parsed.num_gpus)
+    launch(arguments, parsed.num_gpus, command=command)
     return True
 
 

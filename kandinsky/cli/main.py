@@ -10,7 +10,9 @@ from functools import partial
 
 from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.doctor import add_doctor_command
+from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
+from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.train import train_lora
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
     add_generate_arguments(make)
     make.set_defaults(run=partial(generate, arguments=given[1:]))
+    go_on = commands.add_parser("extend", help="go on from a video", description="Go on from a video, for minutes.")
+    add_extend_arguments(go_on)
+    go_on.set_defaults(run=partial(extend, arguments=given[1:]))
     web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
     add_web_arguments(web)
     web.set_defaults(run=serve)
@@ -33,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["train-lora"]:
         return train_lora(given[1:])
     add_record_commands(commands)
+    add_interpolate_command(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
     add_doctor_command(commands)

@@ -9,7 +9,7 @@ from helpers import ROOT
 
 from kandinsky.cli.main import generate_main, main
 
-COMMANDS = ("generate", "web", "resume", "show", "replay", "plan", "doctor", "random-weights", "convert")
+COMMANDS = ("generate", "extend", "web", "resume", "show", "replay", "plan", "doctor", "random-weights", "convert")
 
 
 def run(file, *arguments):
