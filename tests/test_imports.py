@@ -21,11 +21,13 @@ OWN_ROOM = {
         "kandinsky.vae.kernels",
     },
     "transformers": {
+        "kandinsky.audio.encoder",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.text",
     },
     "diffusers": {
+        "kandinsky.audio",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.vae",
@@ -56,6 +58,7 @@ FLOORS = {
     "kandinsky.parallel": 4,
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
+    "kandinsky.audio": 6,
     "kandinsky.runner": 6,
     "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,

@@ -83,17 +83,43 @@ def _resume(parsed: argparse.Namespace) -> Outcome | None:
 
 
 def _show(parsed: argparse.Namespace) -> Outcome:
+    from kandinsky.errors import RecordError
     from kandinsky.output.read_record import read_record
 
-    record = dataclasses.asdict(read_record(parsed.file))
-    fields = {**record, **(record["origin"] or {})}
-    del fields["origin"]
+    sound = _sound_of(parsed.file)
+    try:
+        record = dataclasses.asdict(read_record(parsed.file))
+    except RecordError:
+        if sound is None:
+            raise
+        record = None  # of a video that another program has made
+    lines = _described(record or {})
+    lines += [f"sound {line}" for line in _described(sound or {})]
+    return Outcome(lines, {"record": record, "sound": sound} if sound else {"record": record})
+
+
+def _described(record: dict[str, Any]) -> list[str]:
+    """A line for each field that says something."""
+    fields = {**record, **(record.get("origin") or {})}
+    fields.pop("origin", None)
     lines = []
     for name, value in fields.items():
         shown = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
         if value is not None:
             lines.append(f"{name}: {shown}")
-    return Outcome(lines, {"record": record})
+    return lines
+
+
+def _sound_of(file: str) -> dict[str, Any] | None:
+    """The record of the sound in a video; None if it has none."""
+    from kandinsky.audio.record import read_sound_record
+    from kandinsky.output.paths import VIDEO_CODECS
+
+    path = Path(file)
+    if not path.is_file() or path.suffix.lower() not in VIDEO_CODECS:
+        return None
+    found = read_sound_record(path)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _replay(parsed: argparse.Namespace) -> Outcome | None:
@@ -140,6 +166,11 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
     )
     for line in differences(record, pipe.origin) if writes_here() else ():
         print(f"warning: the result may differ: {line}", file=sys.stderr)
+    if _sound_of(parsed.file) is not None and writes_here():
+        print(
+            "warning: its sound is not made again: `kandinsky sound` makes it, as `kandinsky show` says",
+            file=sys.stderr,
+        )
     return made(pipe.run(request), request.shape)
 
 
