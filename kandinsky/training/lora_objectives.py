@@ -43,6 +43,7 @@ class LaddDraws(NamedTuple):
     fake_noise: Tensor
     real_noise: Tensor
     nudge: Tensor
+    known: Tensor
     kept_numbers: Tensor
     kept_steps: Tensor
     kept_noise: Tensor
@@ -118,9 +119,9 @@ class LoraLadd(Ladd):
         """As `Ladd.forward`."""
         if draws is None:
             return self.sample(latents, text)
-        losses = super().forward(latents, text, Draws(*draws[:6]))
+        losses = super().forward(latents, text, Draws(*draws[:7]))
         assert isinstance(losses, Losses)
-        return self.keeping.add(losses, KeptDraws(*draws[6:]))
+        return self.keeping.add(losses, KeptDraws(*draws[7:]))
 
 
 class LoraVelocity(nn.Module):
