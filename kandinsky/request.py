@@ -8,12 +8,14 @@ process that will write.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
+from kandinsky.known.given import Given
+from kandinsky.output.inputs import NO_INPUTS, Inputs, check_no_input, shape_and_given
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
@@ -37,6 +39,12 @@ class Extras(TypedDict, total=False):
     metadata: bool
     on_step: OnStep | None
     callback_on_step_end: AfterStep | None
+    image: object
+    last_image: object
+    video: object
+    strength: float | None
+    mask: object
+    fit: str | None
 
 
 class Sized(Extras, total=False):
@@ -59,11 +67,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """All jobs of one call; they share a shape and a kind of output."""
+    """All jobs of one call; they share a shape, a kind of output, and what is given besides the text."""
 
     jobs: tuple[Job, ...]
     shape: VideoShape
     output: Output
+    given: Given | None = None
+
+    def without_pixels(self) -> "Request":
+        """For ranks that do not encode; pixels are large."""
+        return self if self.given is None else replace(self, given=Given.elsewhere())
 
 
 def request_of(
@@ -78,18 +91,20 @@ def request_of(
     *,
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
+    inputs: Inputs = NO_INPUTS,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
     Args:
         model_set: what the weights were trained for.
         options: what is wanted back.
+        inputs: pictures and videos, which are read here.
 
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    shape = VideoShape.from_request(time_length, width, height, model_set=model_set)
-    prompts = _prompts_of(text)
+    shape, given = shape_and_given(inputs, time_length, width, height, model_set=model_set)
+    prompts = prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
@@ -109,23 +124,29 @@ def request_of(
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    return Request(tuple(jobs), shape, output)
+    return Request(tuple(jobs), shape, output, given)
 
 
 def check_targets(request: Request) -> None:
     """Look whether the files of a request can be written by this process.
 
     Raises:
-        ValueError: a folder is missing or cannot be written, a name is too long or that of a folder, or there is no
-            encoder.
+        ValueError: a folder is missing or cannot be written, a name is too long, or that of a folder or of what is
+            given, or there is no encoder.
     """
     for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
+        check_no_input(path, () if request.given is None else request.given.files)
     if request.output.codec is not None:
         check_encoder(request.output.codec)
 
 
-def _prompts_of(text: object) -> list[str]:
+def prompts_of(text: object) -> list[str]:
+    """The prompts of a call's `text`.
+
+    Raises:
+        ValueError: it is neither a string nor a list of them.
+    """
     prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if not prompts or wrong:

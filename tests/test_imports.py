@@ -14,7 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
+    "triton": {
+        "kandinsky.model.float8_operands",
+        "kandinsky.model.kernels",
+        "kandinsky.model.triton_attention",
+        "kandinsky.vae.kernels",
+    },
     "transformers": {
         "kandinsky.audio.encoder",
         "kandinsky.loading.components",
@@ -40,6 +45,7 @@ FLOORS = {
     "kandinsky.vae": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
+    "kandinsky.known": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
     "kandinsky.user_files": 2,
@@ -51,6 +57,7 @@ FLOORS = {
     "kandinsky.loading": 5,
     "kandinsky.audio": 6,
     "kandinsky.runner": 6,
+    "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
@@ -61,7 +68,9 @@ FLOORS = {
 }
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
-    "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.known": {"kandinsky.video_shape"},
+    "kandinsky.extend": {"kandinsky.runner"},
+    "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
 }
 ALONE = {
     "kandinsky.vae": set(),
@@ -70,6 +79,7 @@ ALONE = {
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.sampler", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12

@@ -10,6 +10,7 @@ from functools import partial
 
 from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.doctor import add_doctor_command
+from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_generate_arguments(make)
     add_generate_sound(make)
     make.set_defaults(run=partial(generate_with_sound, arguments=given[1:]))
+    go_on = commands.add_parser("extend", help="go on from a video", description="Go on from a video, for minutes.")
+    add_extend_arguments(go_on)
+    go_on.set_defaults(run=partial(extend, arguments=given[1:]))
     web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
     add_web_arguments(web)
     web.set_defaults(run=serve)

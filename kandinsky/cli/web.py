@@ -8,9 +8,10 @@ import argparse
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
 
 MAX_PORT = 65535
+NO_FILES: Mapping[str, str | None] = MappingProxyType({})
 INSTALL = "pip install 'kandinsky4[web]'"
 
 
@@ -122,9 +124,21 @@ def make_page(pipe: "Kandinsky4T2VPipeline", folder: Path) -> Any:
     gr = import_gradio()
     sizes = [f"{width}x{height}" for width, height in pipe.model_set.sizes]
 
-    def generate(text: str, size: str, seconds: int, seed: str, progress: Any = gr.Progress()) -> tuple[str, str]:  # noqa: B008  # how Gradio hands it over
+    def generate(
+        text: str,
+        size: str,
+        seconds: int,
+        seed: str,
+        image: str | None,
+        last_image: str | None,
+        video: str | None,
+        strength: float,
+        mask: str | None,
+        progress: Any = gr.Progress(),  # noqa: B008  # how Gradio hands it over
+    ) -> tuple[str, str]:
+        files = {"image": image, "last_image": last_image, "video": video, "mask": mask}
         try:
-            return make_video(pipe, folder, (text, size, seconds, seed), progress)
+            return make_video(pipe, folder, (text, size, seconds, seed), progress, files, strength)
         except (ValueError, RuntimeError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -143,25 +157,42 @@ def make_page(pipe: "Kandinsky4T2VPipeline", folder: Path) -> Any:
                 )
                 # Not a number field: a browser's numbers end at 2^53.
                 seed = gr.Textbox(label="Seed", placeholder="empty: a new one each time", max_lines=1)
+                with gr.Accordion("Begin from a picture, change a video", open=False):
+                    image = gr.Image(label="First frame", type="filepath")
+                    last_image = gr.Image(label="Last frame", type="filepath")
+                    source = gr.Video(label="Video to change; its length and proportions are kept")
+                    strength = gr.Dropdown([1.0, 0.75, 0.5, 0.25], value=0.5, label="How much of it changes")
+                    mask = gr.Image(label="Mask: white is made anew of the video or the first frame", type="filepath")
                 button = gr.Button("Make the video", variant="primary")
             with gr.Column():
                 video = gr.Video(label="Video", autoplay=True, loop=True)
                 said = gr.Markdown()
         gr.on(
-            [button.click, seed.submit], generate, [text, size, seconds, seed], [video, said], concurrency_limit=1,
+            [button.click, seed.submit], generate,
+            [text, size, seconds, seed, image, last_image, source, strength, mask], [video, said], concurrency_limit=1,
             api_name="generate",
         )  # fmt: skip
     return page
 
 
 def make_video(
-    pipe: "Kandinsky4T2VPipeline", folder: Path, asked: tuple[str, str, int, str], progress: Callable[..., object]
+    pipe: "Kandinsky4T2VPipeline",
+    folder: Path,
+    asked: tuple[str, str, int, str],
+    progress: Callable[..., object],
+    files: Mapping[str, str | None] = NO_FILES,
+    strength: float = 1.0,
 ) -> tuple[str, str]:
     """Path of the video and a line about it, for what the page's fields hold: prompt, size, seconds, seed.
+
+    Args:
+        files: `image`, `last_image`, `video` and `mask`; what is None was left empty.
+        strength: of `video`; with `mask` too, whose white parts it is for.
 
     Raises:
         ValueError: a field is not what it may be.
     """
+    from kandinsky.output.inputs import Inputs
     from kandinsky.output.result import GenerationResult
     from kandinsky.request import check_targets, request_of
 
@@ -171,14 +202,17 @@ def make_video(
     if seed.strip() and not seed.strip().isdecimal():
         raise ValueError(f"seed={seed!r}: must be a whole number, or empty")
     width, height = map(int, size.split("x"))
+    given = {name: file for name, file in files.items() if file is not None}
+    changed = {"strength": strength} if "video" in given else {}
     request = request_of(
         text,
         folder / f"{uuid4().hex}.mp4",
-        time_length=int(seconds),
+        time_length=None if changed else int(seconds),
         width=width,
         height=height,
         seed=int(seed) if seed.strip() else None,
         model_set=pipe.model_set,
+        inputs=Inputs(**given, **changed, fit="cover" if given.keys() - {"mask"} else None),
     )
     check_targets(request)
 

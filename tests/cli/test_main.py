@@ -10,7 +10,7 @@ from helpers import ROOT
 from kandinsky.cli.main import generate_main, main
 
 COMMANDS = (
-    "generate", "web", "resume", "show", "replay", "sound", "plan", "doctor", "random-weights", "convert"
+    "generate", "extend", "web", "resume", "show", "replay", "sound", "plan", "doctor", "random-weights", "convert"
 )  # fmt: skip
 
 
