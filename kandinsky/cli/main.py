@@ -12,6 +12,7 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.doctor import add_doctor_command
 from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments
+from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.sound import add_generate_sound, add_sound_command, generate_with_sound
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     web.set_defaults(run=serve)
     add_sound_command(commands)
     add_record_commands(commands)
+    add_interpolate_command(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
     add_doctor_command(commands)
