@@ -26,7 +26,10 @@ OWN_ROOM = {
         "kandinsky.training.world.vae",
     },
     "imageio_ffmpeg": {"kandinsky.output.video", "kandinsky.training.encode"},
-    "gradio": {"kandinsky.cli.web"},
+    "fastapi": {"kandinsky.serving"},
+    "starlette": {"kandinsky.serving"},
+    "uvicorn": {"kandinsky.serving.server"},
+    "prometheus_client": {"kandinsky.serving.metrics"},
     "accelerate": {"kandinsky.training"},
 }
 """The only modules (or folders) that may import a heavy package."""
@@ -51,6 +54,7 @@ FLOORS = {
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
     "kandinsky.batch": 7,
+    "kandinsky.serving": 8,
     "kandinsky.cli": 8,
     "kandinsky.__main__": 9,
     "kandinsky": 9,
@@ -58,6 +62,7 @@ FLOORS = {
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
     "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.cli": {"kandinsky.serving"},
 }
 ALONE = {
     "kandinsky.vae": set(),
@@ -149,11 +154,19 @@ def test_no_circle():
         left = {module: names - free for module, names in left.items() if module not in free}
 
 
-def test_the_test_sees_every_kind_of_import(tmp_path):
+def test_the_test_sees_every_kind_of_import():
     """Lazy ones, those for types, and a module that is imported like a name."""
     assert "kandinsky.cli.launch" in ours()["kandinsky.cli.common"]  # within a function
     assert "kandinsky.output.result" in ours()["kandinsky.cli.common"]  # for types
     assert "kandinsky.checkpoint.safetensors_file" in ours()["kandinsky.checkpoint.convert"]  # from a folder
+
+
+def test_the_servers_process_has_no_torch():
+    """It touches no GPU, and is there at once."""
+    modules = "kandinsky.serving.http, kandinsky.serving.server, kandinsky.cli.serve"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"
 
 
 def test_import_is_light():

@@ -12,7 +12,7 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.generate import add_generate_arguments, generate
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
-from kandinsky.cli.web import add_web_arguments, serve
+from kandinsky.cli.serve import add_serve_commands
 from kandinsky.cli.weights import add_weights_commands
 
 
@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
     add_generate_arguments(make)
     make.set_defaults(run=partial(generate, arguments=given[1:]))
-    web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
-    add_web_arguments(web)
-    web.set_defaults(run=serve)
+    add_serve_commands(commands)
     add_record_commands(commands)
     add_plan_command(commands)
     add_weights_commands(commands)

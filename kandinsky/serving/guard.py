@@ -1,0 +1,88 @@
+"""Who is let in before anything is looked at: Host and Origin headers, and the size of a body.
+
+A page of a stranger in the user's browser must not reach a server on the user's own machine: not by a name of its own
+that it has pointed there (DNS rebinding), which the Host header tells, nor by a form that it sends, which the Origin
+header tells. An address in the Host header cannot be a stranger's name.
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from kandinsky.serving.answers import Refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def name_of(host: str) -> str:
+    """A Host header without its port, in small letters; "" if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def may_be_ours(host: str, names: frozenset[str]) -> bool:
+    """Whether a Host header is an address, localhost, or one of `names`."""
+    name = name_of(host)
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Guard:
+    """Around an ASGI application.
+
+    Args:
+        names: that the Host header may have.
+        max_body: bytes.
+    """
+
+    def __init__(self, app: App, *, names: frozenset[str], max_body: int):
+        self._app = app
+        self._names = names
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body:
+                raise self._too_large()  # answered within: the application knows refusals
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _refusal(self, headers: dict[str, str]) -> Refusal | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not may_be_ours(host, self._names):
+            said = f"the Host header {host[:100]!r} is not a name of this server (--allow-host)"
+            return Refusal(421, said, code="wrong_host")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return Refusal(403, f"a page of {origin[:100]!r} may not use this server", code="wrong_origin")
+        length = headers.get("content-length", "0")
+        return self._too_large() if not length.isdecimal() or int(length) > self._max_body else None
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, f"a body may have {self._max_body} bytes (--max-body)", code="body_too_large")

@@ -1,0 +1,290 @@
+"""Jobs on disk: SQLite in WAL mode, in one folder with a folder of files for each job.
+
+A job is there when `create` returns: the line was forced to the disk. Everything that happens later may be lost by a
+power cut without harm, since a job that is not noted as completed is looked at again: its file, if it is complete, is
+taken as it stands. The order of the queue is the order of arrival, by a number and never by a clock.
+
+Any thread may call. Two servers on one folder would start each other's jobs: the second is refused.
+"""
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kandinsky.atomic import remove
+from kandinsky.serving.database import VERSION, Database
+from kandinsky.serving.job import STATUSES, Asked, Job, Status
+
+MAX_NUMBER = 2**63 - 1
+
+
+class OtherBodyError(Exception):
+    """An Idempotency-Key came again with another body."""
+
+
+class FullError(Exception):
+    """The queue, or one key's share of it, is full; the message says which."""
+
+
+class Store:
+    """The jobs in `folder`, made if it is not there. Close it, or use it as a context manager.
+
+    Args:
+        clock: seconds since 1970.
+
+    Raises:
+        ValueError: another server uses the folder, or it cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time):
+        self.folder = folder
+        self.clock = clock
+        try:
+            self.files.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / ".lock", timeout=0)
+            self._lock.acquire()
+        except Timeout:
+            raise ValueError(f"data={str(folder)!r}: another server works in this folder") from None
+        except OSError as error:
+            raise ValueError(f"data={str(folder)!r}: must be a folder that is there or can be made: {error}") from error
+        try:
+            self._database = Database(folder / "jobs.db")
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise ValueError(f"data={str(folder)!r}: jobs.db cannot be opened: {error}") from error
+
+    @property
+    def files(self) -> Path:
+        """Where the jobs' own folders are."""
+        return self.folder / "jobs"
+
+    def folder_of(self, job_id: str) -> Path:
+        """A job's own folder."""
+        return self.files / job_id
+
+    def file_of(self, job: Job) -> Path:
+        """Where a job's result is or will be."""
+        return self.folder_of(job.id) / job.asked.file_name
+
+    def create(
+        self,
+        asked: Sequence[Asked],
+        *,
+        owner: str,
+        repeat: tuple[str, str] | None = None,
+        most_queued: int | None = None,
+        most_of_owner: int | None = None,
+    ) -> list[Job]:
+        """Note new jobs; they are on the disk when this returns.
+
+        Args:
+            repeat: an Idempotency-Key and a digest of the body: the same ones again give the same jobs. For one job.
+            most_queued: jobs that may wait, of all owners.
+            most_of_owner: jobs of this owner that may be open.
+
+        Raises:
+            OtherBodyError: the key came with another body before.
+            FullError: there is no room; nothing was noted.
+            sqlite3.Error: it could not be written.
+        """
+        key, body = repeat or (None, None)
+        with self._database.writing() as database:
+            if key is not None:
+                found = database.execute(
+                    "SELECT * FROM jobs WHERE owner = ? AND repeat_key = ?", (owner, key)
+                ).fetchone()
+                if found is not None:
+                    if found["repeat_body"] != body:
+                        raise OtherBodyError
+                    return [_job(found)]
+            _check_room(database, len(asked), owner, most_queued, most_of_owner)
+            ids = []
+            for one in asked:
+                ids.append(f"{one.kind}_{secrets.token_hex(12)}")
+                database.execute(
+                    "INSERT INTO jobs (id, owner, status, asked, created, repeat_key, repeat_body) "
+                    "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
+                    (ids[-1], owner, one.to_json(), self.clock(), key, body),
+                )
+            rows = [database.execute("SELECT * FROM jobs WHERE id = ?", (one,)).fetchone() for one in ids]
+            return [_job(row) for row in rows]
+
+    def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
+        """A job; None if there is none, or it is another owner's."""
+        row = self._database.one("SELECT * FROM jobs WHERE id = ?", job_id)
+        return None if row is None or owner not in (None, row["owner"]) else _job(row)
+
+    def page(
+        self, *, owner: str, limit: int, after: int | None = None, ascending: bool = False
+    ) -> tuple[list[Job], bool]:
+        """Videos of an owner by arrival, and whether there are more.
+
+        Args:
+            after: number of the job before the first.
+        """
+        if ascending:
+            query, bound = "number > ? ORDER BY number ASC", 0
+        else:
+            query, bound = "number < ? ORDER BY number DESC", MAX_NUMBER
+        rows = self._database.all(
+            f"SELECT * FROM jobs WHERE owner = ? AND id LIKE 'video%' AND {query} LIMIT ?",  # noqa: S608  # one of two
+            owner,
+            bound if after is None else after,
+            limit + 1,
+        )
+        return [_job(row) for row in rows[:limit]], len(rows) > limit
+
+    def place(self, job: Job) -> int:
+        """How many jobs come before a queued one."""
+        row = self._database.one("SELECT count(*) AS n FROM jobs WHERE status = 'queued' AND number < ?", job.number)
+        assert row is not None
+        return row["n"]
+
+    def claim(self, *, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
+        """Take the queued job that came first; None if there is none, or it does not fit."""
+        with self._database.writing() as database:
+            row = database.execute("SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1").fetchone()
+            if row is None or not fits(_job(row)):
+                return None
+            values = (self.clock(), row["id"])
+            database.execute("UPDATE jobs SET status = 'in_progress', started = ? WHERE id = ?", values)
+            return _job(row)
+
+    def finish(
+        self,
+        job_id: str,
+        status: Status,
+        *,
+        code: str | None = None,
+        reason: str | None = None,
+        timings: dict[str, float] | None = None,
+        size: int = 0,
+    ) -> bool:
+        """Note the end of a job; False if it was deleted meanwhile, or had ended before."""
+        with self._database.writing() as database:
+            done = database.execute(
+                "UPDATE jobs SET status = ?, code = ?, reason = ?, timings = ?, size = ?, finished = ? "
+                "WHERE id = ? AND status IN ('queued', 'in_progress')",
+                (status, code, reason, timings and json.dumps(timings), size, self.clock(), job_id),
+            )
+            return done.rowcount > 0
+
+    def requeue(self, job_id: str, *, killed: bool) -> Job | None:
+        """Put a job back to its old place, since its worker is gone; its new state, None if it was deleted.
+
+        Args:
+            killed: the worker died, which counts against the job.
+        """
+        with self._database.writing() as database:
+            database.execute(
+                "UPDATE jobs SET status = 'queued', started = NULL, kills = kills + ? "
+                "WHERE id = ? AND status = 'in_progress'",
+                (int(killed), job_id),
+            )
+            row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return None if row is None else _job(row)
+
+    def cancel(self, job_id: str) -> Job | None:
+        """End a queued job, and mark one that runs; the job as it is then, None if it was deleted."""
+        with self._database.writing() as database:
+            database.execute(
+                "UPDATE jobs SET status = 'cancelled', cancelled = 1, finished = ? WHERE id = ? AND status = 'queued'",
+                (self.clock(), job_id),
+            )
+            database.execute("UPDATE jobs SET cancelled = 1 WHERE id = ? AND status = 'in_progress'", (job_id,))
+            row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            return None if row is None else _job(row)
+
+    def fetched(self, job_id: str) -> None:
+        """Note that the owner has the file."""
+        with self._database.writing() as database:
+            database.execute("UPDATE jobs SET downloaded = 1 WHERE id = ?", (job_id,))
+
+    def delete(self, job_id: str) -> None:
+        """Put back what ran when the last server ended, remove files of jobs that are gone; ids of the former."""
+        with self._database.writing() as database:
+            row = database.execute("DELETE FROM jobs WHERE id = ? RETURNING status", (job_id,)).fetchone()
+        if row is not None and row["status"] != "in_progress":
+            remove(self.folder_of(job_id))
+
+    def recover(self) -> list[str]:
+        """Put back what ran when the last server ended, and remove files of jobs that are gone; ids of the former."""
+        with self._database.writing() as database:
+            ids = [row["id"] for row in database.execute("SELECT id FROM jobs WHERE status = 'in_progress'")]
+            database.execute(
+                "UPDATE jobs SET status = 'cancelled', finished = ? WHERE status = 'in_progress' AND cancelled",
+                (self.clock(),),
+            )
+            database.execute("UPDATE jobs SET status = 'queued', started = NULL WHERE status = 'in_progress'")
+            known = {row["id"] for row in database.execute("SELECT id FROM jobs")}
+        for path in self.files.iterdir():
+            if path.name not in known:
+                remove(path)
+        return ids
+
+    def ended(self) -> list[Job]:
+        """All jobs that have ended, first come first."""
+        rows = self._database.all("SELECT * FROM jobs WHERE status NOT IN ('queued', 'in_progress') ORDER BY number")
+        return [_job(row) for row in rows]
+
+    def counts(self) -> dict[Status, int]:
+        """How many jobs are in each state."""
+        rows = self._database.all("SELECT status, count(*) AS n FROM jobs GROUP BY status")
+        found = {row["status"]: row["n"] for row in rows}
+        return {status: found.get(status, 0) for status in STATUSES}
+
+    def oldest_queued(self) -> float | None:
+        """Seconds that the first of the queue has waited; None if it is empty."""
+        row = self._database.one("SELECT created FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1")
+        return None if row is None else max(0.0, self.clock() - row["created"])
+
+    def check(self) -> None:
+        """Try to write.
+
+        Raises:
+            sqlite3.Error: it is not possible now.
+        """
+        with self._database.writing() as database:
+            database.execute(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        """Close the database and let others have the folder."""
+        self._database.close()
+        self._lock.release()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _check_room(
+    database: sqlite3.Connection, new: int, owner: str, most_queued: int | None, most_of_owner: int | None
+) -> None:
+    if most_queued is not None:
+        (queued,) = database.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()
+        if queued + new > most_queued:
+            raise FullError(f"{queued} jobs wait already, and {most_queued} may (--max-queue)")
+    if most_of_owner is not None:
+        (mine,) = database.execute(
+            "SELECT count(*) FROM jobs WHERE owner = ? AND status IN ('queued', 'in_progress')", (owner,)
+        ).fetchone()
+        if mine + new > most_of_owner:
+            raise FullError(f"{mine} jobs of this key wait or run, and {most_of_owner} may (--max-jobs-per-key)")
+
+
+def _job(row: sqlite3.Row) -> Job:
+    names = ("number", "id", "owner", "status", "created", "started", "finished", "kills", "code", "reason", "size")
+    return Job(
+        **{name: row[name] for name in names},
+        asked=Asked.from_json(row["asked"]),
+        cancelled=bool(row["cancelled"]),
+        downloaded=bool(row["downloaded"]),
+        timings=json.loads(row["timings"] or "{}"),
+    )

@@ -1,0 +1,145 @@
+"""Routes of `/v1/videos`."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+
+from kandinsky.serving.answers import Refusal, not_found, not_yet, wrong
+from kandinsky.serving.events import events
+from kandinsky.serving.fields import VIDEO_FIELDS, as_form, read_body, video_of
+from kandinsky.serving.service import Service, check_query
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEDIA = {
+    ".mp4": "video/mp4",
+    ".mov": "video/quicktime",
+    ".mkv": "video/x-matroska",
+    ".webm": "video/webm",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+}
+MAX_PAGE = 100
+
+
+def add_videos(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+    _add_jobs(app, service)
+    _add_results(app, service)
+    _add_later(app, service)
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/videos", tags=["videos"], openapi_extra=as_form(VIDEO_FIELDS))
+    async def create(request: Request) -> dict[str, Any]:
+        """A new job. A repeated `Idempotency-Key` gives the same job."""
+        owner = service.owner_of(request)
+        check_query(request)
+        body = await read_body(request)
+        asked = video_of(body, service.options)
+        key = request.headers.get("idempotency-key")
+        (job,) = await run_in_threadpool(service.create, [asked], owner=owner, body=body, key=key)
+        return await run_in_threadpool(service.show, job)
+
+    @app.get("/v1/videos", tags=["videos"])
+    def page(
+        request: Request, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
+    ) -> dict[str, Any]:
+        """Jobs of the key, the newest first."""
+        owner = service.owner_of(request)
+        check_query(request, "after", "limit", "order")
+        if not 1 <= limit <= MAX_PAGE:
+            raise wrong(f"limit={limit}: allowed is 1 to {MAX_PAGE}", param="limit")
+        number = service.job_of(after, request).number if after is not None else None
+        jobs, more = service.store.page(owner=owner, limit=limit, after=number, ascending=order == "asc")
+        data = [service.show(job) for job in jobs]
+        ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+        return {"object": "list", "data": data, **ends, "has_more": more}
+
+    @app.get("/v1/videos/{video_id}", tags=["videos"])
+    def retrieve(video_id: str, request: Request) -> dict[str, Any]:
+        """A job as it is now."""
+        check_query(request)
+        return service.show(service.job_of(video_id, request))
+
+    @app.delete("/v1/videos/{video_id}", tags=["videos"])
+    def delete(video_id: str, request: Request) -> dict[str, Any]:
+        """Forget a job and its files; one that runs is stopped."""
+        job = service.job_of(video_id, request)
+        check_query(request)
+        if job.is_open:
+            service.store.cancel(video_id)
+            service.scheduler.cancel(video_id)
+        service.store.delete(video_id)
+        service.scheduler.live.call_all()
+        return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+    @app.post("/v1/videos/{video_id}/cancel", tags=["videos"])
+    def cancel(video_id: str, request: Request) -> dict[str, Any]:
+        """Stop a job: at once if it waits, after the step that runs if not. One that has ended stays as it is."""
+        service.job_of(video_id, request)
+        check_query(request)
+        job = service.store.cancel(video_id)
+        if job is None:
+            raise not_found(video_id)
+        service.scheduler.cancel(video_id)
+        service.scheduler.live.call_all()
+        return service.show(job)
+
+
+def _add_results(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/videos/{video_id}/content", tags=["videos"])
+    def content(video_id: str, request: Request, variant: str = "video") -> FileResponse:
+        """The file of a completed job."""
+        job = service.job_of(video_id, request)
+        check_query(request, "variant")
+        if variant != "video":
+            raise not_yet(f"variant={variant[:40]!r}", param="variant")
+        if job.status != "completed":
+            said = f"the video is not there: its job is {service.show(job)['status']}"
+            raise Refusal(404, said, code="video_not_ready", param="video_id")
+        path: Path = service.store.file_of(job)
+        if not path.is_file():
+            raise Refusal(404, "the video's file is gone", code="file_gone", param="video_id")
+        whole = "range" not in request.headers
+        return FileResponse(
+            path,
+            media_type=MEDIA[job.asked.ending],
+            filename=f"{job.id}{job.asked.ending}",
+            content_disposition_type="inline",
+            background=BackgroundTask(service.store.fetched, job.id) if whole else None,
+        )
+
+    @app.get("/v1/videos/{video_id}/events", tags=["videos"])
+    async def follow(
+        video_id: str, request: Request, cancel_on_disconnect: bool = False, preview: bool = True
+    ) -> StreamingResponse:
+        """What happens to a job, as server-sent events: queued, progress, preview, completed or failed."""
+        check_query(request, "cancel_on_disconnect", "preview")
+        await run_in_threadpool(service.job_of, video_id, request)
+        stream = events(
+            service.scheduler, video_id, service.show, cancel_when_gone=cancel_on_disconnect, pictures=preview
+        )
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+def _add_later(app: FastAPI, service: Service) -> None:
+    """What the protocol has and this server does not: said in the protocol's shape."""
+
+    @app.post("/v1/videos/edits", tags=["not yet"])
+    @app.post("/v1/videos/extensions", tags=["not yet"])
+    @app.post("/v1/videos/characters", tags=["not yet"])
+    @app.get("/v1/videos/characters/{character_id}", tags=["not yet"])
+    @app.post("/v1/videos/{video_id}/remix", tags=["not yet"])
+    async def later(request: Request) -> None:
+        """Not supported yet."""
+        service.owner_of(request)
+        raise not_yet(f"{request.method} {request.url.path[:100]}")
