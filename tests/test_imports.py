@@ -29,6 +29,7 @@ OWN_ROOM = {
     "fastapi": {"kandinsky.serving"},
     "starlette": {"kandinsky.serving"},
     "uvicorn": {"kandinsky.serving.server"},
+    "ray": {"kandinsky.serving.ray"},
     "prometheus_client": {"kandinsky.serving.metrics"},
     "accelerate": {"kandinsky.training"},
 }

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kandinsky.cli.common import (
     Defaults,
@@ -19,6 +20,10 @@ from kandinsky.cli.common import (
     writes_here,
 )
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
+
+if TYPE_CHECKING:
+    from kandinsky.batch.prompts import Item
+    from kandinsky.batch.run import BatchResult
 
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
@@ -74,6 +79,11 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="with --prompts: make them on every node of a Ray cluster (auto, or HOST:PORT)",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_print_arguments(parser)
     # torch.distributed.launch passes this one; the rank itself comes from the environment.
@@ -98,6 +108,8 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
     model_set = model_set_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments)
+    if parsed.ray is not None:
+        raise ValueError("--ray is for a batch: it needs --prompts")
     save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
     request = request_of(
         DEMO_PROMPT if parsed.text is None else parsed.text,
@@ -133,9 +145,12 @@ def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, argument
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(parsed):
         check_folder(Path(parsed.save_path), items)
-    if check_and_launch(parsed, arguments):
+    if parsed.ray is not None:
+        result = _on_cluster(parsed, items)
+    elif check_and_launch(parsed, arguments):
         return None
-    result = run_batch(load_pipeline(parsed), items, parsed.save_path)
+    else:
+        result = run_batch(load_pipeline(parsed), items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds
@@ -152,3 +167,32 @@ def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, argument
         "per_hour": rate,
     }
     return Outcome(lines, record, 1 if result.failed else 0)
+
+
+def _on_cluster(parsed: argparse.Namespace, items: "Sequence[Item]") -> "BatchResult":
+    """The batch on every node of a Ray cluster.
+
+    Raises:
+        ValueError: there is no such cluster, or an item that cannot come back from it.
+    """
+    from kandinsky.cli.serve import open_cluster
+    from kandinsky.serving.batch import Workers, check_items, run_batch_on
+    from kandinsky.serving.worker import Place
+
+    check_items(items)
+    place = Place(
+        weights=str(Path(parsed.weights).absolute()),
+        device=parsed.device,
+        precision=parsed.precision,
+        memory=parsed.memory,
+        parallelism=parsed.parallelism,
+        processes=1 if parsed.parallelism == "none" else parsed.num_gpus,
+    )
+    cluster = open_cluster(parsed.ray, place)
+    try:
+        room = cluster.room()
+        workers = Workers(cluster.starts(0, room))
+        cluster.grow(workers.add, room)
+        return run_batch_on(workers, items, parsed.save_path)
+    finally:
+        cluster.close()

@@ -18,9 +18,9 @@ from kandinsky.errors import KandinskyError
 if TYPE_CHECKING:
     from kandinsky.serving.options import Options
     from kandinsky.serving.processes import Start
+    from kandinsky.serving.ray import Cluster
     from kandinsky.serving.worker import Place
 
-INSTALL = "pip install 'kandinsky4[serve]'"
 MEGA, GIGA = 2**20, 2**30
 
 
@@ -51,11 +51,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
-    parser.add_argument("--workers", type=int, default=1, help="each on a GPU of its own, or a group of GPUs")
+    parser.add_argument(
+        "--workers", type=int, help="each on a GPU of its own, or a group of GPUs; default: 1, with --ray all"
+    )
     parser.add_argument("--gpus-per-worker", type=int, default=1, help="GPUs that make each video together")
     parser.add_argument(
         "--parallelism", default="sequence", choices=PARALLELISMS[:2], help="how they do that; see `generate`"
     )
+    parser.add_argument("--ray", metavar="ADDRESS", help="workers on every node of a Ray cluster: auto, or HOST:PORT")
     parser.add_argument("--keys", type=file_argument, help="file of API keys; without it this machine's users may")
     parser.add_argument("--add-key", metavar="NAME", help="add a key to the file, print it, and end")
     parser.add_argument("--insecure", action="store_true", help="listen on a public address without keys")
@@ -95,7 +98,10 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.serving.store import Store
 
     _check_numbers(parsed)
-    options, starts = _options(parsed), _starts(parsed)
+    options = _options(parsed)
+    place = _place(parsed)
+    cluster = None if parsed.ray is None else open_cluster(parsed.ray, place, most=parsed.workers)
+    starts = _starts(parsed, place) if cluster is None else cluster.starts(0, cluster.room())
     listener = listen(parsed.host, parsed.port)
     limits = Limits(parsed.keep, None if parsed.disk is None else int(parsed.disk * GIGA))
     log, metrics = Log(), Metrics()
@@ -103,8 +109,12 @@ def serve(parsed: argparse.Namespace) -> Outcome:
         scheduler = Scheduler(store, starts, log=log, seconds=metrics.seconds)
         metrics.watch(scheduler)
         app = make_app(scheduler, options, metrics=metrics, log=log)
+        if cluster is not None:
+            cluster.grow_scheduler(scheduler)
         _say_where(parsed, listener)
         serve_jobs(app, scheduler, listener, limits=limits, log=log)
+    if cluster is not None:
+        cluster.close()
     if scheduler.refused is not None:
         said = f"the weights cannot be loaded: {scheduler.refused.reason}"
         raise ValueError(said) if scheduler.refused.argument else KandinskyError(said)
@@ -118,12 +128,34 @@ def import_server() -> None:
         ValueError: it is not installed, and the message has the command that does; or it does not import.
     """
     for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == name:
-                raise ValueError(f"the server needs {name}, which is not installed: {INSTALL}") from error
-            raise ValueError(f"the server needs {name}, which is installed but does not import: {error}") from error
+        import_extra(name, "serve")
+
+
+def import_extra(name: str, extra: str) -> None:
+    """Import a package of an extra.
+
+    Raises:
+        ValueError: as `import_server`.
+    """
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        install = f"pip install 'kandinsky4[{extra}]'"
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise ValueError(f"this needs {name}, which is not installed: {install}") from error
+        raise ValueError(f"this needs {name}, which is installed but does not import: {error}") from error
+
+
+def open_cluster(address: str, place: "Place", *, most: int | None = None) -> "Cluster":
+    """A connection to a Ray cluster.
+
+    Raises:
+        ValueError: there is none, or the package is missing.
+    """
+    import_extra("ray", "ray")
+    from kandinsky.serving.ray import Cluster
+
+    return Cluster(address, place, most=most)
 
 
 def _options(parsed: argparse.Namespace) -> "Options":
@@ -152,11 +184,10 @@ def _options(parsed: argparse.Namespace) -> "Options":
     )
 
 
-def _starts(parsed: argparse.Namespace) -> dict[str, "Start"]:
-    from kandinsky.serving.processes import LocalWorker, places
+def _place(parsed: argparse.Namespace) -> "Place":
     from kandinsky.serving.worker import Place
 
-    place = Place(
+    return Place(
         weights=parsed.weights,
         device=parsed.device,
         precision=parsed.precision,
@@ -165,10 +196,14 @@ def _starts(parsed: argparse.Namespace) -> dict[str, "Start"]:
         processes=parsed.gpus_per_worker,
     )
 
+
+def _starts(parsed: argparse.Namespace, place: "Place") -> dict[str, "Start"]:
+    from kandinsky.serving.processes import LocalWorker, places
+
     def start_at(one: "Place") -> "Start":
         return lambda name, report: LocalWorker(name, report, place=one)
 
-    return {f"worker-{index}": start_at(one) for index, one in enumerate(places(place, parsed.workers))}
+    return {f"worker-{index}": start_at(one) for index, one in enumerate(places(place, parsed.workers or 1))}
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from kandinsky.loading.finisher import load_finisher
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.result import GenerationResult
 from kandinsky.output.unfinished import SUFFIX, load_unfinished
+from kandinsky.output.video import TAGS_SUFFIX
 from kandinsky.request import Request, check_targets
 from kandinsky.serving.messages import Done, Failed, Free, FromWorker, Make, Stage, Step, Stopped
 
@@ -88,7 +89,8 @@ class Maker:
         """Whether an earlier worker's work was enough to finish the job."""
         (job,) = request.jobs
         assert job.path is not None
-        remove_partials(job.path)
+        for name in (job.path, job.path.with_suffix(TAGS_SUFFIX), job.path.with_name(f"{job.path.stem}{SUFFIX}")):
+            remove_partials(name)
         left = sorted(folder.glob(f"*{SUFFIX}"))
         if job.path.is_file():  # it appeared complete, but nobody noted it
             for file in left:
@@ -96,7 +98,6 @@ class Maker:
             self._done(order.job_id, {})
             return True
         for file in left:
-            remove_partials(file)
             with suppress(RecordError):  # a damaged one is sampled again
                 record = load_unfinished(file)[0].record
                 if (record.prompt, record.seed) != (job.prompt, job.seed):
