@@ -73,7 +73,7 @@ class RayWorker:
         self._report = report
         needs: dict[str, Any] = {"num_gpus": place.processes} if _needs_gpus(place) else {"num_cpus": place.processes}
         groups = {"listen": 1, "tell": 1}  # each a thread: messages keep their order
-        remote = ray.remote(Actor).options(concurrency_groups=groups, max_restarts=0, **needs)
+        remote: Any = ray.remote(concurrency_groups=groups, max_restarts=0, **needs)(Actor)
         self._actor = remote.remote(name, place)
         threading.Thread(target=self._listen, name=name, daemon=True).start()
 
