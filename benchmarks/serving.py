@@ -20,6 +20,7 @@ import json
 import math
 import multiprocessing
 import random
+import resource
 import socket
 import sqlite3
 import tempfile
@@ -169,6 +170,7 @@ def load_test(arguments: argparse.Namespace) -> dict[str, object]:
         done = [line["job"] for line in lines if line["event"] == "job completed"]
         size = sum(path.stat().st_size for path in (Path(data) / "data").glob("jobs.db*"))
     half = len(memory) // 2
+    cpu = {"server": resource.getrusage(resource.RUSAGE_CHILDREN), "clients": resource.getrusage(resource.RUSAGE_SELF)}
     return {
         "clients": arguments.clients,
         "seconds": round(seconds, 1),
@@ -178,6 +180,9 @@ def load_test(arguments: argparse.Namespace) -> dict[str, object]:
         "exit_code": server.exitcode,
         "post_ms": {name: round(1000 * quantile(load.posts, q), 1) for name, q in (("p50", 0.5), ("p99", 0.99))},
         "get_ms": {name: round(1000 * quantile(load.gets, q), 1) for name, q in (("p50", 0.5), ("p99", 0.99))},
+        "cpu_ms_a_job": {
+            name: round(1000 * (used.ru_utime + used.ru_stime) / max(len(rows), 1), 2) for name, used in cpu.items()
+        },
         "database_bytes_a_job": round(size / max(len(rows), 1)),
         "memory_mib": {"begin": round(memory[0]), "half": round(memory[half]), "end": round(memory[-1])},
     }

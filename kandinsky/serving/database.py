@@ -1,13 +1,21 @@
-"""The file of jobs: SQLite in WAL mode, one connection that writes and one that reads.
+"""The file of jobs: SQLite in WAL mode, one connection that writes and one that reads; any thread may call.
 
-Each has a lock, so that any thread may call, and a reader never waits for a writer. A commit is forced to the disk.
+A thread of its own writes. What comes while it commits is written by the next commit, together: each is forced to the
+disk before anybody is answered, and many clients need few of them. A reader never waits for a writer.
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from threading import RLock
+from queue import SimpleQueue
+from threading import RLock, Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Write = tuple[Callable[[sqlite3.Connection], Any], Future]
+TOGETHER = 256
+"""Writes in a transaction at most."""
 
 WAIT = 5.0
 """Seconds that a write waits for another process that has locked the database."""
@@ -33,32 +41,21 @@ class Database:
 
     def __init__(self, path: Path):
         self._path = path
-        self._writes, self._reads = RLock(), RLock()
+        self._reads = RLock()
         self._writer, self._reader = self._open(), self._open()
+        self._inbox: SimpleQueue[_Write | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="database", daemon=True)
+        self._thread.start()
 
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=WAIT, isolation_level=None, check_same_thread=False)
-        database.row_factory = sqlite3.Row
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {version}, this library knows {VERSION}")
-        database.executescript(SCHEMA)
-        return database
+    def write(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        """What `do` returns; all of what it writes is forced to the disk then, or nothing of it.
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of its own; it is undone if the body fails."""
-        with self._writes:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        Raises:
+            Exception: of `do`, or sqlite3's.
+        """
+        future: Future[T] = Future()
+        self._inbox.put((do, future))
+        return future.result()
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
         """What a query finds."""
@@ -71,7 +68,62 @@ class Database:
             return self._reader.execute(query, values).fetchone()
 
     def close(self) -> None:
-        """Close both connections."""
-        with self._writes, self._reads:
+        """Do what was asked for, and close both connections."""
+        self._inbox.put(None)
+        self._thread.join()
+        with self._reads:
             self._reader.close()
             self._writer.close()
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+        database.row_factory = sqlite3.Row
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise sqlite3.DatabaseError(f"it is of version {version}, this library knows {VERSION}")
+        database.executescript(SCHEMA)
+        return database
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            some = [self._inbox.get()]
+            while not self._inbox.empty() and len(some) < TOGETHER:
+                some.append(self._inbox.get())
+            ended = None in some
+            self._commit([write for write in some if write is not None])
+
+    def _commit(self, writes: list[_Write]) -> None:
+        """Several writes in one transaction, each undone alone if it fails."""
+        ends: list[tuple[Future, object, BaseException | None]] = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for do, future in writes:
+                value, error = self._try(do)
+                if error is not None and not self._writer.in_transaction:
+                    raise error  # a full disk, say: SQLite has undone all of it
+                ends.append((future, value, error))
+            self._writer.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001  # for whoever waits for it
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            ends = [(future, None, error) for _, future in writes]
+        for future, value, error in ends:
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+    def _try(self, do: Callable[[sqlite3.Connection], object]) -> tuple[object, BaseException | None]:
+        self._writer.execute("SAVEPOINT one")
+        try:
+            value = do(self._writer)
+        except BaseException as error:  # noqa: BLE001  # as above
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK TO one")
+                self._writer.execute("RELEASE one")
+            return None, error
+        self._writer.execute("RELEASE one")
+        return value, None

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kandinsky.atomic import remove
-from kandinsky.serving.database import VERSION, Database
+from kandinsky.serving.database import Database
 from kandinsky.serving.job import STATUSES, Asked, Job, Status
 
 MAX_NUMBER = 2**63 - 1
@@ -93,7 +93,8 @@ class Store:
             sqlite3.Error: it could not be written.
         """
         key, body = repeat or (None, None)
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> list[Job]:
             if key is not None:
                 found = database.execute(
                     "SELECT * FROM jobs WHERE owner = ? AND repeat_key = ?", (owner, key)
@@ -113,6 +114,8 @@ class Store:
                 )
             rows = [database.execute("SELECT * FROM jobs WHERE id = ?", (one,)).fetchone() for one in ids]
             return [_job(row) for row in rows]
+
+        return self._database.write(do)
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""
@@ -147,13 +150,16 @@ class Store:
 
     def claim(self, *, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
         """Take the queued job that came first; None if there is none, or it does not fit."""
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> Job | None:
             row = database.execute("SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1").fetchone()
             if row is None or not fits(_job(row)):
                 return None
             values = (self.clock(), row["id"])
             database.execute("UPDATE jobs SET status = 'in_progress', started = ? WHERE id = ?", values)
             return _job(row)
+
+        return self._database.write(do)
 
     def finish(
         self,
@@ -166,7 +172,8 @@ class Store:
         size: int = 0,
     ) -> bool:
         """Note the end of a job; False if it was deleted meanwhile, or had ended before."""
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> bool:
             done = database.execute(
                 "UPDATE jobs SET status = ?, code = ?, reason = ?, timings = ?, size = ?, finished = ? "
                 "WHERE id = ? AND status IN ('queued', 'in_progress')",
@@ -174,13 +181,16 @@ class Store:
             )
             return done.rowcount > 0
 
+        return self._database.write(do)
+
     def requeue(self, job_id: str, *, killed: bool) -> Job | None:
         """Put a job back to its old place, since its worker is gone; its new state, None if it was deleted.
 
         Args:
             killed: the worker died, which counts against the job.
         """
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> Job | None:
             database.execute(
                 "UPDATE jobs SET status = 'queued', started = NULL, kills = kills + ? "
                 "WHERE id = ? AND status = 'in_progress'",
@@ -189,9 +199,12 @@ class Store:
             row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else _job(row)
 
+        return self._database.write(do)
+
     def cancel(self, job_id: str) -> Job | None:
         """End a queued job, and mark one that runs; the job as it is then, None if it was deleted."""
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> Job | None:
             database.execute(
                 "UPDATE jobs SET status = 'cancelled', cancelled = 1, finished = ? WHERE id = ? AND status = 'queued'",
                 (self.clock(), job_id),
@@ -200,28 +213,39 @@ class Store:
             row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else _job(row)
 
+        return self._database.write(do)
+
     def fetched(self, job_id: str) -> None:
         """Note that the owner has the file."""
-        with self._database.writing() as database:
+
+        def do(database: sqlite3.Connection) -> None:
             database.execute("UPDATE jobs SET downloaded = 1 WHERE id = ?", (job_id,))
 
+        self._database.write(do)
+
     def delete(self, job_id: str) -> None:
-        """Put back what ran when the last server ended, remove files of jobs that are gone; ids of the former."""
-        with self._database.writing() as database:
-            row = database.execute("DELETE FROM jobs WHERE id = ? RETURNING status", (job_id,)).fetchone()
+        """Forget a job and remove its files; those of one that runs go when it ends, since its worker writes there."""
+
+        def do(database: sqlite3.Connection) -> sqlite3.Row | None:
+            return database.execute("DELETE FROM jobs WHERE id = ? RETURNING status", (job_id,)).fetchone()
+
+        row = self._database.write(do)
         if row is not None and row["status"] != "in_progress":
             remove(self.folder_of(job_id))
 
     def recover(self) -> list[str]:
-        """Put back what ran when the last server ended, and remove files of jobs that are gone; ids of the former."""
-        with self._database.writing() as database:
+        """Put back what ran when the last server ended, remove files of jobs that are gone; ids of the former."""
+
+        def do(database: sqlite3.Connection) -> tuple[list[str], set[str]]:
             ids = [row["id"] for row in database.execute("SELECT id FROM jobs WHERE status = 'in_progress'")]
             database.execute(
                 "UPDATE jobs SET status = 'cancelled', finished = ? WHERE status = 'in_progress' AND cancelled",
                 (self.clock(),),
             )
             database.execute("UPDATE jobs SET status = 'queued', started = NULL WHERE status = 'in_progress'")
-            known = {row["id"] for row in database.execute("SELECT id FROM jobs")}
+            return ids, {row["id"] for row in database.execute("SELECT id FROM jobs")}
+
+        ids, known = self._database.write(do)
         for path in self.files.iterdir():
             if path.name not in known:
                 remove(path)
@@ -242,15 +266,6 @@ class Store:
         """Seconds that the first of the queue has waited; None if it is empty."""
         row = self._database.one("SELECT created FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1")
         return None if row is None else max(0.0, self.clock() - row["created"])
-
-    def check(self) -> None:
-        """Try to write.
-
-        Raises:
-            sqlite3.Error: it is not possible now.
-        """
-        with self._database.writing() as database:
-            database.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close the database and let others have the folder."""
