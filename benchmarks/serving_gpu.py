@@ -1,6 +1,6 @@
 """Videos an hour through the server against the batch; what a preview costs; how soon a cancel frees the GPU.
 
-    python benchmarks/serving_gpu.py [--count 12] [--seconds 12] [--weights FOLDER]
+    python benchmarks/serving_gpu.py [--count 10] [--seconds 12] [--weights FOLDER]
     python benchmarks/serving_gpu.py --tiny --count 2 --seconds 1      # 128x128 on a CPU, to try the benchmark itself
 
 Full-size random weights on one GPU (they cost the same as real ones), 672x384, written once to `--scratch` (21 GB; a
@@ -145,7 +145,7 @@ def weights_in(arguments: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=12)
     parser.add_argument("--weights")
     parser.add_argument("--scratch", default="/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: PTH112, S108
@@ -171,7 +171,7 @@ def main() -> None:
             seconds, plain = through_server(server, bodies)
             print(f"server: {seconds:.2f} s, {time.perf_counter() - start:.0f} s", flush=True)
             _, followed = through_server(server, bodies[: max(arguments.count // 3, 1)], follow=True)
-            waits = cancels(server, bodies[0], 4)
+            waits = cancels(server, bodies[0], 3)
         finally:
             server.end()
         same = sum(

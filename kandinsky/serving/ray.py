@@ -97,7 +97,7 @@ class RayWorker:
                     how = message.how
                     break
                 self._report(self, message)
-        except Exception as error:  # noqa: BLE001  # ray has many; each means that the actor is lost
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # ray has many; each means that the actor is lost
             how = f"its node or actor is lost ({type(error).__name__})"
         self.kill()
         self._report(self, Gone(how))

@@ -103,7 +103,7 @@ def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_pat
             until(lambda: store.counts()["completed"] >= 2, 120)
             cluster.remove_node(others[0], allow_graceful=False)
             cluster.add_node(num_cpus=2)
-            until(lambda: len(scheduler.hands) == 4, 60)  # two old ones, and two
+            until(lambda: len(scheduler.hands) >= 4, 60)  # the lost one's may wait for room for ever
             videos = [ended(client, job_id, 120) for job_id in ids]
             assert [video["status"] for video in videos] == ["completed"] * 8
             contents = [client.get(f"/v1/videos/{job_id}/content").content for job_id in ids]
