@@ -94,7 +94,8 @@ class Workers:
                 elif what == "begin":
                     self._begin(values)
                 else:
-                    self._hear(*values, by_id, report)
+                    worker, message = values
+                    self._hear(worker, message, by_id, report)
         finally:
             for worker in self._running.values():
                 worker.send(Stop())

@@ -8,6 +8,7 @@ nodes need no shared folder, only the weights at the same path. What a lost node
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import tempfile
 import threading
@@ -16,13 +17,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import ray
+import ray as untyped_ray  # pyright: ignore[reportMissingImports]  # an extra
+from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
 from kandinsky.serving.messages import Done, Failed, FromWorker, Gone, Make, Stopped, ToWorker
 from kandinsky.serving.processes import LocalWorker, Report, Start, Worker
 from kandinsky.serving.scheduler import Scheduler
 from kandinsky.serving.worker import Place
 
+ray: Any = untyped_ray
 LOOK = 5.0
 """Seconds between two looks for nodes that have joined."""
 NAMESPACE = "kandinsky"
@@ -79,12 +82,12 @@ class RayWorker:
 
     def send(self, message: ToWorker) -> None:
         """Tell it something; one that is lost says so by itself."""
-        with contextlib.suppress(ray.exceptions.RayError):
+        with contextlib.suppress(RayError):
             self._actor.tell.options(concurrency_group="tell").remote(message)
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ray.exceptions.RayError):
+        with contextlib.suppress(RayError):
             ray.kill(self._actor)
 
     def _listen(self) -> None:
@@ -120,7 +123,7 @@ class Cluster:
         self._ended = threading.Event()
         try:
             if not ray.is_initialized():
-                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
+                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ValueError(f"ray={address!r}: no such cluster: {error}") from error
 
@@ -144,7 +147,7 @@ class Cluster:
         def look() -> None:
             number = have
             while not self._ended.wait(LOOK):
-                with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
+                with contextlib.suppress(RayError, ConnectionError):
                     room = self.room()
                     for name, start in self.starts(number, room).items():
                         add(name, start)
