@@ -124,6 +124,7 @@ class Cluster:
         try:
             if not ray.is_initialized():
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            ray.put(None)  # ray imports what it serialises with at the first value: not in two threads at once
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ValueError(f"ray={address!r}: no such cluster: {error}") from error
 

@@ -149,7 +149,7 @@ class Scheduler:
 
     def _run(self) -> None:
         for name in list(self.hands):
-            self._start(name)
+            self._on_start(name)
         while True:
             what, values = self._next()
             if what == "end":
@@ -167,13 +167,16 @@ class Scheduler:
         except Empty:
             return "wake", ()
 
-    def _start(self, name: str) -> None:
+    def _on_start(self, name: str) -> None:
         if self._draining:
             return
         hand = self.hands[name]
         hand.why = "loading"
         self._log("worker starts", worker=name)
-        hand.worker = self._starts[name](name, lambda worker, message: self._post("said", worker, message))
+        try:
+            hand.worker = self._starts[name](name, lambda worker, message: self._post("said", worker, message))
+        except Exception as error:  # noqa: BLE001  # no memory for a process, say: the others go on
+            self._on_gone(hand, Gone(f"not started, {error!r}"))
 
     def _assign(self) -> None:
         """Give queued jobs to free workers."""
@@ -201,10 +204,7 @@ class Scheduler:
     def _on_add(self, name: str, start: Start) -> None:
         self._starts[name] = start
         self.hands[name] = Hand(name)
-        self._start(name)
-
-    def _on_restart(self, name: str) -> None:
-        self._start(name)
+        self._on_start(name)
 
     def _on_cancel(self, job_id: str) -> None:
         for hand in self.hands.values():
@@ -287,7 +287,7 @@ class Scheduler:
         hand.ends, hand.all_ends = hand.ends + 1, hand.all_ends + 1
         if not self._draining:
             pause = min(PAUSES[0] * 2 ** (hand.ends - 1), PAUSES[1])
-            timer = Timer(pause, lambda: self._post("restart", hand.name))
+            timer = Timer(pause, lambda: self._post("start", hand.name))
             timer.daemon = True
             timer.start()
 

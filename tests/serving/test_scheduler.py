@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from serving_kit import ASKED, Hands, until
+from serving_kit import ASKED, Hands, HandWorker, until
 
 from kandinsky.serving import notes, scheduler
 from kandinsky.serving.messages import Failed, Free, Refused, Stage, Step
@@ -185,3 +185,24 @@ def test_where_a_job_is(hands):
     until(lambda: hands.scheduler.live.now(job_id).percent == 85)
     worker.finish()
     until(lambda: hands.scheduler.live.now(job_id) is None)
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(hands):
+    begun = []
+
+    def start(name, report):
+        begun.append(name)
+        if len(begun) < 3:
+            raise OSError("no memory for a process")
+        hands.workers.append(HandWorker(name, report))
+        return hands.workers[-1]
+
+    (job_id,) = post(hands)
+    hands.scheduler = scheduler.Scheduler(hands.store, {"w": start})
+    hands.scheduler.start()
+    worker = until(lambda: hands.workers)[0]
+    worker.ready()
+    until(lambda: worker.got)
+    worker.finish()
+    until(lambda: status(hands, job_id) == "completed")
+    assert hands.scheduler.hands["w"].all_ends == 2
