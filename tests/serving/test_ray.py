@@ -32,9 +32,9 @@ def wanted(pipe, tmp_path_factory):
 
 @pytest.fixture
 def nodes():
-    """The cluster, and its nodes besides the head, which has no cores to give away."""
+    """The cluster, and its nodes besides the head, which has no cores to give away; this process is on the head."""
     utils = pytest.importorskip("ray.cluster_utils")
-    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     others = [cluster.add_node(num_cpus=1) for _ in range(3)]
     cluster.wait_for_nodes()
     yield cluster, others
