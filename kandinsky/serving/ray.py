@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from kandinsky.serving.worker import Place
 ray: Any = untyped_ray
 LOOK = 5.0
 """Seconds between two looks for nodes that have joined."""
+PATIENCE = 10.0
+"""Seconds for a cluster to answer at all."""
 NAMESPACE = "kandinsky"
 
 
@@ -123,9 +126,10 @@ class Cluster:
         self._ended = threading.Event()
         try:
             if not ray.is_initialized():
+                _check_answers(address)
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
             ray.put(None)  # ray imports what it serialises with at the first value: not in two threads at once
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"ray={address!r}: no such cluster: {error}") from error
 
     def room(self) -> int:
@@ -168,3 +172,14 @@ class Cluster:
 
 def _needs_gpus(place: Place) -> bool:
     return place.device.startswith("cuda")
+
+
+def _check_answers(address: str) -> None:
+    """Look whether anybody listens at HOST:PORT: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()

@@ -119,4 +119,4 @@ def test_no_cluster(place):
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"ray='127\.0\.0\.1:1': no such cluster"):
         Cluster("127.0.0.1:1", place)
-    assert time.monotonic() - start < 120
+    assert time.monotonic() - start < 30
