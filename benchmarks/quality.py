@@ -1,32 +1,40 @@
 """What an option costs in pictures: the embedded tiny model under each, against itself as it is by default.
 
-    python benchmarks/quality.py [--prompts 60] [--json FILE]
+    python benchmarks/quality.py [--prompts 60] [--only NAME ...] [--json FILE]
+    python benchmarks/quality.py --device cpu                   # the rows that need no GPU
+    python benchmarks/quality.py --size tiny --device cpu       # to try the benchmark itself: 2 clips of a second
 
 Captions that were held out from training; for each row the share of clips whose attributes are what the prompt says, by
 a judge that is no network, and the PSNR of its frames against the first row's, the same prompts and seeds. A row is a
 line in `ROWS`: arguments of the factory, and a number of processes. Rows that this machine cannot run are left out.
+The limit: clips that the world itself drew, before the same judge. Nothing is timed. The last line is JSON.
 """
 
 import argparse
-import json
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from script import device_in, finish, machine, parser_of
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.output.options import OutputOptions
+from kandinsky.output.result import FramesResult
+from kandinsky.request import request_of
 from kandinsky.training.world.evaluate import accuracy, some_scenes
-from kandinsky.training.world.grammar import caption
+from kandinsky.training.world.grammar import Scene, caption
+from kandinsky.training.world.render import render
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny"
+PROMPTS, SECONDS = {"full": 60, "tiny": 2}, {"full": 2, "tiny": 1}
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,8 @@ class Row:
     processes: int = 1
     gpu: bool = False
 
-    def runs_here(self) -> bool:
-        count = torch.cuda.device_count()
-        return not self.gpu if count == 0 else self.processes <= count
+    def runs_on(self, device: torch.device) -> bool:
+        return self.processes <= torch.cuda.device_count() if device.type == "cuda" else not self.gpu
 
 
 ROWS = (
@@ -57,61 +64,100 @@ ROWS = (
 """The first one is what the others are compared with."""
 
 
-def make(row: Row, file: Path, weights: Path, prompts: int) -> None:
+def make(row: Row, file: Path, given: argparse.Namespace) -> None:
     """Write a row's clips, uint8 `[frames, height, width, 3]` each."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = get_T2V_pipeline(device, cache_dir=weights, local_files_only=True, progress=False, **row.options)
-    texts = [caption(scene) for scene in some_scenes(prompts)]
-    clips = pipe(texts, time_length=2, seed=0, output_type="pt")
-    if clips is not None:
-        save_file({f"{number:04}": clip for number, clip in enumerate(cast("list[Tensor]", clips))}, file)
+    options = {"cache_dir": given.weights, "local_files_only": True, "progress": False, **row.options}
+    pipe = get_T2V_pipeline(device_in(given), **options)
+    request = request_of(
+        [caption(scene) for scene in some_scenes(given.prompts)],
+        time_length=SECONDS[given.size],
+        seed=0,
+        model_set=pipe.model_set,
+        options=OutputOptions(type="pt"),
+    )
+    clips: dict[str, Tensor] = {}
+    for number, result in enumerate(pipe.run(request)):  # nothing on ranks that do not write
+        assert isinstance(result, FramesResult)
+        assert isinstance(result.frames, Tensor)
+        clips[f"{number:04}"] = result.frames
+    if clips:
+        save_file(clips, file)
 
 
-def launch(row: Row, file: Path) -> None:
+def launch(row: Row, file: Path, arguments: Sequence[str]) -> None:
     """`make` in the row's processes."""
     config = LaunchConfig(1, 1, row.processes, run_id=file.stem, rdzv_backend="c10d", rdzv_endpoint="localhost:0")
-    elastic_launch(config, sys.executable)(__file__, *sys.argv[1:], "--row", row.name, "--file", str(file))
+    elastic_launch(config, sys.executable)(__file__, *arguments, "--row", row.name, "--file", str(file))
 
 
-def psnr(clips: list[Tensor], reference: list[Tensor]) -> float:
-    """In dB, of all clips together; infinite for equal bits."""
+def psnr(clips: Sequence[Tensor], reference: Sequence[Tensor]) -> float | None:
+    """In dB, of all clips together; None for equal bits."""
     error = torch.stack(
         [(one.float() - other.float()).square().mean() for one, other in zip(clips, reference, strict=True)]
     ).mean()
-    return 10 * math.log10(255**2 / error.item()) if error else math.inf
+    return 10 * math.log10(255**2 / error.item()) if error else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
-    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    rows = {row.name: row for row in ROWS if row.runs_here()}
-    if given.row:
-        make(rows[given.row], given.file, given.weights, given.prompts)
-        return
+def drawn_by_the_world(scenes: Sequence[Scene], like: Sequence[Tensor]) -> dict[str, float]:
+    """What the judge says of clips that show what was asked for."""
+    frames, height, width, _ = like[0].shape
+    generator = torch.Generator().manual_seed(1)
+    clips = render(scenes, frames, size=(height, width), generator=generator, device="cpu")
+    return accuracy(scenes, list(clips))
+
+
+def line(name: str, figures: Mapping[str, float | None]) -> str:
+    shares = " ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "psnr" and value is not None)
+    if "psnr" not in figures:
+        return f"{name:>22}: {shares}"
+    against = "the same bits" if figures["psnr"] is None else f"psnr {figures['psnr']:.1f} dB"
+    return f"{name:>22}: {shares} {against}"
+
+
+def measure_rows(
+    rows: Sequence[Row], given: argparse.Namespace, arguments: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Figures of all rows, and of the limit; prints as it goes."""
     scenes, figures, reference = some_scenes(given.prompts), {}, []
     with tempfile.TemporaryDirectory() as folder:
-        for number, row in enumerate(rows.values()):
+        for number, row in enumerate(rows):
             file = Path(folder) / f"{number}.safetensors"
             if row.processes > 1:
-                launch(row, file)
+                launch(row, file, arguments)
             else:
-                make(row, file, given.weights, given.prompts)
+                make(row, file, given)
             loaded = load_file(file)
             clips = [loaded[name] for name in sorted(loaded)]
             reference = reference or clips
             figures[row.name] = accuracy(scenes, clips) | {"psnr": psnr(clips, reference)}
-            shares = " ".join(f"{name} {value:.1%}" for name, value in figures[row.name].items() if name != "psnr")
-            print(f"{row.name:>22}: {shares} psnr {figures[row.name]['psnr']:.1f} dB", flush=True)
-    if given.json:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        given.json.write_text(
-            json.dumps({"device": device, "prompts": given.prompts, "rows": figures}, indent=1) + "\n"
-        )
+            print(line(row.name, figures[row.name]), flush=True)
+    limit = drawn_by_the_world(scenes, reference)
+    print(line("limit: drawn clips", limit))
+    return figures, limit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = parser_of(__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="of the synthetic world (default: embedded)")
+    parser.add_argument("--prompts", type=int, help="default: 60, at tiny size 2")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="rows by name, besides the first")
+    parser.add_argument("--row", help="for the processes that this starts")
+    parser.add_argument("--file", type=Path, help="for the processes that this starts")
+    given = parser.parse_args(arguments)
+    given.prompts = given.prompts or PROMPTS[given.size]
+    device = device_in(given)
+    rows = {row.name: row for row in ROWS if row.runs_on(device)}
+    if given.row:
+        make(rows[given.row], given.file, given)
+        return
+    for name in given.only or ():
+        if name not in rows:
+            parser.error(f"--only {name!r}: on this machine there are {', '.join(map(repr, rows))}")
+    wanted = [row for row in rows.values() if row == ROWS[0] or given.only is None or row.name in given.only]
+    figures, limit = measure_rows(wanted, given, arguments)
+    about = {**machine(device), "size": given.size, "prompts": given.prompts, "seconds": SECONDS[given.size]}
+    finish({**about, "rows": figures, "limit": limit}, given)
 
 
 if __name__ == "__main__":

@@ -1,218 +1,294 @@
 """Every stage of a request at full size, from nothing but a seed.
 
     python benchmarks/stages.py [--kernels]
+    python benchmarks/stages.py --size tiny --device cpu      # to try the benchmark itself
 
 Random weights of the published sizes are made on the GPU; they cost the same as real ones. For each stage: median time,
-spread, TFLOP/s, share of the ceiling measured in the same run, peak memory. Then exactness: against a float32 oracle of
-two full-width blocks, and fast precision against exact on final latents. `--kernels` adds a profile of one step by
-kernel. The last line is JSON. Needs one GPU with 60 GB.
+spread, TFLOP/s, peak memory. The limit is measured in the same run: the products of a block and the fastest attention,
+by themselves; a step's share of it is printed (that of the VAE is in `vae.py`). Then exactness: against a float32
+oracle of two full-width blocks, and fast precision against exact on final latents. `--kernels` adds a profile of one
+step by kernel. The last line is JSON. Needs one GPU with 60 GB; what needs one is left out on a CPU.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from measure import CUDA, Timing, attention_table, gemm_ceiling, measure, peak_gib
+from measure import Timing, attention_table, gemm_ceiling, gib, kernels, measure, peak_gib
+from random_parts import PROMPT, WORKLOADS, make_fast_, random_parts
+from script import device_in, finish, machine, parser_of
+from torch import Tensor
 
-from kandinsky.checkpoint.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
-from kandinsky.config import PUBLISHED_DIT
-from kandinsky.memory.modes import offload_modulation_
-from kandinsky.model.attention import BACKENDS, choose_attention
+from kandinsky.checkpoint.random_weights import SIZES, random_dit
+from kandinsky.config import DiTConfig
+from kandinsky.model.attention import BACKENDS
+from kandinsky.model.context import Context
 from kandinsky.model.dit import DiT
 from kandinsky.model.operations import PLAIN, fused
 from kandinsky.pipeline import Kandinsky4T2VPipeline
-from kandinsky.sampler import Schedule
-from kandinsky.text.encoder import TextEncoder
-from kandinsky.text.t5 import T5Encoder
-from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.request import request_of
 from kandinsky.video_shape import VideoShape
 
-PROMPT = "Several giant wooly mammoths approach treading through a snowy meadow."
-TOKENIZER = Path(__file__).parents[1] / "tests" / "weights" / "tokenizer"
-SHAPE = VideoShape.from_request(12, 672, 384)
+T5_TFLOP, VAE_TFLOP = 2.1, 462
+"""Of the full workload."""
+OTHER_SIZES = {
+    "full": ((12, 512, 512), (5, 736, 352), (0, 512, 512), (1, 544, 480)),
+    "tiny": ((1, 32, 32), (0, 48, 32)),
+}
+"""Seconds, width, height."""
 
 
-def build(seed: int) -> Kandinsky4T2VPipeline:
-    """A pipeline of full-size random weights on the GPU, exact, with what `auto` chooses."""
-    from transformers import T5Tokenizer
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
 
-    generator = torch.Generator(CUDA).manual_seed(seed)
-    sizes = SIZES["full"]
-    t5 = T5Encoder.from_transformers(random_text_encoder(sizes.t5, generator))
-    encoder = TextEncoder(t5, T5Tokenizer.from_pretrained(TOKENIZER), text_tokens=224)
-    dit = random_dit(sizes.dit, generator)
-    dit.operations = fused()
-    dit.attention = choose_attention("auto", device=CUDA, dtype=dit.dtype, head_dim=64, bound=dit.logit_bound())
-    vae = VideoAutoencoder.from_diffusers(random_vae(sizes.vae, generator))
-    pipe = Kandinsky4T2VPipeline(dit, encoder, vae, Schedule.from_config(SCHEDULER), progress=False)
-    offload_modulation_(dit)
-    return pipe
+    Args:
+        size: "full" or "tiny".
+        pipe: of random weights of that size.
+        shape: of the video.
+    """
+
+    size: str
+    pipe: Kandinsky4T2VPipeline
+    shape: VideoShape
+
+    @property
+    def dit(self) -> DiT:
+        return self.pipe.dit
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.dit.device
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def tokens(self) -> int:
+        """Of the DiT, text and video together."""
+        return self.dit.layout(self.shape.latent_grid, self.pipe.model_set.text_tokens).tokens
+
+    def tflop(self, full: float) -> float:
+        """Work of a stage; unknown, 0, but at full size."""
+        return full if self.size == "full" else 0.0
+
+    def encode(self) -> Tensor:
+        """The prompt's embedding."""
+        assert self.pipe.text_encoder is not None
+        return self.pipe.text_encoder(PROMPT)
+
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """All frames, on the device."""
+        assert self.pipe.vae is not None
+        return list(self.pipe.vae.decode(latents))
 
 
-def step_tflop(tokens: int) -> tuple[float, float]:
+def step_tflop(c: DiTConfig, tokens: int) -> tuple[float, float]:
     """Linears and attention of one step."""
-    c = PUBLISHED_DIT
     linears = 2 * tokens * (4 * c.model_dim**2 + 2 * c.model_dim * c.ff_dim)
     attention = 4 * tokens**2 * c.model_dim
     return 2 * c.num_blocks * linears / 1e12, 2 * c.num_blocks * attention / 1e12
 
 
-def prepared(pipe: Kandinsky4T2VPipeline, shape: VideoShape):
+def prepared(case: Case, shape: VideoShape) -> tuple[Tensor, Context]:
     """Latents and context of a step."""
-    text = pipe.text_encoder(PROMPT)
-    context = pipe.dit.prepare(text, pipe.modulation, pipe.dit.layout(shape.latent_grid, len(text)))
-    return torch.randn(*shape.latent_grid, 16, device=CUDA, dtype=torch.bfloat16), context
+    text, dit = case.encode(), case.dit
+    context = dit.prepare(text, case.pipe.parts.modulation, dit.layout(shape.latent_grid, len(text)))
+    channels = dit.config.in_visual_dim
+    return torch.randn(*shape.latent_grid, channels, device=case.device, dtype=dit.dtype), context
 
 
-def step_timing(pipe: Kandinsky4T2VPipeline, shape: VideoShape = SHAPE, repeats: int = 5) -> Timing:
-    latents, context = prepared(pipe, shape)
-    tflop = sum(step_tflop(context.layout.tokens))
-    return measure(lambda: pipe.dit.step(latents, context, 1), tflop=tflop, repeats=repeats, warm_up=1)
+def step_timing(case: Case, shape: VideoShape | None = None, repeats: int = 5) -> Timing:
+    latents, context = prepared(case, shape or case.shape)
+    tflop = sum(step_tflop(case.dit.config, context.layout.tokens))
+    run = {"device": case.device, "tflop": tflop, "repeats": repeats, "warm_up": 1}
+    return measure(lambda: case.dit.step(latents, context, 1), **run)
 
 
-def profile(pipe: Kandinsky4T2VPipeline) -> dict[str, float]:
+def profile(case: Case) -> dict[str, float]:
     """Milliseconds of one step by kind of kernel; prints the ten kernels that take longest."""
-    latents, context = prepared(pipe, SHAPE)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        pipe.dit.step(latents, context, 1)
-        torch.cuda.synchronize()
+    latents, context = prepared(case, case.shape)
+    rows = kernels(lambda: case.dit.step(latents, context, 1), case.device)
     kinds: dict[str, float] = defaultdict(float)
-    rows = sorted(profiler.key_averages(), key=lambda event: -event.device_time_total)
-    for event in rows:
-        name = event.key.lower()
-        linear = any(mark in name for mark in ("nvjet", "gemm", "cutlass", "xmma", "splitk"))
+    for kernel in rows:
+        name = kernel.name.lower()
+        linear = any(mark in name for mark in ("nvjet", "gemm", "cutlass", "xmma", "splitk", "addmm"))
         attention = any(mark in name for mark in ("attend", "flash", "fmha", "sdpa"))
-        kinds["linears" if linear else "attention" if attention else "element-wise"] += event.device_time_total / 1e3
-    for event in rows[:10]:
-        print(f"    {event.device_time_total / 1e3:9.2f} ms {event.count:5d} x {event.key[:90]}")
+        kinds["linears" if linear else "attention" if attention else "element-wise"] += kernel.milliseconds
+    for kernel in rows[:10]:
+        print(f"    {kernel.milliseconds:9.2f} ms {kernel.calls:5d} x {kernel.name[:90]}")
+    print("  by kind, ms:", {name: round(ms, 1) for name, ms in kinds.items()})
     return dict(kinds)
 
 
-def block_error(seed: int) -> dict[str, float]:
+def block_error(size: str, device: torch.device, seed: int) -> dict[str, float]:
     """Relative error of one full-width pair of blocks at full length against float32."""
-    config = replace(PUBLISHED_DIT, num_blocks=1)
-    models: dict[str, DiT] = {}
-    for name in ("float32", "plain", "fused", "fast"):
-        models[name] = random_dit(config, torch.Generator(CUDA).manual_seed(seed))
+    config = replace(SIZES[size].dit, num_blocks=1)
+    shape, text_tokens = WORKLOADS[size].shape(), WORKLOADS[size].model_set.text_tokens
+    names = ("float32", "plain", "fused", "fast") if device.type == "cuda" else ("float32", "plain")
+    models = {name: random_dit(config, torch.Generator(device).manual_seed(seed)) for name in names}
     models["float32"].float()
-    models["fused"].operations = fused()
-    models["fused"].attention = models["fast"].attention = BACKENDS["bounded"]
-    make_fast_(models["fast"])
-    visual = torch.randn(*SHAPE.latent_grid, 16, device=CUDA).bfloat16().float()
-    text = torch.randn(224, config.in_text_dim, device=CUDA).bfloat16().float() * 0.2
-    outputs = {name: dit(visual, text, torch.tensor([749], device=CUDA)).float() for name, dit in models.items()}
+    if device.type == "cuda":
+        models["fused"].operations = fused()
+        models["fused"].attention = models["fast"].attention = BACKENDS["bounded"]
+        make_fast_(models["fast"])
+    visual = torch.randn(*shape.latent_grid, config.in_visual_dim, device=device).bfloat16().float()
+    text = torch.randn(text_tokens, config.in_text_dim, device=device).bfloat16().float() * 0.2
+    outputs = {name: dit(visual, text, torch.tensor([749], device=device)).float() for name, dit in models.items()}
     expected = outputs.pop("float32")
-    return {name: ((output - expected).norm() / expected.norm()).item() for name, output in outputs.items()}
-
-
-def make_fast_(dit: DiT) -> None:
-    from kandinsky.model.float8 import quantise_blocks_
-
-    quantise_blocks_(dit)
-    dit.operations = fused(quantise=True)
+    errors = {name: ((output - expected).norm() / expected.norm()).item() for name, output in outputs.items()}
+    print("error of two full-width blocks against float32:", {name: round(e, 6) for name, e in errors.items()})
+    return errors
 
 
 def dit_gib(dit: DiT) -> float:
-    """GiB of the DiT's weights on the GPU."""
+    """GiB of the DiT's weights on its device."""
     tensors = (*dit.parameters(), *dit.buffers())
-    return sum(x.numel() * x.element_size() for x in tensors if x.is_cuda) / 2**30
+    return sum(x.numel() * x.element_size() for x in tensors if x.device == dit.device) / 2**30
 
 
-def whole_request(pipe: Kandinsky4T2VPipeline) -> dict[str, float]:
+def whole_request(case: Case) -> dict[str, float]:
+    """Seconds of the stages of the best of three requests."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [pipe(PROMPT, Path(folder) / "v.mp4", time_length=12, width=672, height=384, seed=42) for _ in range(3)]
+        request = request_of(
+            PROMPT,
+            Path(folder) / "v.mp4",
+            time_length=case.shape.seconds,
+            width=case.shape.width,
+            height=case.shape.height,
+            seed=42,
+            model_set=case.pipe.model_set,
+        )
+        runs = [case.pipe.run(request)[0] for _ in range(3)]
     best = min(runs, key=lambda run: run.timings["total"])
     print("  request:", {name: round(seconds, 3) for name, seconds in best.timings.items()})
     print("  peak GiB:", {name: round(peak / 2**30, 2) for name, peak in best.peak_memory.items()})
-    return best.timings
+    return dict(best.timings)
 
 
-@torch.inference_mode()
-def measure_pipeline(seed: int, *, kernels: bool) -> dict:
-    """All stages; prints as it goes."""
-    figures: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    start = time.perf_counter()
-    pipe = build(seed)
-    dit = pipe.dit
-    print(f"{figures['device']}, torch {figures['torch']}; built in {time.perf_counter() - start:.1f} s; "
-          f"attention 'auto' is {dit.attention.name!r}; DiT {dit_gib(dit):.2f} GiB on the GPU")  # fmt: skip
-
-    tokens = SHAPE.latent_frames * 24 * 42 + 224
-    gemm = gemm_ceiling(tokens, PUBLISHED_DIT.model_dim, PUBLISHED_DIT.ff_dim)
+def ceilings(case: Case) -> tuple[dict[str, Any], float]:
+    """Figures of what a step consists of by itself, and the milliseconds that a step cannot be faster than."""
+    config, tokens = case.dit.config, case.tokens
+    gemm = gemm_ceiling(tokens, config.model_dim, config.ff_dim, case.device)
     print(f"  products of a block  {gemm}")
-    attention = attention_table(tokens, 48)
+    attention = attention_table(tokens, config.model_dim // config.head_dim, case.device)
     for name, (timing, error) in attention.items():
         print(f"  attention {name:10s} {timing}   error {error:.5f}")
-    figures["gemm_ms"] = gemm.median
-    figures["attention"] = {name: [timing.median, error] for name, (timing, error) in attention.items()}
+    limit = 2 * config.num_blocks * (gemm.median + min(timing.median for timing, _ in attention.values()))
+    table = {name: [timing.median, error] for name, (timing, error) in attention.items()}
+    return {"gemm_ms": gemm.median, "attention": table, "step_limit_ms": limit}, limit
 
-    pipe.text_encoder(PROMPT)
-    encode = measure(lambda: pipe.text_encoder(PROMPT), tflop=2.1)
+
+def text_and_step(case: Case, limit: float, *, by_kernel: bool) -> dict[str, Any]:
+    """T5, and a step of the DiT in exact precision, with the chosen kernels and with others."""
+    case.encode()
+    encode = measure(case.encode, device=case.device, tflop=case.tflop(T5_TFLOP))
     print(f"T5 encode              {encode}")
     started = time.perf_counter()
-    step_timing(pipe, repeats=1)
+    step_timing(case, repeats=1)
     print(f"first two steps took {time.perf_counter() - started:.1f} s")
-    exact = step_timing(pipe)
-    linears, products = step_tflop(tokens)
-    ceiling = 42 * (gemm.median + min(timing.median for timing, _ in attention.values()))
-    print(f"DiT step, exact        {exact}   {ceiling / exact.median:.0%} of products and attention alone, "
+    exact = step_timing(case)
+    linears, products = step_tflop(case.dit.config, case.tokens)
+    print(f"DiT step, exact        {exact}   {limit / exact.median:.0%} of products and attention alone, "
           f"{linears:.0f} + {products:.0f} TFLOP")  # fmt: skip
-    if kernels:
-        figures["profile_ms"] = profile(pipe)
-        print("  by kind, ms:", {name: round(ms, 1) for name, ms in figures["profile_ms"].items()})
+    figures: dict[str, Any] = {"t5_ms": encode.median, "step_ms": exact.median}
+    if by_kernel:
+        figures["profile_ms"] = profile(case)
+    return figures | (other_kernels(case) if case.on_gpu else {})
+
+
+def other_kernels(case: Case) -> dict[str, float]:
+    """A step without our attention, and without our element-wise kernels too."""
+    dit, figures = case.dit, {}
     chosen = dit.attention
     for name, operations, backend in (("plain, cuDNN", PLAIN, "cudnn"), ("fused, cuDNN", fused(), "cudnn")):
         dit.operations, dit.attention = operations, BACKENDS[backend]
-        timing = step_timing(pipe, repeats=3)
+        timing = step_timing(case, repeats=3)
         print(f"DiT step, {name} {timing}")
         figures[f"step_{name}_ms"] = timing.median
     dit.operations, dit.attention = fused(), chosen
+    return figures
 
-    text = pipe.text_encoder(PROMPT)
-    latents = pipe.sample_latents(text, SHAPE, seed=1)
-    print(f"bit-equal twice: {torch.equal(latents, pipe.sample_latents(text, SHAPE, seed=1))}")
-    print(f"peak of sampling {peak_gib(lambda: pipe.sample_latents(text, SHAPE, seed=1)):.2f} GiB")
-    decode = measure(lambda: list(pipe.vae.decode(latents)), tflop=462, repeats=3, warm_up=1)
-    print(f"VAE decode             {decode}, peak {peak_gib(lambda: list(pipe.vae.decode(latents))):.2f} GiB")
-    figures["request_s"] = whole_request(pipe)
-    for seconds, height, width in ((12, 512, 512), (5, 352, 736), (0, 512, 512), (1, 480, 544)):
-        shape = VideoShape.from_request(seconds, width, height)
+
+def sample_and_decode(case: Case, text: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Latents of all steps, and the figures of decoding them."""
+
+    def sample() -> Tensor:
+        return case.pipe.sample(text, case.shape, seed=1)
+
+    latents = sample()
+    print(f"bit-equal twice: {torch.equal(latents, sample())}")
+    print(f"peak of sampling {gib(peak_gib(sample, case.device))}")
+    run = {"device": case.device, "tflop": case.tflop(VAE_TFLOP), "repeats": 3, "warm_up": 1}
+    decode = measure(lambda: case.decode(latents), **run)
+    print(f"VAE decode             {decode}, peak {gib(peak_gib(lambda: case.decode(latents), case.device))}")
+    return latents, {"vae_ms": decode.median}
+
+
+def other_sizes(case: Case) -> None:
+    """Steps of other videos on the kernels that are there."""
+    for seconds, width, height in OTHER_SIZES[case.size]:
+        shape = VideoShape.from_request(seconds, width, height, model_set=case.pipe.model_set)
         started = time.perf_counter()
-        timing = step_timing(pipe, shape, repeats=3)
+        timing = step_timing(case, shape, repeats=3)
         elapsed = time.perf_counter() - started
         print(f"  {width}x{height} {seconds:2d} s: step {timing}, with the first call {elapsed:.2f} s")
 
-    make_fast_(dit)
-    fast = step_timing(pipe)
-    other = pipe.sample_latents(text, SHAPE, seed=1)
+
+def fast_precision(case: Case, text: Tensor, latents: Tensor, *, by_kernel: bool) -> dict[str, Any]:
+    """The same step and request once the Linears are float8; the DiT stays so."""
+    make_fast_(case.dit)
+    fast = step_timing(case)
+    other = case.pipe.sample(text, case.shape, seed=1)
     difference = ((other - latents).norm() / latents.norm()).item()
-    print(f"DiT step, fast         {fast}   latents differ from exact by {difference:.4f}; DiT {dit_gib(dit):.2f} GiB")
-    if kernels:
-        print("  by kind, ms:", {name: round(ms, 1) for name, ms in profile(pipe).items()})
-    figures["request_fast_s"] = whole_request(pipe)
-    figures |= {"t5_ms": encode.median, "step_ms": exact.median, "step_fast_ms": fast.median, "vae_ms": decode.median}
-    figures["fast_latent_difference"] = difference
+    print(f"DiT step, fast         {fast}   latents differ from exact by {difference:.4f}; "
+          f"DiT {dit_gib(case.dit):.2f} GiB")  # fmt: skip
+    if by_kernel:
+        profile(case)
+    return {
+        "request_fast_s": whole_request(case),
+        "step_fast_ms": fast.median,
+        "fast_latent_difference": difference,
+    }
+
+
+@torch.inference_mode()
+def measure_pipeline(size: str, device: torch.device, seed: int, *, by_kernel: bool) -> Mapping[str, Any]:
+    """All stages; prints as it goes."""
+    figures: dict[str, Any] = {**machine(device), "size": size}
+    start = time.perf_counter()
+    case = Case(size, Kandinsky4T2VPipeline(random_parts(size, device, seed=seed)), WORKLOADS[size].shape())
+    print(f"{figures['device']}, torch {figures['torch']}; built in {time.perf_counter() - start:.1f} s; "
+          f"attention 'auto' is {case.dit.attention.name!r}; DiT {dit_gib(case.dit):.2f} GiB on the GPU")  # fmt: skip
+    alone, limit = ceilings(case)
+    figures |= alone | text_and_step(case, limit, by_kernel=by_kernel)
+    text = case.encode()
+    latents, decoding = sample_and_decode(case, text)
+    figures |= decoding
+    figures["request_s"] = whole_request(case)
+    other_sizes(case)
+    if case.on_gpu:
+        figures |= fast_precision(case, text, latents, by_kernel=by_kernel)
     return figures
 
 
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--kernels", action="store_true", help="profile one step by kernel")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    figures = measure_pipeline(arguments.seed, kernels=arguments.kernels)
-    torch.cuda.empty_cache()
-    figures["block_error"] = block_error(arguments.seed)
-    print(
-        "error of two full-width blocks against float32:", {k: round(v, 6) for k, v in figures["block_error"].items()}
-    )
-    print(json.dumps(figures))
+    given = parser.parse_args(arguments)
+    device = device_in(given)
+    figures = measure_pipeline(given.size, device, given.seed, by_kernel=given.kernels)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    finish({**figures, "block_error": block_error(given.size, device, given.seed)}, given)
 
 
 if __name__ == "__main__":

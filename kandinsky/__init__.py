@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         NothingFits,
         RecordError,
         StoppedError,
+        UnreadableVideoError,
         VideoError,
     )
     from kandinsky.factory import get_T2V_pipeline
@@ -46,6 +47,7 @@ __all__ = [
     "RecordError",
     "Result",
     "StoppedError",
+    "UnreadableVideoError",
     "VideoError",
     "__version__",
     "get_T2V_pipeline",

@@ -117,9 +117,3 @@ FLASH_512 = ModelSet(
 )
 
 MODEL_SETS: Mapping[int, ModelSet] = MappingProxyType({FLASH_512.resolution: FLASH_512})
-
-
-MODULES = ("dit", "vae", "text_embedder")
-
-
-PRECISIONS = ("exact", "fast")

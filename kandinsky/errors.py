@@ -31,6 +31,10 @@ class VideoError(KandinskyError):
     """ffmpeg could not write a video; the message holds what it said."""
 
 
+class UnreadableVideoError(KandinskyError):
+    """A file that was to become a clip of training data gives none; the message says why."""
+
+
 class DecodeError(KandinskyError):
     """Latents were sampled but not made into what was asked for; the message says where they are saved."""
 

@@ -24,7 +24,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
-from kandinsky.loading.settings import settings_of
+from kandinsky.loading.settings import revisions_of, settings_of
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
 from kandinsky.output.paths import user_path
@@ -277,10 +277,9 @@ class Kandinsky4T2VPipeline(Runner):
         elif not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
             raise ValueError(f"folder_or_repo={place!r}: allowed is a folder that exists, or owner/name on the hub")
         elif place != FLASH_512.dit_repository:
-            revision = options.pop("revision", None)
-            wanted = revision if isinstance(revision, str | None) else revision.get(place)
+            revisions = revisions_of(options.pop("revision", None), (place,))
             local = options.pop("local_files_only", False)
-            folder = fetch(place, wanted, FLASH_512, local_files_only=local)
+            folder = fetch(place, revisions.get(place), FLASH_512, local_files_only=local)
             options = {**options, "cache_dir": folder, "local_files_only": True}
         return cls(load_parts(settings_of(device_map, **options)))
 

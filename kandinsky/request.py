@@ -94,11 +94,10 @@ def check_targets(request: Request) -> None:
     """Look whether the files of a request can be written by this process.
 
     Raises:
-        ValueError: a folder is missing or cannot be written, a name is too long, or there is no encoder.
+        ValueError: a folder is missing or cannot be written, a name is too long or that of a folder, or there is no
+            encoder.
     """
-    paths = [job.path for job in request.jobs if job.path is not None]
-    # Of files, the last one has the longest name; each folder must be new.
-    for path in paths if paths and not paths[0].suffix else paths[-1:]:
+    for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
     if request.output.codec is not None:
         check_encoder(request.output.codec)

@@ -16,8 +16,7 @@ from torch import Tensor
 from kandinsky import sampler
 from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
-from kandinsky.loading.move import is_resident
-from kandinsky.loading.parts import Parts
+from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
 from kandinsky.output.finisher import NOT_FINITE, Finisher

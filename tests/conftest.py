@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=2147483647:glibc.malloc.trim_threshold=2147483647")
 
 import pytest
-from helpers import SMALL, golden_folder, own_weights
+from helpers import SMALL, TINY, golden_folder, own_weights
 
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -47,3 +47,14 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipe(small_weights: Path) -> Kandinsky4T2VPipeline:
     """Random tiny weights with small sizes."""
     return get_T2V_pipeline("cpu", cache_dir=small_weights, local_files_only=True, progress=False)
+
+
+@pytest.fixture(scope="session")
+def unreadable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights of which every file would be refused if it was opened."""
+    folder = tmp_path_factory.mktemp("unreadable")
+    for path in TINY.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(TINY)).parent.mkdir(exist_ok=True)
+            (folder / path.relative_to(TINY)).write_bytes(b"")
+    return folder

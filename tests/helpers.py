@@ -22,7 +22,8 @@ SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (96, 64)))
 def fork_server() -> multiprocessing.context.ForkServerContext:
     """Starts processes that have everything imported: each is there in a moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kandinsky.factory", "diffusers.models.autoencoders", "transformers"])
+    loaded = ["kandinsky.factory", "kandinsky.training.ladd", "transformers.models.t5.tokenization_t5"]
+    context.set_forkserver_preload(loaded)
     return context
 
 
@@ -42,7 +43,9 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def own_weights(folder: Path, model_set: ModelSet) -> Path:
     """The tiny weights in `folder`, declared as another model set."""
+    folder.mkdir(exist_ok=True)
     for part in TINY.iterdir():
+        (folder / part.name).unlink(missing_ok=True)
         (folder / part.name).symlink_to(part)
     write_model_set(folder, model_set)
     return folder

@@ -77,6 +77,7 @@ ALONE = {
 MOST_SINGLE_FILES = 12
 
 
+@cache
 def files() -> dict[str, Path]:
     """Each module's name and file."""
     return {
@@ -105,6 +106,7 @@ def imports() -> dict[str, frozenset[str]]:
     return found
 
 
+@cache
 def ours() -> dict[str, frozenset[str]]:
     """Of these, the package's own."""
     return {name: frozenset(n for n in names if n in files()) - {name} for name, names in imports().items()}
@@ -138,6 +140,18 @@ def test_rooms_that_stand_alone(room):
     for module, names in ours().items():
         if room_of(module) == room:
             assert {room_of(name) for name in names} <= ALONE[room] | {room}, module
+
+
+def test_every_file_has_tests_of_its_name():
+    """Rule 5 of the house; an `__init__` that hands names on has none."""
+    tests = Path(__file__).parent
+    missing = [
+        path.relative_to(PACKAGE)
+        for path in files().values()
+        if path.name != "__init__.py"
+        and not (tests / path.relative_to(PACKAGE).with_name(f"test_{path.stem.strip('_')}.py")).exists()
+    ]
+    assert missing == []
 
 
 def test_nobody_imports_training():

@@ -1,45 +1,63 @@
-"""The whole pipeline: against the published one, reproducible, and with every argument checked before a model runs."""
+"""The whole pipeline: against the published one, what a call gives back, and where a pipeline comes from."""
 
-import time
+import inspect
+import re
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from helpers import golden_case, psnr, relative_error
+from fakes import DisturbedVae, QuickVae, WatchedDit, changed
+from helpers import TINY, golden_case, golden_folder, psnr, relative_error
 from PIL import Image
 from safetensors.torch import load_file
 
-from kandinsky.errors import DecodeError, StoppedError
-from kandinsky.pipeline import GenerationResult
+from kandinsky.errors import DecodeError
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.output.result import GenerationResult
+from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.video_shape import VideoShape
 
-CASES = ("image", "video_1s", "video_2s")
+CASES = sorted(path.stem.removeprefix("pipeline_") for path in golden_folder().glob("pipeline_*.safetensors"))
+SMALL_CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
+IMAGE_CALL = {**SMALL_CALL, "time_length": 0}
+
+
+@pytest.fixture(scope="module")
+def quick(pipe):
+    """The pipeline with a VAE that is no network."""
+    return changed(pipe, vae=QuickVae())
+
+
+def latents_of(pipe, call):
+    shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
+    return pipe.sample(pipe.encode(call["text"]), shape, seed=call["seed"])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equals_published(golden_pipe, case):
-    try:
-        call, expected = golden_case(case)
-    except FileNotFoundError:
-        pytest.skip("this golden file is not in the repository's own small copy")
-    shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
-    text = golden_pipe.text_encoder(call["text"])
-    latents = golden_pipe.sample_latents(text, shape, seed=call["seed"])
-    frames = torch.cat(list(golden_pipe.vae.decode(latents)))
-    assert relative_error(text, expected["text_embed"]) < 3e-2
-    assert relative_error(latents, expected["latents"]) < 1e-2
+def test_latents_equal_the_published(golden_pipe, case):
+    call, expected = golden_case(case)
+    assert relative_error(golden_pipe.encode(call["text"]), expected["text_embed"]) < 3e-2
+    assert relative_error(latents_of(golden_pipe, call), expected["latents"]) < 1e-2
+
+
+@pytest.mark.parametrize(
+    "case", [case if case == "image" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_frames_equal_the_published(golden_pipe, case):
+    call, expected = golden_case(case)
+    frames = torch.cat([chunk.clone() for chunk in golden_pipe.vae.decode(latents_of(golden_pipe, call))])
     assert len(frames) == expected["num_frames"]
     assert psnr(frames[expected["frame_index"]], expected["frames"]) >= 50
 
 
-def frames_of(pipe, text="a cat", **arguments):
-    """Frames as one array."""
-    settings = {"width": 64, "height": 64, "time_length": 1, "seed": 3, "return_frames": True}
-    return [np.asarray(frame) for frame in pipe(text, **{**settings, **arguments})]
+def test_there_is_something_to_compare_with():
+    assert {"image", "video_1s"} <= set(CASES)
 
 
 def test_same_seed_same_video(pipe):
-    first, second, other = frames_of(pipe), frames_of(pipe), frames_of(pipe, seed=4)
+    first, second, other = (pipe("a cat", output_type="np", **{**SMALL_CALL, "seed": seed}) for seed in (3, 3, 4))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
@@ -51,178 +69,222 @@ def test_video_is_written(pipe, tmp_path):
     assert (result.path, result.seed, result.num_frames, result.fps) == (target, 3, 9, 8)
     assert list(result.timings) == ["text", "sample", "decode", "write", "total"]
     assert result.timings["total"] >= sum(list(result.timings.values())[:-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
     assert target.stat().st_size > 1000
 
 
-def test_frames_are_pil_images_that_tell_their_seed(pipe):
-    frames = pipe("a cat", time_length=1, width=96, height=64, return_frames=True)
+def test_arguments_of_the_published_call_may_be_given_by_place(quick, tmp_path):
+    names = list(inspect.signature(Kandinsky4T2VPipeline.__call__).parameters)
+    published = ["text", "save_path", "bs", "time_length", "width", "height", "seed", "return_frames"]
+    assert names[1:9] == published
+    frames = quick("a cat", str(tmp_path / "v.mp4"), 1, 1, 96, 64, 3, True)
+    assert [frame.size for frame in frames] == [(96, 64)] * 9
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_pil_images_that_tell_their_seed(quick):
+    frames = quick("a cat", time_length=1, width=96, height=64, return_frames=True)
     assert len(frames) == 9
     assert all(isinstance(frame, Image.Image) and frame.size == (96, 64) for frame in frames)
-    seeds = {frame.info["seed"] for frame in frames}
-    assert np.array_equal(frames_of(pipe, width=96, seed=seeds.pop()), [np.asarray(frame) for frame in frames])
-    assert not seeds
+    (seed,) = {frame.info["seed"] for frame in frames}
+    again = quick("a cat", time_length=1, width=96, height=64, seed=seed, output_type="np")
+    assert np.array_equal(again, [np.asarray(frame) for frame in frames])
 
 
-def test_image(pipe):
-    images = pipe("a cat", time_length=0, width=64, height=64, seed=3)
+def test_kinds_of_output_are_the_same_frames(pipe):
+    kinds = {kind: pipe("a cat", output_type=kind, **SMALL_CALL) for kind in ("pil", "np", "pt", "latent")}
+    assert kinds["np"].shape == (9, 64, 64, 3)
+    assert np.array_equal(kinds["np"], kinds["pt"])
+    assert np.array_equal(kinds["np"], [np.asarray(image) for image in kinds["pil"]])
+    assert np.array_equal(kinds["np"], pipe.decode(kinds["latent"]))
+
+
+def test_images(quick):
+    images = quick("a cat", **IMAGE_CALL)
     assert [image.size for image in images] == [(64, 64)]
-    assert len(pipe("a cat", time_length=0, width=64, height=64, bs=3)) == 3
+    assert images[0].info["seed"] == 3
+    several = quick("a cat", bs=3, **IMAGE_CALL)
+    assert [image.info["seed"] for image in several] == [3, 4, 5]
+    assert np.array_equal(several[0], images[0])
 
 
-def test_several_videos_equal_those_made_alone(pipe, tmp_path):
-    settings = {"time_length": 1, "width": 64, "height": 64}
-    results = pipe(["a cat", "a dog"], tmp_path / "v.mp4", 2, seed=5, **settings)
-    assert [result.path.name for result in results] == ["v-0.mp4", "v-1.mp4", "v-2.mp4", "v-3.mp4"]
-    assert [result.seed for result in results] == [5, 6, 7, 8]
+def test_an_image_with_a_path_is_a_file(pipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = pipe("a cat", "cat.png", **IMAGE_CALL)
+    (image,) = pipe("a cat", **IMAGE_CALL)
+    assert isinstance(result, GenerationResult)
+    assert (result.path, result.num_frames, result.seed) == (Path("cat.png"), 1, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.png"]
+    assert np.array_equal(np.asarray(Image.open(result.path)), np.asarray(image))
+
+
+@pytest.mark.parametrize("prompts", [["a cat"], ["a cat", "a dog"]])
+def test_a_list_of_prompts_gives_a_list(quick, tmp_path, prompts):
+    files = quick(prompts, tmp_path / "v.mp4", **SMALL_CALL)
+    arrays = quick(prompts, output_type="np", **SMALL_CALL)
+    latents = quick(prompts, output_type="latent", **SMALL_CALL)
+    clips = quick(prompts, return_frames=True, **SMALL_CALL)
+    assert [type(found) for found in (files, arrays, latents, clips)] == [list] * 4
+    assert [len(found) for found in (files, arrays, latents, clips)] == [len(prompts)] * 4
+    for index, prompt in enumerate(prompts):
+        alone = quick(prompt, output_type="np", **{**SMALL_CALL, "seed": 3 + index})
+        assert np.array_equal(alone, arrays[index])
+        assert np.array_equal(alone, [np.asarray(frame) for frame in clips[index]])
+        assert files[index].seed == 3 + index
+    names = ["v.mp4"] if len(prompts) == 1 else ["v-0.mp4", "v-1.mp4"]
+    assert [result.path.name for result in files] == names
+    assert isinstance(quick("a cat", output_type="np", **SMALL_CALL), np.ndarray)
+
+
+def test_several_videos_equal_those_made_alone(quick, tmp_path):
+    results = quick(["a cat", "a dog"], tmp_path / "v.mp4", 2, **SMALL_CALL)
+    assert [(result.path.name, result.seed) for result in results] == [(f"v-{n}.mp4", 3 + n) for n in range(4)]
     for result, prompt in zip(results, ("a cat", "a cat", "a dog", "a dog"), strict=True):
-        alone = pipe(prompt, tmp_path / "alone.mp4", seed=result.seed, **settings)
+        alone = quick(prompt, tmp_path / "alone.mp4", **{**SMALL_CALL, "seed": result.seed})
         assert alone.path.read_bytes() == result.path.read_bytes()
 
 
-def test_two_prompts_equal_two_calls(pipe):
-    together = pipe(["a cat", "a dog"], time_length=1, width=64, height=64, seed=3, return_frames=True)
-    alone = frames_of(pipe, "a cat", seed=3), frames_of(pipe, "a dog", seed=4)
-    assert [[np.asarray(frame).tolist() for frame in clip] for clip in together] == [
-        [frame.tolist() for frame in clip] for clip in alone
-    ]
-
-
-WRONG = {
-    "size": ({"width": 100}, "width=100, height=64: allowed width x height: 64x64, 96x64"),
-    "negative length": ({"time_length": -1}, "time_length=-1: allowed is 0"),
-    "fraction": ({"time_length": 1.5}, "time_length=1.5: must be a whole number"),
-    "too long": ({"time_length": 64}, "time_length=64: allowed is 0"),
-    "bs": ({"bs": 0}, "bs=0: allowed is 1 and more"),
-    "bs fraction": ({"bs": 1.5}, "bs=1.5: must be a whole number"),
-    "text": ({"text": 5}, "text=5: allowed is a string, or a list of one or more strings"),
-    "no text": ({"text": []}, r"text=\[\]: allowed is a string"),
-    "text in list": ({"text": ["a", None]}, "text=None: allowed is a string"),
-    "bytes": ({"text": b"a cat"}, "text=b'a cat': allowed is a string"),
-    "negative seed": ({"seed": -1}, "seed=-1: allowed is 0 to 9223372036854775807"),
-    "large seed": ({"seed": 2**63}, "seed=9223372036854775808: allowed is 0 to 9223372036854775807"),
-    "large seeds": ({"seed": 2**63 - 1, "bs": 2}, r"allowed is 0 to 9223372036854775806 \(2 videos count up from it\)"),
-    "surrogate": ({"text": "\ud800"}, "allowed is text that UTF-8 can hold"),
-    "too many": ({"bs": 6000, "text": ["a", "b"]}, "bs=6000 of 2 prompts: allowed are 10000 videos a call"),
-    "callback": ({"callback_on_step_end": 1}, "callback_on_step_end=1: allowed is a function, or None"),
-    "seed": ({"seed": "x"}, "seed='x': must be a whole number"),
-    "ending": ({"save_path": "v.avi"}, r"save_path='v.avi': must end with one of \.mp4"),
-    "bytes as path": ({"save_path": b"v.mp4"}, "save_path=b'v.mp4': allowed is a path of text"),
-    "long name": ({"save_path": "v" * 300 + ".mp4"}, "allowed is a name in UTF-8.* of at most 255 bytes"),
-    "long name of the last": ({"save_path": "v" * 250 + ".mp4", "bs": 10}, "of at most 255 bytes"),
-    "null": ({"save_path": "a\0.mp4"}, "allowed is a name in UTF-8 without"),
-    "folder": ({"save_path": "/nowhere/v.mp4"}, "the folder '/nowhere' does not exist"),
-    "read-only folder": ({"save_path": "/proc/v.mp4"}, "cannot write in '/proc'"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_argument(pipe, case, monkeypatch):
-    def fail(*_):
-        raise AssertionError("a model was run")
-
-    monkeypatch.setattr(pipe, "text_encoder", fail)
-    arguments, message = WRONG[case]
-    settings = {"text": "a cat", "time_length": 1, "width": 64, "height": 64, "seed": 1}
-    start = time.perf_counter()
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 100}, "width=100, height=64: allowed"),
+        ({"output_type": "gif"}, "output_type='gif': allowed are"),
+        ({"save_path": "/nowhere/v.mp4"}, "the folder '/nowhere' does not exist"),
+        ({"on_step": "x"}, "on_step='x': allowed is a function"),
+        ({"fps": 8, "output_type": "pil"}, "fps=8: nothing is written"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_a_model_runs(pipe, wrong, message):
+    """What each argument may be is told by `tests/test_request.py` and `tests/output/test_options.py`."""
+    nobody = changed(pipe, text_encoder=None, dit=None)
     with pytest.raises(ValueError, match=message):
-        pipe(**{**settings, **arguments})
-    assert time.perf_counter() - start < 1
+        nobody(**{"text": "a cat", **SMALL_CALL, **wrong})
 
 
-def test_no_encoder(pipe, monkeypatch):
-    def none():
-        raise RuntimeError("No ffmpeg exe could be found")
+def test_latents_are_finished_later(pipe, tmp_path):
+    latents = pipe("a cat", output_type="latent", **SMALL_CALL)
+    expected = pipe("a cat", tmp_path / "v.mp4", metadata=False, **SMALL_CALL).path.read_bytes()
+    result = pipe.decode_to(latents, tmp_path / "w.mp4")
+    assert result.path.read_bytes() == expected
+    assert (result.seed, result.num_frames, result.fps) == (None, 9, 8)
+    assert result.timings["total"] > 0
 
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", none)
-    with pytest.raises(ValueError, match="no ffmpeg to write videos with"):
-        pipe("a cat", time_length=1, width=64, height=64)
 
-
-def test_failed_decode_leaves_the_latents_only(pipe, tmp_path, monkeypatch):
-    def fail(_latents, **_settings):
-        yield torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+def test_a_failed_decode_leaves_latents_that_give_the_same_video(pipe, tmp_path):
+    def fail(_number):
         raise RuntimeError("decode failed")
 
-    monkeypatch.setattr(pipe.vae, "decode", fail)
-    with pytest.raises(DecodeError, match="decode failed"):
-        pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
-    assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
+    expected = pipe("a cat", tmp_path / "expected.mp4", **SMALL_CALL).path.read_bytes()
+    (tmp_path / "new").mkdir()
+    with pytest.raises(DecodeError, match=r"sampled, but not finished \(decode failed\); its latents are saved in"):
+        changed(pipe, vae=DisturbedVae(pipe.vae, fail))("a cat", tmp_path / "new" / "v.mp4", **SMALL_CALL)
+    (left,) = (tmp_path / "new").iterdir()
+    assert left.name == "v.latents.safetensors"
+    assert pipe.decode_to(left).path.read_bytes() == expected
 
 
-def run_out_of_memory(pipe, monkeypatch, times):
-    """Decoding runs out of memory after its first chunk, `times` times; returns the settings of each attempt."""
-    decode, attempts = pipe.vae.decode, []
+def run_out(times):
+    """What runs out of memory in the first `times` attempts."""
 
-    def fail(latents, *, memory_saving):
-        attempts.append(memory_saving)
-        chunks = decode(latents, memory_saving=memory_saving)
-        yield next(chunks)
-        if len(attempts) <= times:
+    def during(number):
+        if number <= times:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
-        yield from chunks
 
-    monkeypatch.setattr(pipe.vae, "decode", fail)
-    return attempts
+    return during
 
 
-def test_out_of_memory_is_tried_once_more(pipe, tmp_path, monkeypatch):
-    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-    expected = pipe("a cat", tmp_path / "expected.mp4", **settings).path.read_bytes()
-    attempts = run_out_of_memory(pipe, monkeypatch, 1)
-    result = pipe("a cat", tmp_path / "v.mp4", **settings)
-    assert attempts == [None, True]
+def test_out_of_memory_is_tried_once_more(pipe, tmp_path):
+    expected = pipe("a cat", tmp_path / "expected.mp4", **SMALL_CALL).path.read_bytes()
+    vae = DisturbedVae(pipe.vae, run_out(1))
+    result = changed(pipe, vae=vae)("a cat", tmp_path / "v.mp4", **SMALL_CALL)
+    assert vae.attempts == [None, True]
     assert result.path.read_bytes() == expected
 
 
-def test_out_of_memory_twice_saves_the_latents(pipe, tmp_path, monkeypatch):
-    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-    expected = frames_of(pipe)
-    with monkeypatch.context() as patch:
-        run_out_of_memory(pipe, patch, 2)
-        with pytest.raises(DecodeError, match=r"Tried to allocate 1.00 GiB.*saved in .*v\.latents\.safetensors"):
-            pipe("a cat", tmp_path / "v.mp4", **settings)
+def test_out_of_memory_twice_saves_the_latents(pipe, tmp_path):
+    vae = DisturbedVae(pipe.vae, run_out(2))
+    with pytest.raises(DecodeError, match=r"Tried to allocate 1.00 GiB.*saved in .*v\.latents\.safetensors"):
+        changed(pipe, vae=vae)("a cat", tmp_path / "v.mp4", **SMALL_CALL)
+    assert vae.attempts == [None, True]
     assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
-    latents = load_file(tmp_path / "v.latents.safetensors")["latents"]
-    assert np.array_equal(torch.cat(list(pipe.vae.decode(latents))), expected)
+    saved = load_file(tmp_path / "v.latents.safetensors")["latents"]
+    assert torch.equal(saved, pipe("a cat", output_type="latent", **SMALL_CALL))
 
 
-def test_progress_can_be_turned_off(pipe, capsys):
-    frames_of(pipe)
-    assert capsys.readouterr().err == ""
-    pipe.progress = True
-    try:
-        frames_of(pipe)
-    finally:
-        pipe.progress = False
-    shown = capsys.readouterr().err
-    assert "sampling, seed 3" in shown
-    assert "decoding" in shown
+def test_an_interrupt_while_sampling_leaves_nothing(pipe, tmp_path):
+    def interrupt(index):
+        if index == 2:
+            raise KeyboardInterrupt
 
-
-def test_callback(pipe, tmp_path):
-    seen = []
-    settings = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-    expected = pipe("a cat", tmp_path / "expected.mp4", **settings).path.read_bytes()
-
-    def watch(step, total, latents):
-        seen.append((step, total, tuple(latents.shape)))
-
-    result = pipe("a cat", tmp_path / "v.mp4", **settings, callback_on_step_end=watch)
-    assert seen == [(step, 4, (3, 8, 8, 16)) for step in (1, 2, 3, 4)]
-    assert result.path.read_bytes() == expected
-
-
-def test_callback_stops_the_run(pipe, tmp_path):
-    with pytest.raises(StoppedError, match="callback_on_step_end stopped the run after step 2 of 4"):
-        pipe("a cat", tmp_path / "v.mp4", 1, 1, 64, 64, callback_on_step_end=lambda step, _total, _latents: step < 2)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_interrupt_while_sampling_leaves_nothing(pipe, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipe.dit, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pipe("a cat", tmp_path / "v.mp4", time_length=1, width=64, height=64)
+        changed(pipe, dit=WatchedDit(pipe.dit, interrupt))("a cat", tmp_path / "v.mp4", **SMALL_CALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_from_a_folder(small_weights, pipe):
+    loaded = Kandinsky4T2VPipeline.from_pretrained(small_weights, device_map="cpu", progress=False)
+    assert loaded.model_set == pipe.model_set
+    assert torch.equal(
+        loaded("a cat", output_type="latent", **IMAGE_CALL), pipe("a cat", output_type="latent", **IMAGE_CALL)
+    )
+
+
+@pytest.mark.parametrize(("revision", "wanted"), [(None, None), ("v2", "v2"), ({"some/body": "v2"}, "v2"), ({}, None)])
+def test_from_a_repository_of_somebody(small_weights, monkeypatch, revision, wanted):
+    asked = []
+
+    def download(repository, *, revision, allow_patterns, local_files_only):
+        asked.append((repository, revision, local_files_only))
+        assert "model_set.json" in allow_patterns
+        return str(small_weights)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    options = {"device_map": "cpu", "progress": False, "local_files_only": True}
+    pipe = Kandinsky4T2VPipeline.from_pretrained("some/body", revision=revision, **options)
+    assert asked == [("some/body", wanted, True)]
+    assert pipe.model_set.sizes == ((64, 64), (96, 64))
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "message"),
+    [
+        ("no folder", {}, "folder_or_repo='no folder': allowed is a folder that exists, or owner/name on the hub"),
+        (3, {}, "folder_or_repo=3: allowed is a path of text"),
+        ("some/body", {"revision": 3}, "revision=3: allowed are a text for all repositories, a mapping, and None"),
+        ("some/body", {"revision": {"a/b": "v"}}, "revision names 'a/b'; the repositories are some/body"),
+        (TINY, {"device_map": "gpu"}, "device_map='gpu' is not a device"),
+    ],
+)
+def test_from_nowhere(place, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Kandinsky4T2VPipeline.from_pretrained(place, **options)
+
+
+def test_saved_and_loaded(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "new")
+    loaded = Kandinsky4T2VPipeline.from_pretrained(tmp_path / "new", device_map="cpu", progress=False)
+    assert loaded.model_set == pipe.model_set
+    assert loaded.parts.schedule == pipe.parts.schedule
+    assert torch.equal(
+        loaded("a cat", output_type="latent", **IMAGE_CALL), pipe("a cat", output_type="latent", **IMAGE_CALL)
+    )
+
+
+def test_what_is_not_as_it_was_loaded_is_not_saved(tmp_path):
+    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, text_encoder_int8=True, progress=False)
+    with pytest.raises(ValueError, match="save_pretrained: the weights are quantised"):
+        pipe.save_pretrained(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moved_to_a_device(small_weights, pipe):
+    """It gives itself, so that calls can be chained; what it makes is the same."""
+    loaded = get_T2V_pipeline("cpu", cache_dir=small_weights, progress=False)
+    before = loaded.parts
+    assert loaded.to("cpu") is loaded
+    assert loaded.parts is not before
+    assert np.array_equal(
+        loaded("a cat", output_type="np", **IMAGE_CALL), pipe("a cat", output_type="np", **IMAGE_CALL)
+    )
+    with pytest.raises(ValueError, match="device_map='gpu' is not a device"):
+        loaded.to("gpu")

@@ -19,7 +19,9 @@ def tiny():
     return get_T2V_pipeline("cpu", cache_dir=ROOT / "weights" / "tiny", local_files_only=True, progress=False)
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize(
+    "prompt", [PROMPTS[0], *(pytest.param(prompt, marks=pytest.mark.slow) for prompt in PROMPTS[1:])]
+)
 def test_video_shows_the_prompt(tiny, prompt):
     video = tiny(prompt, time_length=2, seed=0, output_type="pt")
     assert video.shape == (17, 128, 128, 3)

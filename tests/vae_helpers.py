@@ -4,11 +4,23 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from kandinsky.vae.activation import Time
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import chunk_bounds
 
 RATIOS = [1, 2, 4, 8]
 FULL_CHANNELS = (128, 256, 256, 512)
+LAYOUTS = [
+    (Time.NATURAL, False, 4, 4),
+    (Time.NATURAL, True, 5, 5),
+    (Time.PAIRED, True, 5, 3),
+    (Time.PAIRED, True, 8, 4),
+    (Time.SPLIT, False, 9, 9),
+    (Time.SPLIT, False, 8, 8),
+    (Time.PAIRED, True, 1, 1),
+    (Time.SPLIT, False, 1, 1),
+]
+"""Of an activation: time, quarters, frames, stored frames."""
 
 
 def tiny_autoencoder(**changes) -> AutoencoderKLCogVideoX:
@@ -29,9 +41,14 @@ def tiny_autoencoder(**changes) -> AutoencoderKLCogVideoX:
     return autoencoder
 
 
-def latents_of(frames: int) -> Tensor:
-    """[T, 4, 6, 16]"""
-    return torch.randn(frames, 4, 6, 16, generator=torch.Generator().manual_seed(frames))
+def smallest_autoencoder(**changes) -> AutoencoderKLCogVideoX:
+    """As `tiny_autoencoder`, in half its channels: for a CPU."""
+    return tiny_autoencoder(**{"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8, **changes})
+
+
+def latents_of(frames: int, rows: int = 4, columns: int = 6) -> Tensor:
+    """[T, rows, columns, 16]"""
+    return torch.randn(frames, rows, columns, 16, generator=torch.Generator().manual_seed(frames))
 
 
 @torch.inference_mode()
@@ -39,15 +56,6 @@ def their_frames(autoencoder: AutoencoderKLCogVideoX, z: Tensor) -> Tensor:
     return autoencoder.decode(z.permute(3, 0, 1, 2)[None]).sample[0].permute(1, 2, 3, 0)
 
 
-def our_frames(
-    decoder: CausalDecoder, z: Tensor, *, memory_saving: bool = False, max_bytes: int | None = None
-) -> Tensor:
-    clip = decoder.open_clip(z, memory_saving=memory_saving)
-    if max_bytes is not None:
-        clip.max_bytes = max_bytes
+def our_frames(decoder: CausalDecoder, z: Tensor, **settings) -> Tensor:
+    clip = decoder.open_clip(z, **settings)
     return torch.cat([clip.decode_chunk(z[start:stop]) for start, stop in chunk_bounds(len(z))])
-
-
-def relative_error(value: Tensor, reference: Tensor) -> float:
-    value, reference = value.double().cpu(), reference.double().cpu()
-    return ((value - reference).norm() / reference.norm()).item()

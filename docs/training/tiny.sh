@@ -3,10 +3,10 @@
 set -euo pipefail
 python3 -m kandinsky.training.world.model_set training/tiny
 [ -d training/tiny/text_encoder ] || python3 -m kandinsky.training.world.text training/tiny
-[ -d training/tiny/vae ] || python3 -m kandinsky.training.vae training/tiny --seconds "${VAE_SECONDS:-390}"
+[ -d training/tiny/vae ] || python3 -m kandinsky.training.world.vae training/tiny --seconds "${VAE_SECONDS:-390}"
 [ -d training/data ] || {
     rm -rf training/data.partial
-    python3 -m kandinsky.training.world_data training/data.partial --weights training/tiny --clips "${CLIPS:-24000}"
+    python3 -m kandinsky.training.world.data training/data.partial --weights training/tiny --clips "${CLIPS:-24000}"
     mv training/data.partial training/data
 }
 [ -f training/teacher.safetensors ] || {
@@ -16,5 +16,5 @@ python3 -m kandinsky.training.world.model_set training/tiny
 python3 -m kandinsky.training.ladd docs/training/tiny_ladd.yaml
 cp training/student/checkpoint-*/ema.safetensors training/student.safetensors
 python3 -m kandinsky.training.publish training/student.safetensors training/tiny
-python3 -m kandinsky.training.evaluate --weights training/tiny --teacher training/teacher.safetensors \
+python3 -m kandinsky.training.world.evaluate --weights training/tiny --teacher training/teacher.safetensors \
     --student training/student.safetensors --prompts "${PROMPTS:-240}" --json training/evaluation.json

@@ -6,7 +6,6 @@ batch's own settings. Blank lines are skipped. An item's file is named by its pl
 written outside of the folder. Whether anything can be written there is for the batch to find out.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.output.options import Output, OutputOptions
 from kandinsky.output.paths import user_path
 from kandinsky.request import MAX_SEED, Job, Request, request_of
+from kandinsky.text.lines import parse_json, read_lines
 from kandinsky.video_shape import VideoShape, as_int
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -92,13 +92,10 @@ def read_prompts(
     if file.suffix.lower() not in (".txt", ".jsonl"):
         raise ValueError(f"prompts={str(file)!r}: must end with .txt (a prompt a line) or .jsonl (an object a line)")
     try:
-        content = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"prompts={str(file)!r} is not UTF-8: {error.reason} at byte {error.start}") from error
+        content = read_lines(file, name=f"prompts={str(file)!r}")
     except OSError as error:
         raise ValueError(f"prompts={str(file)!r} cannot be read: {error.strerror}") from error
-    # Not splitlines(): it also cuts at characters that may stand inside of a prompt.
-    lines = {f"{file.name}, line {n}": line.strip() for n, line in enumerate(content.split("\n"), 1) if line.strip()}
+    lines = {f"{file.name}, line {n}": line.strip() for n, line in enumerate(content, 1) if line.strip()}
     as_object = _parse if file.suffix.lower() == ".jsonl" else _plain
     return _items([(where, as_object(where, line)) for where, line in lines.items()], settings, model_set)
 
@@ -127,9 +124,9 @@ def _plain(_where: str, line: str) -> object:
 
 def _parse(where: str, line: str) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
+        return parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _items(lines: list[tuple[str, object]], settings: Mapping[str, object], model_set: ModelSet) -> tuple[Item, ...]:

@@ -51,10 +51,12 @@ class Report:
         for item in items:
             line, found = last.get(item.name, {}), self._identity(item)
             status = line.get("status") if found is not None and line.get("asked") == dict(item.asked) else None
+            if status == "done":
+                continue
+            self._clean(item)
             if status in ("started", "failed") and line.get("before") != found:
                 self.done(item, {"seed": line["seed"]})  # one that was drawn is not this run's
-            elif status != "done":
-                self._clean(item)
+            else:
                 left.append(item)
         return left
 

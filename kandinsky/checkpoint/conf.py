@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kandinsky.config import DiTConfig
+from kandinsky.text.lines import read_yaml
 
 _DIT_SIZES = tuple(f.name for f in fields(DiTConfig))
 _PATHS = {
@@ -56,19 +57,14 @@ def read_conf(conf_path: str | os.PathLike[str] | None) -> ConfFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not YAML, or has a key that the schema has not.
+        ValueError: it is no text in UTF-8, not YAML, or has a key that the schema has not.
     """
     if conf_path is None:
         return ConfFile()
-    import yaml
-
     path = Path(conf_path)
     if not path.is_file():
         raise FileNotFoundError(f"conf_path={str(path)!r}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"conf_path={str(path)!r} is not YAML: {error}") from error
+    content = read_yaml(path, name=f"conf_path={str(path)!r}")
     values = dict(_flatten(content if content is not None else {}, (), path))
     for key, value in values.items():
         if key in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):

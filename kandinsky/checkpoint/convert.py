@@ -1,6 +1,6 @@
 """`kandinsky convert`: the published DiT checkpoint as `.safetensors`, which loads faster, or with float8 blocks.
 
-The copy stands beside the original and says of which file (name and bytes) it is one; `locate` then prefers it.
+The copy stands beside the original and says of which file it is one (see `dit_file`); it is then preferred.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kandinsky.checkpoint import safetensors_file
+from kandinsky.checkpoint.dit_file import converted_file, copy_metadata
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
-from kandinsky.checkpoint.locate import converted_file
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import CheckpointError
 from kandinsky.model.precision import EXACT, Precision, is_block_linear
@@ -40,6 +40,7 @@ def convert(
     source = cache_dir / model_set.dit_file
     if not source.is_file():
         raise FileNotFoundError(f"{source} not found: `kandinsky generate` downloads it, weights/README.md says more")
+    metadata = copy_metadata(source)  # before it is read: if it is replaced meanwhile, the copy is not taken for new
     checkpoint = open_checkpoint(source)
     dit_config(checkpoint)
     if is_quantised(checkpoint.shapes):
@@ -51,7 +52,7 @@ def convert(
             target,
             layout,
             _tensors(checkpoint, precision, device),
-            metadata={"source": source.name, "source_bytes": str(source.stat().st_size)},
+            metadata=metadata,
             on_tensor=lambda _name: bar.update(),
         )
     return target

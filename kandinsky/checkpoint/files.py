@@ -4,7 +4,7 @@ Both published forms are read: `.pt` through `torch.load(weights_only=True, mmap
 sharded. On a CPU a tensor stays in the memory-mapped file until somebody changes its dtype.
 """
 
-import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,18 +15,27 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kandinsky.checkpoint import safetensors_file
-from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, Source
+from kandinsky.checkpoint.folder import WeightFiles
+from kandinsky.checkpoint.gpu_copy import FileSource, MappedSource, OpenFile, Source
+from kandinsky.checkpoint.names import first_of, state_dict_in
+from kandinsky.checkpoint.pointer import check_no_pointer
 from kandinsky.errors import CheckpointError
 
 Region = tuple[slice, ...]
 """A slice for each of a tensor's first axes."""
+_OBJECT = re.compile(r"Unsupported global: GLOBAL (\S+)")
 
 
 class Checkpoint(ABC):
-    """Names and shapes of the tensors in a checkpoint, and access to each."""
+    """Names and shapes of the tensors in a checkpoint, and access to each.
+
+    Args:
+        notes: how its names differ from the file's and what of the file is passed over, for whoever loads it.
+    """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
@@ -45,25 +54,29 @@ class Checkpoint(ABC):
 
 
 class TorchFile(Checkpoint):
-    """A `.pt` state dict, memory-mapped."""
+    """A `.pt` state dict, memory-mapped; it may be within the dict of a training run."""
 
     def __init__(self, path: Path):
         self.path = path
+        check_no_pointer(path)
         try:
-            self._state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (
             Exception
         ) as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... depending on where the file ends
-            raise CheckpointError(f"{path} is truncated or not a PyTorch state dict: {_first_line(error)}") from error
-        if not isinstance(self._state, dict) or not all(isinstance(value, Tensor) for value in self._state.values()):
-            raise CheckpointError(f"{path} is not a state dict: expected a mapping from names to tensors")
+            raise CheckpointError(f"{path} {_not_loaded(error)}") from error
+        try:
+            state, wrappers, beside = state_dict_in(content)
+        except ValueError as error:
+            raise CheckpointError(f"{path} {error}") from None
+        self._state = {name: value.detach() for name, value in state.items()}  # some have parameters
         self.shapes = {name: tuple(value.shape) for name, value in self._state.items()}
+        taken = [f"the state dict is taken from its {' / '.join(map(repr, wrappers))}"] if wrappers else []
+        passed = [f"passed over: {first_of(beside, thing='entries')}"] if beside else []
+        self.notes = (*taken, *passed)
 
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
-        whole = self._state[name]
-        if regions is None:
-            return whole.to(device)
-        return torch.cat([whole[region].to(device) for region in regions])
+        return _on(self._state[name], device, regions)
 
     def source(self, name: str) -> Source:
         return MappedSource(self._state[name].contiguous())
@@ -72,20 +85,27 @@ class TorchFile(Checkpoint):
 class SafetensorsFiles(Checkpoint):
     """One or several `.safetensors` files as one state dict."""
 
-    def __init__(self, path: Path, files: list[Path]):
+    def __init__(self, path: Path, weights: WeightFiles):
         self.path = path
-        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors.
+        # Kept open: opening maps and reads the header anew, for each of hundreds of tensors; and what is read later is
+        # read from these files, not from others that have taken their names.
         self._handles: dict[tuple[Path, str], safe_open] = {}
+        self._opened = {file: OpenFile(file) for file in weights.files}
         self._file_of: dict[str, Path] = {}
         self._entries: dict[str, safetensors_file.Entry] = {}
         shapes: dict[str, tuple[int, ...]] = {}
-        for file in files:
+        for file in weights.files:
+            check_no_pointer(file)
             with _reading(file):
                 handle = self._handle(file, "cpu")
-                for name in handle.keys():  # noqa: SIM118  # not a mapping: safe_open has keys() only
-                    self._file_of[name] = file
-                    shapes[name] = tuple(handle.get_slice(name).get_shape())
-            self._entries |= safetensors_file.read_header(file).entries
+                names = [name for name in handle.keys() if weights.file_of.get(name, file) == file]  # noqa: SIM118  # not a mapping: safe_open has keys() only
+                shapes |= {name: tuple(handle.get_slice(name).get_shape()) for name in names}
+            entries = safetensors_file.read_header(file).entries
+            self._file_of |= dict.fromkeys(names, file)
+            self._entries |= {name: entries[name] for name in names}
+        absent = [name for name in weights.file_of if name not in shapes]
+        if absent:
+            raise CheckpointError(f"{weights.file_of[absent[0]]} does not hold {absent[0]!r}, which its index says")
         self.shapes = shapes
 
     def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
@@ -99,12 +119,45 @@ class SafetensorsFiles(Checkpoint):
 
     def source(self, name: str) -> Source:
         entry = self._entries[name]
-        return FileSource(self._file_of[name], entry.start, entry.dtype)
+        return FileSource(self._opened[self._file_of[name]], entry.start, entry.dtype)
 
     def _handle(self, file: Path, device: str) -> safe_open:
         if (file, device) not in self._handles:
             self._handles[file, device] = safe_open(file, framework="pt", device=device)
         return self._handles[file, device]
+
+
+class Renamed(Checkpoint):
+    """A checkpoint under other names, with tensors that its file does not have.
+
+    Args:
+        names: each with the name in `checkpoint`.
+        added: further tensors, on the host.
+        notes: besides those of `checkpoint`.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, names: Mapping[str, str], added: Mapping[str, Tensor], notes: Sequence[str]
+    ):
+        self.path = checkpoint.path
+        self.notes = (*checkpoint.notes, *notes)
+        self.shapes = {name: checkpoint.shapes[old] for name, old in names.items()}
+        self.shapes |= {name: tuple(value.shape) for name, value in added.items()}
+        self._checkpoint, self._names, self._added = checkpoint, names, added
+
+    def tensor(self, name: str, device: torch.device, regions: Sequence[Region] | None = None) -> Tensor:
+        if name in self._added:
+            return _on(self._added[name], device, regions)
+        return self._checkpoint.tensor(self._names[name], device, regions)
+
+    def source(self, name: str) -> Source:
+        return MappedSource(self._added[name]) if name in self._added else self._checkpoint.source(self._names[name])
+
+
+def _on(whole: Tensor, device: torch.device, regions: Sequence[Region] | None) -> Tensor:
+    if regions is None:
+        return whole.to(device)
+    return torch.cat([whole[region].to(device) for region in regions])
 
 
 @contextmanager
@@ -115,19 +168,12 @@ def _reading(file: Path) -> Iterator[None]:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from error
 
 
+def _not_loaded(error: Exception) -> str:
+    """Why PyTorch does not load a file; its own message for objects advises to run what they say."""
+    if found := _OBJECT.search(str(error)):
+        return f"holds an object, {found[1]}: not loaded, since it could run anything; save its state dict by itself"
+    return f"is truncated or not a PyTorch state dict: {_first_line(error)}"
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def folder_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: those that its index names, or the only one."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"weights not found: {folder / missing[0]} (named by {index.name})")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"weights not found: no .safetensors file in {folder}")
-    return files[:1]

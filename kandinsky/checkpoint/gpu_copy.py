@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -32,23 +32,46 @@ class Source(Protocol):
         """Fill `chunk`, uint8 on the host, with the bytes from `start` on."""
         ...
 
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        """Fill each of `rows`, uint8 on the host, with the bytes from one of `starts` on."""
+        ...
+
+
+class OpenFile(FileIO):
+    """A file that is open for reading as long as somebody may read it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+    def again(self) -> "OpenFile":
+        """The same file for one reader: what the system reads ahead is then for it alone."""
+        try:
+            return OpenFile(f"/dev/fd/{self.fileno()}")
+        except OSError:  # a system without it
+            return OpenFile(os.dup(self.fileno()))
+
 
 @dataclass(frozen=True)
 class FileSource:
-    """Bytes of a file from `offset` on."""
+    """Bytes of an opened file from `offset` on; another file that takes its name is not read by mistake."""
 
-    path: Path
+    file: OpenFile
     offset: int
     dtype: torch.dtype | None
 
     def read(self, start: int, chunk: Tensor) -> None:
-        left, position = chunk.numpy().data, self.offset + start
-        with self.path.open("rb", buffering=0) as file:
-            while left:
-                count = os.preadv(file.fileno(), [left], position)
-                if count == 0:
-                    raise EOFError(f"{self.path} ends at byte {os.fstat(file.fileno()).st_size}, within a tensor")
-                left, position = left[count:], position + count
+        self.sample([start], chunk[None])
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        with self.file.again() as file:
+            for start, row in zip(starts, rows.numpy(), strict=True):
+                left, position = row.data, self.offset + start
+                while left:
+                    count = os.preadv(file.fileno(), [left], position)
+                    if count == 0:
+                        size = os.fstat(file.fileno()).st_size
+                        raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
+                    left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)
@@ -62,16 +85,29 @@ class MappedSource:
         return self.tensor.dtype
 
     def read(self, start: int, chunk: Tensor) -> None:
-        # numpy's copy stays in this thread, torch's would start a team of threads in each.
-        np.copyto(chunk.numpy(), self.tensor.flatten().view(torch.uint8)[start : start + len(chunk)].numpy())
+        self.sample([start], chunk[None])
+
+    def sample(self, starts: Sequence[int], rows: Tensor) -> None:
+        content = self.tensor.flatten().view(torch.uint8).numpy()
+        for start, row in zip(starts, rows.numpy(), strict=True):
+            # numpy's copy stays in this thread, torch's would start a team of threads in each.
+            np.copyto(row, content[start : start + len(row)])
 
 
-def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int], object] = lambda _count: None) -> None:
+def read_all(
+    jobs: Sequence[tuple[Source, Tensor]],
+    *,
+    on_bytes: Callable[[int], object] = lambda _count: None,
+    chunk_bytes: int = CHUNK_BYTES,
+    threads: int = THREADS,
+) -> None:
     """Fill contiguous tensors of one device, each from its source; returns when they are filled.
 
     Args:
         jobs: sources and targets.
         on_bytes: called with the size of each piece that was read, by the threads that read.
+        chunk_bytes: most that a piece has.
+        threads: that read.
 
     Raises:
         EOFError, OSError: of the first source that could not be read.
@@ -79,14 +115,14 @@ def read_all(jobs: Sequence[tuple[Source, Tensor]], *, on_bytes: Callable[[int],
     pieces: SimpleQueue[tuple[Source, int, Tensor]] = SimpleQueue()
     for source, target in jobs:
         flat = target.flatten().view(torch.uint8)
-        for start in range(0, flat.nbytes, CHUNK_BYTES):
-            pieces.put((source, start, flat[start : start + CHUNK_BYTES]))
+        for start in range(0, flat.nbytes, chunk_bytes):
+            pieces.put((source, start, flat[start : start + chunk_bytes]))
     if pieces.empty():
         return
     device = jobs[0][1].device
     user = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    with ThreadPoolExecutor(THREADS) as pool:
-        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes) for _ in range(THREADS)]:
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(_copy_pieces, pieces, user, on_bytes, chunk_bytes) for _ in range(threads)]:
             future.result()
 
 
@@ -94,13 +130,14 @@ def _copy_pieces(
     pieces: "SimpleQueue[tuple[Source, int, Tensor]]",
     user: torch.cuda.Stream | None,
     on_bytes: Callable[[int], object],
+    chunk_bytes: int,
 ) -> None:
     """`user` is the stream that the targets were made for; None without a GPU."""
     cuda = user is not None
     stream = torch.cuda.Stream(user.device) if user is not None else None
     if stream is not None and user is not None:  # what the targets' memory was used for before must be over
         stream.wait_stream(user)
-    chunks = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+    chunks = [torch.empty(chunk_bytes, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
     copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
     turn = 0
     while True:

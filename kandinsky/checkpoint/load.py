@@ -5,7 +5,7 @@ and each tensor then goes from the file to its place without a second copy: to a
 several threads. Nothing here knows of the hub (see `locate`).
 """
 
-import json
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kandinsky.checkpoint.files import Checkpoint, Region, SafetensorsFiles, TorchFile, folder_files
+from kandinsky.checkpoint.files import Checkpoint, Region, Renamed, SafetensorsFiles, TorchFile
+from kandinsky.checkpoint.folder import WeightFiles, weight_files
 from kandinsky.checkpoint.gpu_copy import read_all
+from kandinsky.checkpoint.json_file import json_of
+from kandinsky.checkpoint.names import DIT, described, first_of, own_names
 from kandinsky.config import DiTConfig
 from kandinsky.errors import CheckpointError
 from kandinsky.model import sizes
+from kandinsky.model.rope import axis_angles
 
 CHANGED_BYTES = 10**9
 """Where a GPU changes the dtype, about so much is there in both at once."""
@@ -28,6 +32,9 @@ Shard = Callable[[str, tuple[int, ...]], Sequence[Region] | None]
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint's names and shapes; no weights are read yet.
+
+    Wrappers around the state dict and prefixes of names that are no part of the model are taken off; a DiT's tables of
+    angles are added where the file has none.
 
     Args:
         path: a `.pt` or `.safetensors` file, or a folder with the `.safetensors` files of a diffusers or
@@ -40,10 +47,35 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise FileNotFoundError(f"weights not found: {path}")
     if path.is_dir():
-        return SafetensorsFiles(path, folder_files(path))
+        return _as_the_model_has_it(SafetensorsFiles(path, weight_files(path)))
     if path.suffix == ".safetensors":
-        return SafetensorsFiles(path, [path])
-    return TorchFile(path)
+        return _as_the_model_has_it(SafetensorsFiles(path, WeightFiles((path,))))
+    return _as_the_model_has_it(TorchFile(path))
+
+
+def _as_the_model_has_it(checkpoint: Checkpoint) -> Checkpoint:
+    try:
+        names, taken = own_names(checkpoint.shapes)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path} {error}") from None
+    added = _rope_tables(checkpoint, names)
+    if not taken and not added:
+        return checkpoint
+    notes = [f"names are taken without {', '.join(map(repr, taken))}"] if taken else []
+    return Renamed(checkpoint, names, added, notes)
+
+
+def _rope_tables(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tables of angles that a DiT's file does not have, rounded as the file's own would be."""
+    absent = [name for name in sizes.ROPE if name not in names]
+    if not absent or not names.keys() >= set(DIT):
+        return {}
+    try:
+        axes = sizes.axes_dims({name: checkpoint.shapes[old] for name, old in names.items()})
+    except ValueError:  # whoever asks for the sizes is told
+        return {}
+    dtype = checkpoint.dtype(names[DIT[0]])
+    return {name: axis_angles(dim).to(dtype) for name, dim in zip(sizes.ROPE, axes, strict=True) if name in absent}
 
 
 def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
@@ -56,36 +88,37 @@ def read_config(folder: Path, key: str, expected: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"model configuration not found: {path}")
-    try:
-        config = json.loads(path.read_text())
-        found = config.get(key)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a model configuration: {error}") from error
-    if found != expected:
-        raise CheckpointError(f"{path} describes {key}={found!r}, not {expected!r}")
+    config = json_of(path, what="a model configuration")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not a model configuration: expected an object")
+    if config.get(key) != expected:
+        raise CheckpointError(f"{path} describes {key}={config.get(key)!r}, not {expected!r}")
     return config
 
 
 def check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], *, prefix: str = "") -> None:
     """Compare names and shapes of all tensors, or of those whose names begin with `prefix`.
 
+    What the file has besides is warned of, and so is what was taken off.
+
     Raises:
-        CheckpointError: names the file and the first missing, unexpected and mis-shaped key.
+        CheckpointError: names the file and the first missing and mis-shaped key, and says what the file holds.
     """
     shapes = {name: shape for name, shape in checkpoint.shapes.items() if name.startswith(prefix)}
-    complaints = []
     missing = [name for name in expected if name not in shapes]
     unexpected = [name for name in shapes if name not in expected]
     reshaped = [name for name in expected if name in shapes and shapes[name] != expected[name]]
-    if missing:
-        complaints.append(f"{len(missing)} missing, first {missing[0]!r}")
-    if unexpected:
-        complaints.append(f"{len(unexpected)} unexpected, first {unexpected[0]!r}")
+    complaints = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []
     if reshaped:
         name = reshaped[0]
         complaints.append(f"{len(reshaped)} mis-shaped, first {name!r}: file {shapes[name]}, model {expected[name]}")
     if complaints:
-        raise CheckpointError(f"{checkpoint.path} does not fit the model: keys {'; '.join(complaints)}")
+        complaints += [f"{len(unexpected)} unexpected, first {unexpected[0]!r}"] if unexpected else []
+        held = f"; {described(checkpoint.shapes)}" if missing else ""
+        raise CheckpointError(f"{checkpoint.path} does not fit the model: keys {'; '.join(complaints)}{held}")
+    extra = [f"not part of the model and left out: {first_of(unexpected)}"] if unexpected else []
+    if notes := [*checkpoint.notes, *extra]:
+        warnings.warn(f"{checkpoint.path}: {'; '.join(notes)}", UserWarning, stacklevel=3)
 
 
 def load_weights(
@@ -175,6 +208,17 @@ def read_tensors(
     return state
 
 
+def changing_bytes(checkpoint: Checkpoint, names: Iterable[str], dtype: torch.dtype) -> int:
+    """What a GPU has besides while `read_tensors` brings these tensors to `dtype`: some in the file's dtype."""
+    wanted = {name: _wanted_dtype(name, checkpoint, dtype) for name in names}
+    sizes = [
+        torch.Size(checkpoint.shapes[name]).numel() * found.itemsize
+        for name, to in wanted.items()
+        if (found := checkpoint.dtype(name)) != to
+    ]
+    return min(sum(sizes), CHANGED_BYTES + max(sizes, default=0))
+
+
 def _fill(checkpoint: Checkpoint, targets: Mapping[str, Tensor], on_bytes: Callable[[int], object]) -> None:
     try:
         read_all([(checkpoint.source(name), target) for name, target in targets.items()], on_bytes=on_bytes)
@@ -203,4 +247,4 @@ def dit_config(checkpoint: Checkpoint) -> DiTConfig:
     try:
         return sizes.dit_config(checkpoint.shapes)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path} is {error}") from error
+        raise CheckpointError(f"{checkpoint.path} is {error}; {described(checkpoint.shapes)}") from None

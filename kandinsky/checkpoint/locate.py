@@ -1,19 +1,20 @@
 """Where each weight file is: given, standing in `cache_dir`, or downloaded there from the hub.
 
-Files that stand are used without asking the hub. What is missing is downloaded by one process; others that start at
-the same time wait at a lock in `cache_dir` and then find the files standing.
+Files that stand are used without asking the hub. What is missing or half there is downloaded by one process; others
+that start at the same time wait at a lock in `cache_dir` and then find the files standing.
 """
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 from filelock import FileLock
 
-from kandinsky.checkpoint.safetensors_file import read_header
+from kandinsky.checkpoint.dit_file import converted_file, dit_in
+from kandinsky.checkpoint.hub import HUGGING_FACE, Hub
+from kandinsky.checkpoint.model_set import NAME, read_model_set
+from kandinsky.checkpoint.pending import place_of
+from kandinsky.checkpoint.standing import NEEDED, Faults, faults_of
 from kandinsky.config import ModelSet
 from kandinsky.errors import CheckpointError
 from kandinsky.model.precision import EXACT, Precision
@@ -31,13 +32,6 @@ class WeightPaths:
 
 
 COMPONENTS = tuple(WeightPaths.__dataclass_fields__)
-_MARKS = {
-    "text_encoder": ("config.json", "*.safetensors"),
-    "vae": ("config.json", "*.safetensors"),
-    "tokenizer": ("spiece.model",),
-    "scheduler": ("scheduler_config.json",),
-}
-"""What has to be in a component's folder for it to count as standing."""
 
 
 def locate(
@@ -48,8 +42,12 @@ def locate(
     local_files_only: bool,
     revision: Mapping[str, str],
     precision: Precision = EXACT,
+    hub: Hub = HUGGING_FACE,
 ) -> WeightPaths:
     """Paths of all components, downloading what neither is given nor stands in `cache_dir`.
+
+    What is half there or damaged is downloaded again, unless the folder declares a model set of its own, or the DiT is
+    in another file than the published one: that would be other weights.
 
     Args:
         precision: whose converted DiT is preferred to the published file.
@@ -59,109 +57,117 @@ def locate(
 
     Raises:
         FileNotFoundError: a given path does not exist, or something is missing and cannot be downloaded.
+        CheckpointError: nothing is missing, but something is damaged and cannot be downloaded.
     """
     for name, path in given.items():
         if not path.exists():
             raise FileNotFoundError(f"{name} not found at {path}, the path that was given for it")
-    missing = [name for name in COMPONENTS if name not in given and not _stands(cache_dir, name, model_set, precision)]
-    if missing and local_files_only:
-        raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, "local_files_only=True forbids downloading"))
-    if missing:
-        _download(cache_dir, missing, model_set, revision, precision)
-    return WeightPaths(**{name: given.get(name) or _path(cache_dir, name, model_set, precision) for name in COMPONENTS})
+    wanted = [name for name in COMPONENTS if name not in given]
+    paths = {name: _path(cache_dir, name, model_set, precision) for name in wanted}
+    faults = _faults(paths)
+    if faults and local_files_only:
+        raise _not_standing(cache_dir, faults, model_set, "local_files_only=True forbids downloading")
+    if faults:
+        try:
+            reason = _download(cache_dir, faults, model_set, revision, precision, hub)
+        except Exception as error:  # the hub raises its own, the HTTP library's and the system's errors
+            reason = f"download failed: {_short(error)}"
+            raise _not_standing(cache_dir, faults, model_set, reason) from error
+        paths = {name: _path(cache_dir, name, model_set, precision) for name in wanted}
+        if faults := _faults(paths):
+            raise _not_standing(cache_dir, faults, model_set, reason)
+    return WeightPaths(**{**paths, **given})
 
 
-def converted_file(cache_dir: Path, model_set: ModelSet, precision: Precision) -> Path:
-    """Where `kandinsky convert` puts its copy of the DiT."""
-    published = cache_dir / model_set.dit_file
-    return published.with_name(f"{published.stem}{precision.file_suffix}.safetensors")
-
-
-def fetch(repository: str, revision: str | None, model_set: ModelSet, *, local_files_only: bool) -> Path:
+def fetch(
+    repository: str,
+    revision: str | None,
+    model_set: ModelSet,
+    *,
+    local_files_only: bool,
+    hub: Hub = HUGGING_FACE,
+) -> Path:
     """The folder of a hub repository in the published layout, downloaded into the hub's own cache.
 
     Raises:
         FileNotFoundError: it is not there, or cannot be downloaded.
     """
-    from huggingface_hub import constants, snapshot_download
-
     dit = Path(model_set.dit_file)
-    wanted = [dit.name, dit.with_suffix(".safetensors").name, *(f"{name}/*" for name in _MARKS)]
+    wanted = [dit.name, converted_file(Path(), model_set, EXACT).name, NAME, *(f"{name}/*" for name in NEEDED)]
     try:
         if not local_files_only:
-            _check_reachable(constants.ENDPOINT)
-        return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=local_files_only)
-        )
-    except Exception as error:  # as in _download
-        reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-        raise FileNotFoundError(f"{repository!r} is not a folder here, nor found on the hub ({reason})") from error
+            hub.check_reachable()
+        return hub.fetch_cached(repository, wanted, revision, local_files_only=local_files_only)
+    except Exception as error:  # as in `locate`
+        raise FileNotFoundError(
+            f"{repository!r} is not a folder here, nor found on the hub ({_short(error)})"
+        ) from error
 
 
 def _path(cache_dir: Path, name: str, model_set: ModelSet, precision: Precision) -> Path:
-    if name != "dit":
-        return cache_dir / name
-    published = cache_dir / model_set.dit_file
-    candidates = [converted_file(cache_dir, model_set, one) for one in dict.fromkeys((precision, EXACT))]
-    return next((file for file in candidates if _is_copy_of(file, published)), published)
+    return dit_in(cache_dir, model_set, precision) if name == "dit" else place_of(cache_dir, name)
 
 
-def _is_copy_of(converted: Path, published: Path) -> bool:
-    """Whether a converted file is there, and whole and of the published one if there is a choice."""
-    if not converted.is_file() or not published.exists():
-        return converted.is_file()
-    try:
-        header = read_header(converted)
-    except CheckpointError:
-        return False
-    source = header.metadata.get("source_bytes")
-    return source == str(published.stat().st_size) and converted.stat().st_size == header.size
-
-
-def _stands(cache_dir: Path, name: str, model_set: ModelSet, precision: Precision) -> bool:
-    path = _path(cache_dir, name, model_set, precision)
-    if name == "dit":
-        return path.is_file()
-    return all(any(path.glob(mark)) for mark in _MARKS[name])
+def _faults(paths: Mapping[str, Path]) -> dict[str, Faults]:
+    """Of the components that do not stand."""
+    found = {name: faults_of(name, path) for name, path in paths.items()}
+    return {name: faults for name, faults in found.items() if faults.all}
 
 
 def _download(
-    cache_dir: Path, missing: list[str], model_set: ModelSet, revision: Mapping[str, str], precision: Precision
-) -> None:
-    from huggingface_hub import constants, hf_hub_download, snapshot_download
+    cache_dir: Path,
+    faults: Mapping[str, Faults],
+    model_set: ModelSet,
+    revision: Mapping[str, str],
+    precision: Precision,
+    hub: Hub,
+) -> str:
+    """Fetch what does not stand; returns why that may not have been all.
 
-    try:
-        _check_reachable(constants.ENDPOINT)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / ".download.lock"):
-            missing = [name for name in missing if not _stands(cache_dir, name, model_set, precision)]
-            folders = [f"{name}/*" for name in missing if name != "dit"]
-            if "dit" in missing:
-                repository = model_set.dit_repository
-                hf_hub_download(repository, model_set.dit_file, local_dir=cache_dir, revision=revision.get(repository))
-            if folders:
-                repository = model_set.components_repository
-                wanted = revision.get(repository)
-                snapshot_download(repository, allow_patterns=folders, local_dir=cache_dir, revision=wanted)
-    except (
-        Exception
-    ) as error:  # the hub raises its own, the HTTP library's and the system's errors: all mean "not downloaded"
-        reason = f"download failed: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-        raise FileNotFoundError(_what_to_do(cache_dir, missing, model_set, reason)) from error
+    Raises:
+        Exception: whatever the hub's client raises.
+    """
+    hub.check_reachable()
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / ".download.lock"):
+        now = _faults({name: _path(cache_dir, name, model_set, precision) for name in faults})
+        names = [name for name in now if _may_be_fetched(cache_dir, name, model_set, precision)]
+        if "dit" in names:
+            repository = model_set.dit_repository
+            wanted = revision.get(repository)
+            if not (cache_dir / NAME).is_file():  # first, so that it is asked for again if the DiT does not come
+                hub.fetch_file(repository, NAME, cache_dir, wanted)
+            hub.fetch_file(repository, model_set.dit_file, cache_dir, wanted)
+        folders = [f"{name}/*" for name in names if name != "dit"]
+        if folders:
+            repository = model_set.components_repository
+            hub.fetch_files(repository, folders, cache_dir, revision.get(repository))
+    return "the download did not bring it" if names else "the published ones are others: nothing was downloaded"
 
 
-def _check_reachable(endpoint: str) -> None:
-    """Fail at once where the hub's name does not resolve: its client would retry for half a minute."""
-    if not getproxies():  # behind a proxy, names are the proxy's to resolve
-        socket.getaddrinfo(urlparse(endpoint).hostname, None)
+def _may_be_fetched(cache_dir: Path, name: str, model_set: ModelSet, precision: Precision) -> bool:
+    """Whether published files can be what is missing: not beside parts of other weights, nor in their place."""
+    path = _path(cache_dir, name, model_set, precision)
+    if path not in (cache_dir / name, cache_dir / model_set.dit_file):
+        return False
+    nothing = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    return nothing or read_model_set(cache_dir) is None
 
 
-def _what_to_do(cache_dir: Path, missing: list[str], model_set: ModelSet, reason: str) -> str:
-    lines = [f"weights are missing in {cache_dir} ({reason}). Put there:"]
-    for name in missing:
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _not_standing(
+    cache_dir: Path, faults: Mapping[str, Faults], model_set: ModelSet, reason: str
+) -> FileNotFoundError | CheckpointError:
+    missing = any(fault.missing for fault in faults.values())
+    lines = [f"weights are {'missing' if missing else 'damaged'} in {cache_dir} ({reason}). Put there:"]
+    for name, fault in faults.items():
         if name == "dit":
             lines.append(f"  {model_set.dit_file}  from {model_set.dit_repository}")
         else:
-            lines.append(f"  {name}/  ({', '.join(_MARKS[name])})  from {model_set.components_repository}")
+            lines.append(f"  {name}/  ({', '.join(NEEDED[name])})  from {model_set.components_repository}")
+        lines += [f"    {line}" for line in fault.all]
     lines.append("To try everything without them, use the embedded tiny model: --weights weights/tiny")
-    return "\n".join(lines)
+    return (FileNotFoundError if missing else CheckpointError)("\n".join(lines))

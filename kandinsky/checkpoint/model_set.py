@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kandinsky.atomic import write_text
+from kandinsky.checkpoint.json_file import json_of
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import CheckpointError
 
@@ -23,13 +25,10 @@ def read_model_set(folder: Path) -> ModelSet | None:
     Raises:
         CheckpointError: the file is not what it should be; the message names it and the key.
     """
-    file = folder / NAME
+    file = place_of(folder, NAME)
     if not file.is_file():
         return None
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
+    values = json_of(file, what="a model set")
     if not isinstance(values, dict) or sorted(values) != sorted(KEYS):
         raise CheckpointError(f"{file}: allowed and needed are the keys {', '.join(KEYS)}; found {_shown(values)}")
     sizes = values.pop("sizes")
@@ -40,10 +39,26 @@ def read_model_set(folder: Path) -> ModelSet | None:
 
 
 def write_model_set(folder: Path, model_set: ModelSet) -> None:
-    """Declare what the weights in `folder` were trained for."""
+    """Declare what the weights in `folder` were trained for.
+
+    Raises:
+        ValueError: it has something of its own that the file does not hold.
+    """
+    check_declarable(model_set)
     values = {name: getattr(model_set, name) for name in KEYS}
     values["sizes"] = [f"{width}x{height}" for width, height in model_set.sizes]
     write_text(folder / NAME, json.dumps(values, indent=1) + "\n")
+
+
+def check_declarable(model_set: ModelSet) -> None:
+    """Refuse a model set that would not come back as it is.
+
+    Raises:
+        ValueError: names what the file does not hold.
+    """
+    for name, published in dataclasses.asdict(FLASH_512).items():
+        if name not in KEYS and getattr(model_set, name) != published:
+            raise ValueError(f"{name}={getattr(model_set, name)!r}: {NAME} cannot declare other than {published!r}")
 
 
 def _whole(value: Any) -> bool:

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from kandinsky.atomic import replacing, write_text
+from kandinsky.atomic import write_text
+from kandinsky.checkpoint.model_set import write_model_set
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.config import FLASH_512, PUBLISHED_DIT, DiTConfig
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import ModulationLayer
@@ -93,7 +95,7 @@ def make_random_weights(
     """Write a complete `cache_dir` of random bfloat16 weights.
 
     Args:
-        folder: created if it is not there; files in it are overwritten.
+        folder: created if it is not there; a model set in it is replaced when the new one is complete.
         size: "tiny" (4 MB) or "full" (21 GB).
         seed: same seed and device, same weights.
         device: where they are drawn; a GPU saves minutes for "full".
@@ -104,14 +106,14 @@ def make_random_weights(
     if size not in SIZES:
         raise ValueError(f"size={size!r}: allowed are {', '.join(SIZES)}")
     sizes, target = SIZES[size], Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(device).manual_seed(seed)
-    with replacing(target / FLASH_512.dit_file) as partial:
-        torch.save(random_dit(sizes.dit, generator).state_dict(), partial)
-    random_text_encoder(sizes.t5, generator).save_pretrained(target / "text_encoder", max_shard_size="5GB")
-    random_vae(sizes.vae, generator).save_pretrained(target / "vae", safe_serialization=True)
-    _write_tokenizer(target / "tokenizer")
-    _write_scheduler(target / "scheduler")
+    with replacing_set(target) as new:
+        write_model_set(new, FLASH_512)
+        torch.save(random_dit(sizes.dit, generator).state_dict(), new / FLASH_512.dit_file)
+        random_text_encoder(sizes.t5, generator).save_pretrained(new / "text_encoder", max_shard_size="5GB")
+        random_vae(sizes.vae, generator).save_pretrained(new / "vae", safe_serialization=True)
+        _write_tokenizer(new / "tokenizer")
+        _write_scheduler(new / "scheduler")
     return target
 
 

@@ -1,7 +1,7 @@
 """`kandinsky generate`: one video or image, or with `--prompts FILE` a batch (see `batch`)."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,10 @@ from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 if TYPE_CHECKING:
     from kandinsky.batch.prompts import Item
     from kandinsky.batch.run import BatchResult
+    from kandinsky.pipeline import Kandinsky4T2VPipeline
 
+Load = Callable[..., "Kandinsky4T2VPipeline"]
+"""As `common.load_pipeline`: (parsed arguments, prompt=the first one, if it is known) -> pipeline."""
 DEMO_PROMPT = (
     "Several giant wooly mammoths approach treading through a snowy meadow, their long wooly fur lightly blows in the "
     "wind as they walk, snow covered trees and dramatic snow capped mountains in the distance"
@@ -90,11 +93,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome | None:
+def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load = load_pipeline) -> Outcome | None:
     """Make what was asked for; None in a process that does not write.
 
     Args:
         arguments: of the command, for processes that it starts.
+        load: makes the pipeline, once everything else is known to be right.
 
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
@@ -107,7 +111,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
         ignore_launcher()
     model_set = model_set_of(parsed)
     if parsed.prompts is not None:
-        return _generate_batch(parsed, model_set, arguments=arguments)
+        return _generate_batch(parsed, model_set, arguments=arguments, load=load)
     if parsed.ray is not None:
         raise ValueError("--ray is for a batch: it needs --prompts")
     save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
@@ -125,11 +129,13 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome
         check_targets(request)
     if check_and_launch(parsed, arguments):
         return None
-    pipe = load_pipeline(parsed, prompt=request.jobs[0].prompt)
+    pipe = load(parsed, prompt=request.jobs[0].prompt)
     return made(pipe.run(request), request.shape)
 
 
-def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, arguments: Sequence[str]) -> Outcome | None:
+def _generate_batch(
+    parsed: argparse.Namespace, model_set: ModelSet, *, arguments: Sequence[str], load: Load
+) -> Outcome | None:
     """Make what is not done yet; exit code 1 if an item failed.
 
     Raises:
@@ -150,7 +156,7 @@ def _generate_batch(parsed: argparse.Namespace, model_set: ModelSet, *, argument
     elif check_and_launch(parsed, arguments):
         return None
     else:
-        result = run_batch(load_pipeline(parsed), items, parsed.save_path)
+        result = run_batch(load(parsed), items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds

@@ -44,13 +44,16 @@ def _resume(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.output.remaining import remaining_of
     from kandinsky.output.unfinished import load_unfinished
 
-    source = load_unfinished(parsed.file)[0].vae
+    unfinished = load_unfinished(parsed.file)[0]
+    source, origin = unfinished.vae, unfinished.record.origin
     if source is None and parsed.weights is None:
         raise ValueError(f"{parsed.file} does not name its weights; name their folder with --weights")
     model_set = model_set_beside(source, parsed.weights)
     remaining = remaining_of(parsed.file, parsed.save_path, model_set=model_set)
     progress = not (parsed.no_progress or parsed.quiet)
-    finisher = load_finisher(source, weights=parsed.weights, device=parsed.device, progress=progress)
+    fingerprint = origin and origin.weights.get("vae")
+    place = {"weights": parsed.weights, "device": parsed.device}
+    finisher = load_finisher(source, **place, fingerprint=fingerprint, progress=progress)
     result = finisher.finish(remaining)
     line = f"{result.path}: {result.num_frames} frames, seed {result.seed}; {parsed.file} is not needed any more"
     return Outcome([line], {**dataclasses.asdict(result), "path": str(result.path)})

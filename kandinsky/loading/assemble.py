@@ -1,13 +1,13 @@
 """Settings to parts: load every component to its place, choose how the DiT runs, put it together."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 
 from kandinsky.checkpoint.files import Checkpoint
-from kandinsky.checkpoint.fingerprint import files_fingerprint, fingerprint
+from kandinsky.checkpoint.fingerprint import fingerprint, text_mark
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
@@ -66,7 +66,7 @@ def load_parts(settings: Settings) -> Parts:
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
         pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
         marks = pool.submit(_fingerprints, settings.paths) if team.is_main else None
-        loaded = load_components(settings, team)
+        loaded = load_components(settings, team, marks)
     dit = loaded.dit
     missing = (
         EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
@@ -97,19 +97,22 @@ def load_parts(settings: Settings) -> Parts:
     )
 
 
-def load_components(settings: Settings, team: Ranks) -> Components:
+def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
     """Load what this rank needs.
 
     T5's weights come first: while the others are read, the tokenizer is imported and the first prompt encoded.
+
+    Args:
+        marks: fingerprints of the weights, which are being taken; the team's first rank needs them.
     """
     devices, parallelism = settings.devices, settings.parallelism
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
     with ThreadPoolExecutor(1) as pool:
         prompts = None
-        if team.is_main:
+        if marks is not None:
             model = _load_t5(settings) if settings.prompt_cache is None else None
-            prompts = pool.submit(_prompts, settings, model)
+            prompts = pool.submit(_prompts, settings, model, marks)
         dit = load_dit(
             settings.checkpoint,
             build=DiT if team.size == 1 else lambda config: parallelism.build(config, team),
@@ -152,7 +155,7 @@ def _load_t5(settings: Settings) -> T5Encoder:
     )
 
 
-def _prompts(settings: Settings, model: T5Encoder | None) -> PromptCache:
+def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[str, str]]") -> PromptCache:
     """The text encoder with its memory of prompts; without `model` it is loaded when it is first needed."""
     device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
     tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
@@ -165,7 +168,8 @@ def _prompts(settings: Settings, model: T5Encoder | None) -> PromptCache:
         home = home_of_t5(t5, device, mode=settings.modes["text_embedder"])
         return TextEncoder(t5, tokenizer, text_tokens=tokens, home=home)
 
-    mark = files_fingerprint(paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
+    weights = marks.result()["text_encoder"]
+    mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
     prompts = PromptCache(load, device=device, fingerprint=mark, folder=settings.prompt_cache)
     if model is not None:
         _loaded = prompts.encoder

@@ -21,6 +21,7 @@ from kandinsky.checkpoint.load import (
     read_config,
     read_tensors,
 )
+from kandinsky.checkpoint.standing import faults_of
 from kandinsky.config import DiTConfig
 from kandinsky.errors import CheckpointError
 from kandinsky.model.dit import DiT
@@ -87,12 +88,18 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises:
         FileNotFoundError: it is not there.
+        CheckpointError: it is damaged.
     """
     if not (folder / "spiece.model").is_file():
         raise FileNotFoundError(f"tokenizer not found: {folder / 'spiece.model'}")
+    if wrong := faults_of("tokenizer", folder).all:
+        raise CheckpointError(f"the tokenizer is damaged: {'; '.join(wrong)}")
     from transformers import T5Tokenizer
 
-    return T5Tokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return T5Tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of whichever package reads the file that is damaged
+        raise CheckpointError(f"{folder} holds no T5 tokenizer: {type(error).__name__}: {error}") from error
 
 
 def load_text_encoder(

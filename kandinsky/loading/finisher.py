@@ -1,10 +1,13 @@
 """The VAE alone, to finish what another process sampled."""
 
 import os
+import warnings
 from pathlib import Path
 
 import torch
 
+from kandinsky.checkpoint.fingerprint import fingerprint as fingerprint_of
+from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.loading.components import load_vae
@@ -24,6 +27,7 @@ def load_finisher(
     *,
     weights: str | os.PathLike[str] | None = None,
     device: str | None = None,
+    fingerprint: str | None = None,
     progress: bool = True,
 ) -> Finisher:
     """Load the VAE.
@@ -32,6 +36,7 @@ def load_finisher(
         source: the VAE that the sampling process would have used; None if that is not known.
         weights: folder of weights whose `vae` is taken instead; needed if there is no source.
         device: instead of the source's, or CUDA; its dtype then is that device's own.
+        fingerprint: of the VAE that the latents were sampled for; another one is warned of.
 
     Raises:
         ValueError: there is no such device, or neither a source nor weights are given.
@@ -45,6 +50,8 @@ def load_finisher(
     dtype = default_dtype(place) if source is None or device is not None else getattr(torch, source.dtype)
     saving = source is not None and source.memory_saving
     vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    if fingerprint is not None and fingerprint_of(open_checkpoint(path)) != fingerprint:
+        warnings.warn(f"{path} is not the VAE that these latents were sampled for", UserWarning, stacklevel=2)
     return Finisher(vae, model_set_beside(source, weights), progress=progress)
 
 

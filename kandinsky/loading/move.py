@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from kandinsky.loading.assemble import configure_
-from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.loading.parts import Parts, is_resident, modulation_table
 from kandinsky.model.precision import EXACT
 from kandinsky.vae.autoencoder import VideoAutoencoder
 
@@ -31,13 +31,6 @@ def check_whole(parts: Parts, method: str) -> None:
             f'{method}: the weights are quantised or shared out over processes; load with precision="exact" and '
             "text_encoder_int8=False in one process"
         )
-
-
-def is_resident(parts: Parts) -> bool:
-    """Whether all weights that this process has stay on their devices."""
-    text = parts.text_encoder
-    vae_stays = parts.vae is None or not parts.vae.staged
-    return parts.dit_home is None and (text is None or text.is_resident) and vae_stays
 
 
 def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:

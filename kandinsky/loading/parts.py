@@ -1,6 +1,5 @@
 """Everything of a pipeline that runs: a frozen value, from `assemble` or put together by hand."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -57,7 +56,8 @@ def modulation_table(dit: DiT, schedule: Schedule) -> ModulationTable:
         return dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
 
 
-def devices_in(parts: Parts) -> Mapping[str, torch.device]:
-    """Where each component is that this process has."""
-    found = {"dit": parts.dit, "vae": parts.vae, "text_embedder": parts.text_encoder}
-    return {name: part.device for name, part in found.items() if part is not None}
+def is_resident(parts: Parts) -> bool:
+    """Whether all weights that this process has stay on their devices."""
+    text = parts.text_encoder
+    vae_stays = parts.vae is None or not parts.vae.staged
+    return parts.dit_home is None and (text is None or text.is_resident) and vae_stays

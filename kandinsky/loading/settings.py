@@ -4,9 +4,8 @@ Headers of checkpoints are opened here, since sizes and what a file holds are pa
 """
 
 import dataclasses
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 
 from kandinsky.checkpoint.conf import ConfFile, read_conf
 from kandinsky.checkpoint.files import Checkpoint
+from kandinsky.checkpoint.json_file import json_of
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths, locate
 from kandinsky.checkpoint.model_set import read_model_set
@@ -120,23 +120,25 @@ def settings_of(
         raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
     folder = user_path(cache_dir, "cache_dir")
     conf = read_conf(None if conf_path is None else user_path(conf_path, "conf_path"))
-    model_set = _model_set(folder, conf.resolution if conf.resolution is not None else resolution, conf)
+    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
+    given = {name: user_path(path, "conf_path") for name, path in conf.paths.items()}
+    given |= {name: user_path(path, f"{name}_path") for name, path in explicit if path is not None}
+    folders = [*_folder_of(given.get("dit")), folder]
+    resolution = conf.resolution if conf.resolution is not None else resolution
+    model_set = _model_set(folders, resolution, conf)
     several = distributed and (launched() or Ranks.current().size > 1)
     alone = not (several and together.one_video)
     if not alone and modes not in (None, ALL_RESIDENT):
         raise ValueError(f"memory={memory!r}: processes that make a video together allow only 'resident', 'auto'")
-    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
     paths = locate(
         folder,
         model_set=model_set,
-        given={
-            **{name: user_path(path, "conf_path") for name, path in conf.paths.items()},
-            **{name: user_path(path, f"{name}_path") for name, path in explicit if path is not None},
-        },
+        given=given,
         local_files_only=local_files_only,
-        revision=_revisions(revision, model_set),
+        revision=revisions_of(revision, (model_set.dit_repository, model_set.components_repository)),
         precision=level if alone else EXACT,  # a rank quantises its part of the weights itself
     )
+    model_set = _model_set(folders, resolution, conf)  # which may have come with the weights
     checkpoint = open_checkpoint(paths.dit)
     conf.check_sizes(dit_config(checkpoint))
     _check_quantised(checkpoint, level, alone=alone)
@@ -183,7 +185,7 @@ def read_schedule(path: Path) -> Schedule:
     """
     file = path / "scheduler_config.json" if path.is_dir() else path
     try:
-        return Schedule.from_config(json.loads(file.read_text(encoding="utf-8")))
+        return Schedule.from_config(json_of(file, what="a scheduler configuration"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is not a scheduler configuration for this sampler: {error}") from error
 
@@ -193,17 +195,28 @@ def _check_quantised(checkpoint: Checkpoint, precision: Precision, *, alone: boo
         raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
 
 
-def _model_set(cache_dir: Path, resolution: int, conf: ConfFile) -> ModelSet:
-    """What the weights declare themselves to be, else the published set of this resolution."""
+def _folder_of(path: Path | None) -> list[Path]:
+    """That of a file or the folder itself; empty for None."""
+    return [] if path is None else [path if path.is_dir() else path.parent]
+
+
+def _model_set(folders: Sequence[Path], resolution: int, conf: ConfFile) -> ModelSet:
+    """What the first of some folders that does so declares its weights to be, else the published set.
+
+    The DiT was trained for it, so a folder of its own is asked before the one of all weights.
+    """
     if resolution not in MODEL_SETS:
         raise ValueError(f"resolution={resolution!r}: allowed is {', '.join(map(str, MODEL_SETS))}")
-    model_set = read_model_set(cache_dir) or MODEL_SETS[resolution]
+    model_set = next((own for folder in folders if (own := read_model_set(folder))), MODEL_SETS[resolution])
     return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
 
 
-def _revisions(revision: str | Mapping[str, str] | None, model_set: ModelSet) -> Mapping[str, str]:
-    """Of each repository: one for all, or as they are named."""
-    repositories = (model_set.dit_repository, model_set.components_repository)
+def revisions_of(revision: str | Mapping[str, str] | None, repositories: Sequence[str]) -> Mapping[str, str]:
+    """The revision of each repository: one for all, or as they are named; those that are not get their newest.
+
+    Raises:
+        ValueError: it is neither a text nor a mapping, or names another repository.
+    """
     if isinstance(revision, str):
         return dict.fromkeys(repositories, revision)
     if not isinstance(revision, Mapping | None):

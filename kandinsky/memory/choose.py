@@ -4,7 +4,7 @@ It measures what is free, reads headers of checkpoints for what is needed, and a
 modes come out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ def choose_modes(
     model_set: ModelSet,
     text_encoder_int8: bool,
     processes: int = 1,
+    free_on: Callable[[torch.device], int] | None = None,
+    free_host: int | None = None,
 ) -> Choice:
     """The fastest modes that fit each GPU.
 
@@ -57,16 +59,18 @@ def choose_modes(
         dit: its checkpoint.
         devices, dtypes: of each component.
         processes: on this machine that load the same, each on a GPU of its own: they share the host's memory.
+        free_on: bytes that this process can have on a device; None asks `free_gpu`.
+        free_host: bytes of the host, for all processes; None asks `available_host`.
 
     Raises:
         NothingFits: no mode fits.
     """
     modes, memory_saving = dict(ALL_RESIDENT), False
-    free_host = available_host() // processes
+    free_host = (available_host() if free_host is None else free_host) // processes
     shape = VideoShape.from_request(None, None, None, model_set=model_set)
     for device in {device for device in devices.values() if device.type == "cuda"}:
         names = {name: dtypes[name] for name in MODULES if devices[name] == device}
-        free = free_gpu(device)
+        free = (free_on or free_gpu)(device)
         if free > AMPLE_TIMES * weight_bytes(paths, names, dit) + AMPLE_BYTES:
             continue
         needs_of = needs_from(

@@ -1,16 +1,18 @@
 """The sizes of a model set on disk, for the planner: headers and configurations are read, weights are not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 
 from kandinsky.checkpoint.files import Checkpoint
-from kandinsky.checkpoint.load import dit_config, open_checkpoint, read_config
+from kandinsky.checkpoint.load import changing_bytes, dit_config, open_checkpoint, read_config
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.memory.footprint import Component, dit_component, t5_component, vae_component
 from kandinsky.memory.planner import Needs
 from kandinsky.model.precision import Precision
 from kandinsky.model.sizes import is_quantised
+from kandinsky.text.t5 import EMBEDDING
 from kandinsky.video_shape import VideoShape
 
 
@@ -35,24 +37,35 @@ def needs_from(
     config, quantised_file = dit_config(dit), is_quantised(dit.shapes)
     fixed: dict[str, Component] = {}
     if "text_embedder" in names:
-        shapes = open_checkpoint(paths.text_encoder).shapes
-        fixed["text_embedder"] = t5_component(
-            shapes, text_tokens=text_tokens, dtype=names["text_embedder"], int8=text_encoder_int8
-        )
+        t5 = open_checkpoint(paths.text_encoder)
+        on_device = {
+            name: shape for name, shape in t5.shapes.items() if name.startswith("encoder.") and name not in EMBEDDING
+        }
+        dtype = names["text_embedder"]
+        component = t5_component(on_device, text_tokens=text_tokens, dtype=dtype, int8=text_encoder_int8)
+        fixed["text_embedder"] = _changed(component, t5, on_device, dtype)
     vae_config = read_config(paths.vae, "_class_name", "AutoencoderKLCogVideoX")
-    vae_shapes = open_checkpoint(paths.vae).shapes
+    vae = open_checkpoint(paths.vae)
+    vae_shapes = {name: shape for name, shape in vae.shapes.items() if name.startswith("decoder.")}
 
     def needs(shape: VideoShape, precision: Precision) -> Needs:
         components = dict(fixed)
         saving = None
         if "dit" in names:
             quantise = {"quantise": not precision.is_exact, "quantised_file": quantised_file}
-            components["dit"] = dit_component(config, shape, text_tokens=text_tokens, dtype=names["dit"], **quantise)
+            component = dit_component(config, shape, text_tokens=text_tokens, dtype=names["dit"], **quantise)
+            components["dit"] = _changed(component, dit, dit.shapes, names["dit"])
         if "vae" in names:
+            size = {"config": vae_config, "shapes": vae_shapes, "shape": shape, "dtype": names["vae"]}
             components["vae"], saving = (
-                vae_component(vae_config, vae_shapes, shape, dtype=names["vae"], memory_saving=memory_saving)
+                _changed(vae_component(**size, memory_saving=memory_saving), vae, vae_shapes, names["vae"])
                 for memory_saving in (False, True)
             )
         return Needs(components, saving)
 
     return needs
+
+
+def _changed(component: Component, checkpoint: Checkpoint, names: Iterable[str], dtype: torch.dtype) -> Component:
+    """With what loading takes besides if the file's dtype is another than the one that it runs in."""
+    return replace(component, loading=component.loading + changing_bytes(checkpoint, names, dtype))

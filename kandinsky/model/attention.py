@@ -150,16 +150,42 @@ def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, b
         )
 
 
-def fastest(candidates: list[Attention], *, device: torch.device, head_dim: int) -> Attention:
-    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does."""
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return _fastest_here(candidates, device, head_dim)
+def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
+    """Milliseconds of one call on the current CUDA device."""
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        attend(qkv)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return sorted(times)[repeats // 2]
 
 
-def _fastest_here(candidates: list[Attention], device: torch.device, head_dim: int) -> Attention:
+def fastest(
+    candidates: list[Attention],
+    *,
+    device: torch.device,
+    head_dim: int,
+    tokens: int = CHECK_TOKENS,
+    measure: Callable[[Attend, Tensor], float] = median_ms,
+) -> Attention:
+    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does.
+
+    Args:
+        tokens: of the input.
+        measure: (backend, qkv) -> milliseconds.
+    """
     generator = torch.Generator(device)  # of its own: the caller's random state is left alone
     generator.seed()
-    qkv = torch.randn(CHECK_TOKENS, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
+    qkv = torch.randn(tokens, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return _fastest_on(qkv, candidates, measure)
+
+
+def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float]) -> Attention:
+    head_dim = qkv.shape[-1]
     qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
     reference = torch_sdpa(qkv)
     milliseconds = {}
@@ -172,20 +198,8 @@ def _fastest_here(candidates: list[Attention], device: torch.device, head_dim: i
             if not error <= MAX_ERROR:
                 _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
                 continue
-            milliseconds[backend] = _median_ms(backend.attend, scaled)
+            milliseconds[backend] = measure(backend.attend, scaled)
         except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
             _log.info("attention backend %r does not run here: %s", backend.name, failure)
     _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})
     return min(milliseconds, key=lambda backend: milliseconds[backend], default=TORCH)
-
-
-def _median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        attend(qkv)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return sorted(times)[repeats // 2]

@@ -7,7 +7,6 @@ Lossy, and only by choice (`precision="fast"`). Method: row-wise scaling as in a
 import torch
 from torch import Tensor, nn
 
-from kandinsky.model.dit import TransformerBlock
 from kandinsky.model.kernels import quantise_rows
 from kandinsky.model.quantised import Quantised, quantise_weight
 
@@ -42,9 +41,9 @@ class Float8Linear(nn.Module):
         )
 
 
-def quantise_block_(block: TransformerBlock) -> None:
-    """Replace the Linears of one block's attention and feed-forward; those that are float8 already stay."""
-    for part in (*block.self_attention.modules(), *block.feed_forward.modules()):
+def quantise_block_(block: nn.Module) -> None:
+    """Replace the Linears of one `dit.TransformerBlock`'s attention and feed-forward; those that are float8 stay."""
+    for part in (*block.get_submodule("self_attention").modules(), *block.get_submodule("feed_forward").modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(part, name, Float8Linear(child))

@@ -11,10 +11,9 @@ from functools import partial
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kandinsky.config import PRECISIONS as NAMES
-from kandinsky.model.dit import TransformerBlock
 from kandinsky.model.operations import Operations, choose_operations
 from kandinsky.model.quantised import quantise_weight
 
@@ -38,7 +37,7 @@ class Precision:
     name: str
     file_suffix: str
     operations: Callable[[str, torch.device], Operations]
-    convert_block_: Callable[[TransformerBlock], None]
+    convert_block_: Callable[[nn.Module], None]
     quantise: Callable[[Tensor], tuple[Tensor, Tensor]] | None
     capability: tuple[int, int] | None
 
@@ -56,11 +55,11 @@ def is_block_linear(name: str) -> bool:
     return block.startswith("transformer_blocks.") and rest.removesuffix(".weight") in LINEARS
 
 
-def _keep_(_block: TransformerBlock) -> None:
+def _keep_(_block: nn.Module) -> None:
     """Linears stay Linears."""
 
 
-def _to_float8_(block: TransformerBlock) -> None:
+def _to_float8_(block: nn.Module) -> None:
     from kandinsky.model.float8 import quantise_block_  # needs Triton
 
     quantise_block_(block)

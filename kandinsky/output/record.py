@@ -7,12 +7,15 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 
 from kandinsky.config import VERSION
-from kandinsky.errors import RecordError
+from kandinsky.errors import RecordError, shown
+
+DTYPES = ("float32", "bfloat16")
+"""That weights may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Origin:
 
     Args:
         devices: kind of device of `dit`, `vae` and `text_embedder`.
-        dtype: of weights and activations, `torch.bfloat16` and so on; None for each device's own.
+        dtype: of weights and activations, one of `DTYPES`; None for each device's own.
         precision, attention, kernels, parallelism, vae_memory_saving, text_encoder_int8: as `get_T2V_pipeline` takes
             them; `attention` is the backend that was chosen, `vae_memory_saving` what was.
         processes: that made the video together.
@@ -77,8 +80,13 @@ class Record:
         try:
             found = json.loads(text)
             origin = found["origin"]
-            known = {**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))}
-            return cls(**known)
+            made = cls(**{**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))})
+            _check_types(made)
+            if made.origin is not None:
+                _check_types(made.origin)
+                if made.origin.dtype not in (None, *DTYPES):
+                    raise ValueError(f"dtype is {shown(made.origin.dtype)}")
+            return made
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"{source}: its comment is not a record of a generation ({error!r})") from error
 
@@ -86,6 +94,22 @@ class Record:
 def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in found.items() if name in names}
+
+
+def _check_types(made: Record | Origin) -> None:
+    """Look whether what was read has the types that it should have: anybody may have written it.
+
+    Raises:
+        TypeError: names the field.
+    """
+    for name, kind in get_type_hints(type(made)).items():
+        value = getattr(made, name)
+        if get_origin(kind) is Mapping:
+            right = isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
+        else:
+            right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not right:
+            raise TypeError(f"{name} is {shown(value)}")
 
 
 def differences(made: Record, here: Origin | None) -> list[str]:

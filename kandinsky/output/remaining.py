@@ -15,7 +15,7 @@ from kandinsky.errors import shown
 from kandinsky.output.options import Output, OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
 from kandinsky.output.record import Record
-from kandinsky.output.unfinished import VaeSource, load_unfinished
+from kandinsky.output.unfinished import VaeSource, check_latents, load_unfinished
 from kandinsky.output.video import check_encoder
 
 
@@ -68,9 +68,7 @@ def remaining_of(
         file = user_path(latents, "latents")
         unfinished, target = load_unfinished(file)
         latents, record, vae, in_file = unfinished.latents, unfinished.record, unfinished.vae, unfinished.metadata
-    if latents.ndim != 4 or 0 in latents.shape or not latents.is_floating_point():
-        found = f"{latents.dtype} {list(latents.shape)}"
-        raise ValueError(f"latents are {found}; allowed: floating-point [T, H, W, C], not empty")
+    check_latents(latents)
     is_image = len(latents) == 1
     if save_path is None and file is not None and target is not None:
         _check_own_folder(file, target)

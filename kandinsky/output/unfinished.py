@@ -22,12 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kandinsky.atomic import create_new, short
-from kandinsky.errors import DecodeError, RecordError
-from kandinsky.output.record import Record
+from kandinsky.errors import DecodeError, RecordError, shown
+from kandinsky.output.record import DTYPES, Record
 
 SUFFIX = ".latents.safetensors"
-DTYPES = ("float32", "bfloat16")
-"""That a VAE runs in."""
 Rescue = Callable[[Callable[[], object]], AbstractContextManager[None]]
 """(what to call before this process is ended from outside) -> a context in which it will be."""
 
@@ -122,7 +120,10 @@ def load_unfinished(path: str | os.PathLike[str]) -> tuple[Unfinished, str | Non
         with safe_open(path, "pt") as handle:
             found = handle.metadata() or {}
             latents = handle.get_tensor("latents")
+        check_latents(latents)
         job, vae = json.loads(found["job"]), json.loads(found["vae"])
+        if not isinstance(job["metadata"], bool):
+            raise TypeError(f"metadata is {shown(job['metadata'])}")
         unfinished = Unfinished(
             latents=latents,
             record=Record.from_json(found["record"], path),
@@ -133,6 +134,17 @@ def load_unfinished(path: str | os.PathLike[str]) -> tuple[Unfinished, str | Non
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is damaged or was not saved by this library: {error!r}") from error
     return unfinished, job["save_path"]
+
+
+def check_latents(latents: Tensor) -> None:
+    """Refuse what no sampler gives.
+
+    Raises:
+        ValueError: they are not floating-point `[T, H, W, C]`.
+    """
+    if latents.ndim != 4 or 0 in latents.shape or not latents.is_floating_point():
+        found = f"{latents.dtype} {list(latents.shape)}"
+        raise ValueError(f"latents are {found}; allowed: floating-point [T, H, W, C], not empty")
 
 
 def _vae_source(found: dict[str, object]) -> VaeSource:

@@ -145,13 +145,14 @@ class Messenger:
     Args:
         ranks: this process among those of the default group.
         device: where the boxes are.
+        one_host: whether the ranks' GPUs write into each other's memory; None asks them.
     """
 
-    def __init__(self, ranks: Ranks, device: torch.device):
+    def __init__(self, ranks: Ranks, device: torch.device, *, one_host: bool | None = None):
         self.ranks, self.device = ranks, device
         self._boxes: dict[str, Box] = {}
         self._halves: dict[str, int] = {}
-        self.one_host = device.type == "cuda" and _see_each_other(ranks, device)
+        self.one_host = device.type == "cuda" and _see_each_other(ranks, device) if one_host is None else one_host
 
     def box(self, name: str, size: int) -> Box:
         """The box called `name` with room for `size` bytes. All ranks must ask for the same."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kandinsky.atomic import replacing
+from kandinsky.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ShardDataset:
 
     Raises:
         FileNotFoundError: there is no shard in the folder.
+        CheckpointError: one is damaged.
     """
 
     def __init__(self, folder: Path):
@@ -73,11 +75,16 @@ class ShardDataset:
 
 
 def _items(shard: int, file: Path) -> Iterable[Item]:
-    with safe_open(file, "pt") as handle:
-        listed = json.loads(handle.metadata()["items"])
-        for number, entry in enumerate(listed):
-            shape = tuple(handle.get_slice(f"latents.{number}").get_shape())
-            yield Item(shard, number, entry["id"], entry["caption"], shape)
+    try:
+        with safe_open(file, "pt") as handle:
+            listed = json.loads(handle.metadata()["items"])
+            for number, entry in enumerate(listed):
+                shape = tuple(handle.get_slice(f"latents.{number}").get_shape())
+                yield Item(shard, number, entry["id"], entry["caption"], shape)
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged or no shard: {error}; removed, its clips can be made again"
+        ) from error
 
 
 class Batches:
@@ -202,14 +209,19 @@ def write_shard(folder: Path, number: int, clips: list[Encoded]) -> Path:
 
 
 def write_shards(clips: Iterable[Encoded], folder: Path, *, per_shard: int = PER_SHARD) -> int:
-    """All clips, in shards after the last one that is there; returns how many there were."""
+    """All clips, in shards after the last one that is there; returns how many there were.
+
+    Whatever ends `clips`, an error or Ctrl-C too, those that came before are written.
+    """
     numbers = [int(file.stem.removeprefix("shard-")) for file in folder.glob("shard-*.safetensors")]
     number, waiting, written = max(numbers, default=-1) + 1, [], 0
-    for clip in clips:
-        waiting.append(clip)
-        if len(waiting) == per_shard:
+    try:
+        for clip in clips:
+            waiting.append(clip)
+            if len(waiting) == per_shard:
+                write_shard(folder, number, waiting)
+                number, written, waiting = number + 1, written + len(waiting), []
+    finally:
+        if waiting:
             write_shard(folder, number, waiting)
-            number, written, waiting = number + 1, written + len(waiting), []
-    if waiting:
-        write_shard(folder, number, waiting)
     return written + len(waiting)

@@ -9,7 +9,7 @@ heads train together, in one backward pass: the heads see the fake features deta
 detached.
 
 No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.teacher_data`).
-Legend: see `batch`.
+Legend: see `velocity`.
 """
 
 import sys
@@ -27,7 +27,7 @@ from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
 from kandinsky.training.sampling import sample_from
-from kandinsky.training.settings import LaddSettings, read_settings
+from kandinsky.training.settings import LaddSettings, settings_or_exit
 from kandinsky.training.velocity import velocity
 
 
@@ -119,7 +119,7 @@ class Ladd(nn.Module):
 
 
 def main(arguments: list[str]) -> None:
-    settings = read_settings(LaddSettings, arguments)
+    settings = settings_or_exit(LaddSettings, arguments)
     levels = Levels(settings.weights / "scheduler", num_steps=len(settings.student_levels.weights))
     student, teacher = (load_trainable(settings.teacher) for _ in range(2))
     train(Ladd(student, teacher, levels, settings), settings)

@@ -6,7 +6,6 @@ table, and the distributions from which a batch's timesteps come.
 Legend: time: [clips] integer timesteps     latents: [clips, T, H, W, C]
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.sampler import Schedule, noise_levels
+from kandinsky.text.lines import read_json
 
 TIMESTEPS = 1000
 
@@ -66,7 +66,7 @@ class Levels(nn.Module):
 
     def __init__(self, scheduler: Path, *, num_steps: int = 4):
         super().__init__()
-        config = json.loads((scheduler / "scheduler_config.json").read_text())
+        config = read_json(scheduler / "scheduler_config.json")
         self.schedule = Schedule.from_config(config, num_steps=num_steps)
         self.register_buffer("alphas", noise_levels(config).float(), persistent=False)
         self.register_buffer("steps", torch.tensor(self.schedule.timesteps), persistent=False)

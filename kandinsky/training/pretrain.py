@@ -4,7 +4,7 @@
 
 The noise schedule is the sampler's (zero terminal SNR), the loss the mean squared error of the velocity (arXiv
 2202.00512).
-Legend: see `batch`.
+Legend: see `velocity`.
 """
 
 import sys
@@ -20,7 +20,7 @@ from kandinsky.training.initial import fresh, load_trainable
 from kandinsky.training.levels import TIMESTEPS, Levels, velocity_target
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.sampling import sample_from
-from kandinsky.training.settings import PretrainSettings, read_settings
+from kandinsky.training.settings import PretrainSettings, settings_or_exit
 from kandinsky.training.velocity import velocity
 
 
@@ -69,7 +69,7 @@ class Pretraining(nn.Module):
 
 
 def main(arguments: list[str]) -> None:
-    settings = read_settings(PretrainSettings, arguments)
+    settings = settings_or_exit(PretrainSettings, arguments)
     student = fresh(settings.dit, seed=settings.seed) if settings.initial is None else load_trainable(settings.initial)
     train(Pretraining(student, Levels(settings.weights / "scheduler"), settings), settings)
 

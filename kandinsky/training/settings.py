@@ -6,6 +6,7 @@ Nothing here trains; every number is checked where it is built. A path in the fi
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -13,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-
 from kandinsky.config import DiTConfig
+from kandinsky.text.lines import read_yaml
 from kandinsky.training.levels import LogitNormal, StepWeights
 
 S = TypeVar("S", bound="RunSettings")
@@ -166,7 +166,8 @@ def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
     """Settings from the command line: a YAML file, and what is to be other than in it.
 
     Raises:
-        ValueError: a key is unknown, missing, or its value is not what it may be.
+        ValueError: the file is no text or not YAML; a key is unknown, missing, or its value is not what it may be.
+        OSError: there is no such file.
     """
     parser = argparse.ArgumentParser(description=kind.__doc__)
     parser.add_argument("config", type=Path, help="YAML file")
@@ -174,11 +175,20 @@ def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
     parser.add_argument("--max-seconds", type=float, help="instead of the file's")
     parser.add_argument("--output", type=Path, help="instead of the file's")
     parsed = parser.parse_args(arguments)
-    settings = build(kind, yaml.safe_load(parsed.config.read_text()), where=str(parsed.config))
+    settings = build(kind, read_yaml(parsed.config), where=str(parsed.config))
     given = {
         name: getattr(parsed, name) for name in ("steps", "max_seconds", "output") if getattr(parsed, name) is not None
     }
     return replace(settings, **given)
+
+
+def settings_or_exit(kind: type[S], arguments: Sequence[str]) -> S:
+    """As `read_settings`, for a command: what is wrong is told without a traceback, and ends the process with 2."""
+    try:
+        return read_settings(kind, arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def build(kind: type, values: Any, *, where: str) -> Any:

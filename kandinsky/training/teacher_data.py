@@ -1,8 +1,8 @@
 """A teacher's own latents as training data: LADD's source has these instead of real ones (arXiv 2403.12015, section 3).
 
-    python -m kandinsky.training.generate OUT --weights W --teacher T.safetensors --data DATA --clips 1000
+    python -m kandinsky.training.teacher_data OUT --weights W --teacher T.safetensors --data DATA --clips 1000
 
-Prompts and shapes are those of DATA's clips. Sampled by DDIM, without guidance. Legend: see `batch`.
+Prompts and shapes are those of DATA's clips. Sampled by DDIM, without guidance. Legend: see `velocity`.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The decoder of the CogVideoX 3D causal VAE, from latents to pixels, chunk by chunk.
 
 Computes what diffusers' `AutoencoderKLCogVideoX.decode` does, up to rounding and the order of sums, in another
-arrangement: see `layout`, `weights`, `causal` and `norm`. Source: CogVideoX (arXiv 2408.06072). GroupNorm statistics
-are per chunk, so the chunks (3, 2, 2, ... latent frames) are part of the function.
+arrangement: see `activation`, `decoder_weights`, `causal` and `norm`. Source: CogVideoX (arXiv 2408.06072). GroupNorm
+statistics are per chunk, so the chunks (3, 2, 2, ... latent frames) are part of the function.
 
 Doesn't encode, batch, or tile with blending.
 """
@@ -44,18 +44,26 @@ class CausalDecoder:
         state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
         return cls(state, config, ops=ops)
 
-    def open_clip(self, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE) -> "Clip":
-        """`latents` [T, h, w, Z], of these rows, tell the size; they are given to `decode_chunk` in chunks."""
-        return Clip(self, latents, memory_saving=memory_saving, rows=rows)
+    def open_clip(
+        self, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE, max_bytes: int = WINDOW_BYTES
+    ) -> "Clip":
+        """`latents` [T, h, w, Z], of these rows, tell the size; they are given to `decode_chunk` in chunks.
+
+        Args:
+            memory_saving: keep halos on the host.
+            rows: those of the picture that are decoded here.
+            max_bytes: most that a convolution's window may take, where the halo leaves a choice.
+        """
+        return Clip(self, latents, memory_saving=memory_saving, rows=rows, max_bytes=max_bytes)
 
 
 class Clip:
     """One video on its way through the decoder: the halos of its convolutions."""
 
-    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, rows: Rows):
+    def __init__(self, decoder: CausalDecoder, latents: Tensor, *, memory_saving: bool, rows: Rows, max_bytes: int):
         self.weights, self.rows = decoder.weights, rows
         self.ops = replace(decoder.ops, rows=rows)
-        self.max_bytes = WINDOW_BYTES
+        self.max_bytes = max_bytes
         kind = HostHalos if memory_saving else Halos
         self.halos = kind(decoder.weights.causal_convs, latents, border=rows.border)
 

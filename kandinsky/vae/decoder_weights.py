@@ -2,8 +2,8 @@
 
 * `conv_y` and `conv_b` of a norm are one matrix.
 * A convolution's bias is not added by the convolution (that costs cuDNN a pass) but by whoever reads its result next.
-* Kernels after nearest upsampling are summed over the taps that see the same copy (see `layout`), in float32 with one
-  rounding: the same function up to rounding, with 4/9 (space) and 2/3 (time) of the multiplications.
+* Kernels after nearest upsampling are summed over the taps that see the same copy (see `activation`), in float32 with
+  one rounding: the same function up to rounding, with 4/9 (space) and 2/3 (time) of the multiplications.
 
 Source of the architecture: CogVideoX (arXiv 2408.06072), diffusers' `autoencoder_kl_cogvideox.py`. Doesn't load files.
 """

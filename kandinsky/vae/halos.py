@@ -3,12 +3,13 @@
 They wait on the device (`Halos`), or in pinned memory of the host and come back one convolution ahead (`HostHalos`). In
 the second form each chunk sends every halo over the bus once in each direction, beside the convolutions: it leaves
 through one room on the device and comes back through another, on streams of their own, and the compute stream copies
-between rooms and windows. On a CPU the same bookkeeping runs with plain copies, which is how it is tested.
+between rooms and windows. On a CPU the same bookkeeping runs with plain copies.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -55,8 +56,11 @@ class Halos:
 class HostHalos:
     """As `Halos`, in 2 GB less of the device's memory at 672x384 but for the two rooms, 0.5 GB."""
 
-    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
+    def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, streams: "Streams | None" = None):
+        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows; `streams`:
+        where copies run, by default CUDA's for what is on a GPU, else none."""
+        if streams is None and like.is_cuda:
+            streams = torch.cuda
         self._convs = convs  # by slot, in the order in which they run
         self._shapes = [halo_shape(conv, like, border) for conv in convs]
         sizes = [math.prod(shape) for shape in self._shapes]
@@ -64,8 +68,8 @@ class HostHalos:
         flat = torch.empty(sum(sizes), dtype=like.dtype, device=host, pin_memory=like.is_cuda)
         self.nbytes = flat.nbytes
         self._host = [part.view(shape) for part, shape in zip(flat.split(sizes), self._shapes, strict=True)]
-        self._leaving = _Room(max(sizes), like)
-        self._coming = _Room(max(sizes), like)
+        self._leaving = _Room(max(sizes), like, streams)
+        self._coming = _Room(max(sizes), like, streams)
         self._come: int | None = None  # whose halo is in the second room, or on its way
         self._stored: set[int] = set()
 
@@ -98,13 +102,32 @@ class HostHalos:
         self._come = slot
 
 
-class _Room:
-    """A place on the device with a stream that copies to or from the host."""
+class Streams(Protocol):
+    """Queues of work on a device, which `torch.cuda` has."""
 
-    def __init__(self, size: int, like: Tensor):
+    @property
+    def Stream(self) -> Callable[..., Any]:  # noqa: N802  # as torch.cuda calls it
+        """Makes a new one on a device."""
+        ...
+
+    def current_stream(self, device: torch.device) -> Any:
+        """The one that computes."""
+        ...
+
+    def stream(self, stream: Any) -> AbstractContextManager[Any]:
+        """What is queued within goes to `stream`."""
+        ...
+
+
+class _Room:
+    """A place on the device with a stream that copies to or from the host; without streams there is nothing to wait
+    for."""
+
+    def __init__(self, size: int, like: Tensor, streams: Streams | None):
         self._flat = like.new_empty(size)
-        self._side = torch.cuda.Stream(like.device) if like.is_cuda else None
-        if self._side is not None:  # a last copy may be on its way when the clip is gone
+        self._streams = streams
+        self._side: Any = None if streams is None else streams.Stream(like.device)
+        if self._flat.is_cuda:  # a last copy may be on its way when the clip is gone
             self._flat.record_stream(self._side)
 
     def view(self, shape: tuple[int, ...]) -> Tensor:
@@ -113,19 +136,19 @@ class _Room:
     @contextmanager
     def on_side(self) -> Iterator[None]:
         """What is queued here runs after what the compute stream was given so far, and beside what it gets next."""
-        if self._side is None:
+        if self._streams is None:
             yield
             return
-        self._side.wait_stream(torch.cuda.current_stream(self._flat.device))
-        with torch.cuda.stream(self._side):
+        self._side.wait_stream(self._streams.current_stream(self._flat.device))
+        with self._streams.stream(self._side):
             yield
 
     def wait(self) -> None:
         """The compute stream goes on when the copies are over."""
-        if self._side is not None:
-            torch.cuda.current_stream(self._flat.device).wait_stream(self._side)
+        if self._streams is not None:
+            self._streams.current_stream(self._flat.device).wait_stream(self._side)
 
     def after(self, other: "_Room") -> None:
         """The copies from here on come after those of another room so far."""
-        if self._side is not None and other._side is not None:
+        if self._streams is not None:
             self._side.wait_stream(other._side)

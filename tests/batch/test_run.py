@@ -1,23 +1,30 @@
 """Batches: what is made, what is skipped, what a failure or a kill leaves, who makes what."""
 
+import dataclasses
 import json
+import multiprocessing
 import threading
-import time
 from collections import Counter
 
+import fault_batch
 import pytest
-import torch
+from fakes import FAILS_AT_THE_END, PassedOn, QuickVae, TextOnly, WatchedDit, changed, ffmpeg_script
 from filelock import FileLock
-from helpers import SMALL, TINY, fork_server
+from helpers import SMALL, fork_server
 from PIL import Image
 
 from kandinsky.batch.prompts import make_items, read_prompts
-from kandinsky.batch.run import run_batch
-from kandinsky.factory import get_T2V_pipeline
-from kandinsky.output.video import VideoWriter
+from kandinsky.batch.run import check_folder, run_batch
 
-SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
+SETTINGS = {"seed": 1, "time_length": 0, "width": 64, "height": 64}
 PROMPTS = ["a cat", "a dog", "a 'bird'; rm -rf $HOME\n../🐦"]
+VIDEO = {"time_length": 1}
+
+
+@pytest.fixture(scope="module")
+def quick(pipe):
+    """A pipeline with a VAE that is no network."""
+    return changed(pipe, vae=QuickVae())
 
 
 def items_of(prompts=PROMPTS, **settings):
@@ -28,163 +35,200 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines() if line]
 
 
-def videos_in(folder):
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("[!.]*.mp4"))}
+def files_in(folder):
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("[!.]*.*")) if path.suffix != ".jsonl"}
+
+
+class Prompts(PassedOn):
+    """A text encoder that calls `read(prompt)` before each prompt."""
+
+    def __init__(self, real, read):
+        super().__init__(real)
+        self._read = read
+
+    def __call__(self, text):
+        self._read(text)
+        return self._real(text)
 
 
 def test_equals_single_calls(pipe, tmp_path):
-    result = run_batch(pipe, items_of(), tmp_path / "new" / "folder")
+    """Of the real pipeline, with a video among the images."""
+    prompts = [PROMPTS[0], {"text": PROMPTS[1], **VIDEO}, PROMPTS[2]]
+    folder = tmp_path / "new" / "folder"
+    result = run_batch(pipe, items_of(prompts), folder)
     assert (result.made, result.skipped, result.failed) == (3, 0, {})
-    names = list(videos_in(tmp_path / "new" / "folder"))
-    assert names == ["0001.mp4", "0002.mp4", "0003.mp4"]
-    for number, (name, prompt) in enumerate(zip(names, PROMPTS, strict=True)):
-        alone = pipe(prompt, tmp_path / "alone.mp4", **{**SETTINGS, "seed": 1 + number})
-        assert alone.path.read_bytes() == (tmp_path / "new" / "folder" / name).read_bytes()
+    assert result.report == folder / "report.jsonl"
+    assert result.seconds > 0
+    assert list(files_in(folder)) == ["0001.png", "0002.mp4", "0003.png"]
+    for number, (name, prompt) in enumerate(zip(files_in(folder), PROMPTS, strict=True)):
+        call = {**SETTINGS, "seed": 1 + number, "time_length": int(name.endswith(".mp4"))}
+        alone = pipe(prompt, tmp_path / f"alone{name}", **call)
+        assert alone.path.read_bytes() == (folder / name).read_bytes()
 
 
-def test_images_and_other_settings(pipe, tmp_path):
-    image = {"text": "a cat", "time_length": 0, "width": 96, "save_path": "Cat.webp"}
-    assert run_batch(pipe, items_of([image, "a dog"]), tmp_path).made == 2
+def test_every_line_has_its_own_settings(quick, tmp_path):
+    own = {"text": "a cat", "width": 96, "save_path": "Cat.webp"}
+    frames = {"text": "a cat", "save_path": "frames/", **VIDEO}
+    assert run_batch(quick, items_of([own, "a dog", frames]), tmp_path).made == 3
     assert Image.open(tmp_path / "Cat.webp").size == (96, 64)
-    assert [line["seed"] for line in lines_of(tmp_path) if line["status"] == "done"] == [1, 2]
-    assert list(videos_in(tmp_path)) == ["0002.mp4"]
+    assert [line["seed"] for line in lines_of(tmp_path) if line["status"] == "done"] == [1, 2, 3]
+    assert len(list((tmp_path / "frames").iterdir())) == 9
+    assert list(files_in(tmp_path)) == ["0002.png", "Cat.webp"]
 
 
-def test_what_is_done_is_skipped(pipe, tmp_path):
-    run_batch(pipe, items_of(), tmp_path)
-    before = videos_in(tmp_path)
-    assert run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path).skipped == 3
-    assert {**videos_in(tmp_path), **before} == videos_in(tmp_path)
-    (tmp_path / "0001.mp4").unlink()
-    result = run_batch(pipe, items_of([PROMPTS[0], "another dog", PROMPTS[2], "a fish"]), tmp_path)
+def test_what_is_done_is_skipped(quick, tmp_path):
+    run_batch(quick, items_of(), tmp_path)
+    before = files_in(tmp_path)
+    again = run_batch(quick, items_of([*PROMPTS, "a fish"]), tmp_path)
+    assert (again.made, again.skipped) == (1, 3)
+    assert {**files_in(tmp_path), **before} == files_in(tmp_path)
+    (tmp_path / "0001.png").unlink()
+    result = run_batch(quick, items_of([PROMPTS[0], "another dog", PROMPTS[2], "a fish"]), tmp_path)
     assert (result.made, result.skipped) == (2, 2)  # one is gone, one was asked for differently
 
 
-def test_drawn_seeds_are_kept(pipe, tmp_path):
-    run_batch(pipe, items_of(seed=None), tmp_path)
-    assert run_batch(pipe, items_of(seed=None), tmp_path).skipped == 3
+def test_drawn_seeds_are_kept(quick, tmp_path):
+    run_batch(quick, items_of(seed=None), tmp_path)
+    assert run_batch(quick, items_of(seed=None), tmp_path).skipped == 3
     assert len({line["seed"] for line in lines_of(tmp_path)}) == 3
 
 
-def test_failures_do_not_stop_the_rest(pipe, tmp_path, monkeypatch):
-    encoder, finish = pipe.text_encoder, VideoWriter.finish
+def test_failures_do_not_stop_the_rest(quick, tmp_path, monkeypatch):
+    def refuse(prompt):
+        if prompt == "a dog":
+            raise RuntimeError("cannot read")
 
-    class Encoder:
-        device = encoder.device
-
-        def __call__(self, prompt):
-            if prompt == "a dog":
-                raise RuntimeError("cannot read")
-            return encoder(prompt)
-
-    def fail(writer):
-        if writer.path.name == "0003.mp4":
-            raise OSError("disk full")
-        finish(writer)
-
+    folder = tmp_path / "videos"
+    items = items_of([*PROMPTS, "a fish"], **VIDEO)
+    script = f'case "$*" in *0003*) {FAILS_AT_THE_END};; esac; exec "$real" "$@"'
     with monkeypatch.context() as patch:
-        patch.setattr(pipe, "text_encoder", Encoder())
-        patch.setattr(VideoWriter, "finish", fail)
-        result = run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path)
-    latents = tmp_path / "0003.latents.safetensors"
+        patch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, script))
+        result = run_batch(changed(quick, text_encoder=Prompts(quick.text_encoder, refuse)), items, folder)
+    latents = folder / "0003.latents.safetensors"
     assert list(result.failed) == ["0002.mp4", "0003.mp4"]
     assert result.failed["0002.mp4"] == "RuntimeError: cannot read"
-    assert f"(disk full); its latents are saved in {latents}; to finish it: kandinsky" in result.failed["0003.mp4"]
-    assert list(videos_in(tmp_path)) == ["0001.mp4", "0004.mp4"]
-    assert not list(tmp_path.glob("*.partial*"))
-    pipe.decode_to(latents)
-    result = run_batch(pipe, items_of([*PROMPTS, "a fish"]), tmp_path)
+    assert f"No space left on device); its latents are saved in {latents}; to finish it: k" in result.failed["0003.mp4"]
+    assert list(files_in(folder)) == ["0001.mp4", "0003.latents.safetensors", "0004.mp4"]
+    assert not list(folder.glob("*.partial*"))
+    quick.decode_to(latents)
+    result = run_batch(quick, items, folder)
     assert (result.made, result.skipped) == (1, 3)  # the one that was finished by hand is done
-    alone = pipe(PROMPTS[2], tmp_path / "alone.mp4", **{**SETTINGS, "seed": 3})
-    assert alone.path.read_bytes() == (tmp_path / "0003.mp4").read_bytes()
+    alone = quick(PROMPTS[2], tmp_path / "alone.mp4", **{**SETTINGS, **VIDEO, "seed": 3})
+    assert alone.path.read_bytes() == (folder / "0003.mp4").read_bytes()
 
 
-def test_a_file_is_finished_while_the_next_video_is_sampled(pipe, tmp_path, monkeypatch):
-    finish, sample, next_one = VideoWriter.finish, pipe.sample_latents, threading.Event()
+def test_a_file_is_finished_while_the_next_video_is_sampled(quick, tmp_path, monkeypatch):
+    """The encoder of the first one does not end before the second one is being sampled."""
+    begun = tmp_path / "begun"
+    wait = f"for _ in $(seq 3000); do [ -e {begun} ] && break; sleep 0.02; done; [ -e {begun} ] || exit 1"
+    script = f'case "$*" in *0001*) {wait};; esac; exec "$real" "$@"'
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, script))
+    steps = []
 
-    def slow(writer):
-        if writer.path.name == "0001.mp4":
-            assert next_one.wait(20), "the next video waits for the file of this one"
-        finish(writer)
+    def before(index):
+        steps.append(index)
+        if len(steps) == 5:
+            begun.touch()
 
-    def watched(text, shape, *, seed, on_step_end):
-        if seed == 2:
-            next_one.set()
-        return sample(text, shape, seed=seed, on_step_end=on_step_end)
-
-    monkeypatch.setattr(VideoWriter, "finish", slow)
-    monkeypatch.setattr(pipe, "sample_latents", watched)
-    assert run_batch(pipe, items_of(), tmp_path).failed == {}
-
-
-def test_the_next_prompt_is_read_before_the_video_is_sampled(pipe, tmp_path, monkeypatch):
-    encoder, sample, read = pipe.text_encoder, pipe.sample_latents, threading.Event()
-
-    class Encoder:
-        device = encoder.device
-
-        def __call__(self, prompt):
-            if prompt == "a dog":
-                read.set()
-            return encoder(prompt)
-
-    def watched(text, shape, *, seed, on_step_end):
-        assert read.wait(20), "the next prompt waits for this video"
-        return sample(text, shape, seed=seed, on_step_end=on_step_end)
-
-    monkeypatch.setattr(pipe, "text_encoder", Encoder())
-    monkeypatch.setattr(pipe, "sample_latents", watched)
-    assert run_batch(pipe, items_of(), tmp_path).failed == {}
+    watched = changed(quick, dit=WatchedDit(quick.dit, before))
+    assert run_batch(watched, items_of(PROMPTS[:2], **VIDEO), tmp_path / "videos").made == 2
 
 
-def test_interrupt_finishes_the_last_file(pipe, tmp_path, monkeypatch):
-    sample, calls = pipe.sample_latents, []
+def test_the_next_prompt_is_read_before_the_video_is_sampled(quick, tmp_path):
+    read, waited = threading.Event(), []
 
-    def interrupted(*arguments, **settings):
-        calls.append(arguments)
-        if len(calls) == 2:
+    def before(_index):
+        waited.append(read.wait(60))
+
+    watched = changed(
+        quick,
+        text_encoder=Prompts(quick.text_encoder, lambda prompt: read.set() if prompt == "a dog" else None),
+        dit=WatchedDit(quick.dit, before),
+    )
+    assert run_batch(watched, items_of(PROMPTS[:2]), tmp_path).made == 2
+    assert waited == [True] * 8
+
+
+def test_interrupt_finishes_the_last_file(quick, tmp_path):
+    steps = []
+
+    def before(_index):
+        steps.append(1)
+        if len(steps) == 6:
             raise KeyboardInterrupt
-        return sample(*arguments, **settings)
 
-    monkeypatch.setattr(pipe, "sample_latents", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_batch(pipe, items_of(), tmp_path)
-    assert list(videos_in(tmp_path)) == ["0001.mp4"]
-    assert [line["status"] for line in lines_of(tmp_path)].count("done") == 1
+        run_batch(changed(quick, dit=WatchedDit(quick.dit, before)), items_of(), tmp_path)
+    assert list(files_in(tmp_path)) == ["0001.png"]
+    assert Counter(line["status"] for line in lines_of(tmp_path)) == {"started": 2, "done": 1}
 
 
-def test_one_batch_in_a_folder(pipe, tmp_path):
+def test_a_report_that_cannot_be_written_ends_the_batch(quick, tmp_path):
+    """Nobody would know what was made."""
+    (tmp_path / "report.jsonl").mkdir()
+    nobody = changed(quick, dit=WatchedDit(quick.dit, lambda _: pytest.fail("sampled")))
+    with pytest.raises(OSError, match=r"report\.jsonl"):
+        run_batch(nobody, items_of(), tmp_path)
+
+
+def test_a_target_that_appeared_meanwhile_is_a_failure(quick, tmp_path):
+    """Its item is not sampled; the others are made."""
+    items = items_of([{"text": "a cat", "save_path": "frames/", **VIDEO}, "a dog"])
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "mine").touch()
+    result = run_batch(quick, items, tmp_path)
+    assert result.made == 1
+    assert "is not empty; name a new folder" in result.failed["frames/"]
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["mine"]
+
+
+def test_one_batch_in_a_folder(quick, tmp_path):
+    nobody = changed(quick, dit=None, text_encoder=TextOnly(None, lambda _: pytest.fail("encoded")))
     with FileLock(tmp_path / ".batch.lock"), pytest.raises(ValueError, match="another batch is writing in this folder"):
-        run_batch(pipe, items_of(), tmp_path)
+        run_batch(nobody, items_of(), tmp_path)
+    assert files_in(tmp_path) == {}
 
 
-def make_batch(prompts, folder):
-    torch.set_num_threads(1)
-    pipe = get_T2V_pipeline("cpu", cache_dir=TINY, local_files_only=True, progress=False)
-    pipe.model_set = SMALL
-    result = run_batch(pipe, read_prompts(prompts, SETTINGS, model_set=SMALL), folder)
-    (folder / "result").write_text(f"{result.made} made, {result.skipped} skipped, {result.failed}")
+def test_folders_that_cannot_be_written(quick, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for folder, message in (
+        (tmp_path / "file", r"file': must be a folder that is there or can be made"),
+        ("/proc/videos", r"save_path='/proc/videos': must be a folder"),
+        (3, "folder=3: allowed is a path of text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_batch(quick, items_of(), folder)
+    program = ffmpeg_script(tmp_path, "exit 1", listing="echo ' V..... libx264 H.264'")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
+    check_folder(tmp_path / "videos", items_of(**VIDEO))
+    with pytest.raises(ValueError, match=r"codec='hevc': .* has no libx265"):
+        check_folder(tmp_path / "videos", items_of(**VIDEO, codec="hevc"))
 
 
-def test_killed_and_restarted(tmp_path):
+def test_a_result_is_frozen(quick, tmp_path):
+    result = run_batch(quick, [], tmp_path)
+    assert (result.made, result.skipped, result.failed) == (0, 0, {})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.made = 1
+
+
+def test_killed_and_restarted(quick, small_weights, tmp_path):
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
-    prompts.write_text("".join(f"prompt {number}\n" for number in range(10)))
-    process = fork_server().Process(target=make_batch, args=(prompts, folder))
+    prompts.write_text("".join(f"prompt {number}\n" for number in range(5)))
+    ours, theirs = multiprocessing.Pipe()
+    process = fork_server().Process(target=fault_batch.make_batch, args=(prompts, folder, small_weights, theirs))
     process.start()
-    while len(videos_in(folder)) < 4:
-        assert process.is_alive()
-        time.sleep(0.005)
+    assert ours.poll(120)
     process.kill()
     process.join()
-    before = videos_in(folder)
-    assert 4 <= len(before) < 10
-    process = fork_server().Process(target=make_batch, args=(prompts, folder))
-    process.start()
-    process.join(120)
-    assert (folder / "result").read_text() == f"{10 - len(before)} made, {len(before)} skipped, {{}}"
-    after = videos_in(folder)
-    assert len(after) == 10
+    before = files_in(folder)
+    assert list(before) == ["0001.png", "0002.png"]
+    items = read_prompts(prompts, fault_batch.SETTINGS, model_set=SMALL)
+    result = run_batch(quick, items, folder)
+    assert (result.made, result.skipped, result.failed) == (3, 2, {})
+    after = files_in(folder)
+    assert list(after) == [f"000{number}.png" for number in range(1, 6)]
     assert {name: after[name] for name in before} == before
     done = Counter(line["number"] for line in lines_of(folder) if line["status"] == "done")
-    assert done == Counter(range(1, 11))
-    assert not list(folder.glob(".*.partial.*"))
+    assert done == Counter(range(1, 6))
+    assert {path.name for path in folder.glob(".*")} <= {".batch.lock"}

@@ -1,75 +1,74 @@
-"""A model set's own file: what it allows, what is refused, and that sizes nobody asked for come from it."""
+"""A model set's own file: what it allows, and what is refused."""
 
 import dataclasses
 import json
 
 import pytest
-from helpers import own_weights
+from checkpoint_helpers import POINTER
 
-from kandinsky.checkpoint.model_set import NAME, read_model_set
-from kandinsky.cli.main import main
+from kandinsky.checkpoint.model_set import NAME, read_model_set, write_model_set
+from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512
-from kandinsky.factory import get_T2V_pipeline
-from kandinsky.video_shape import VideoShape
+from kandinsky.errors import CheckpointError
 
-OWN = dataclasses.replace(FLASH_512, resolution=128, sizes=((64, 64), (64, 96)), max_seconds=1, text_tokens=24)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return own_weights(tmp_path_factory.mktemp("weights"), OWN)
+OWN = dataclasses.replace(FLASH_512, resolution=128, sizes=((64, 64), (96, 64)), max_seconds=1, text_tokens=24, fps=3)
 
 
-def test_written_and_read(weights, tmp_path):
-    assert read_model_set(weights) == OWN
+@pytest.mark.parametrize("model_set", [OWN, FLASH_512], ids=["own", "published"])
+def test_what_is_written_comes_back(tmp_path, model_set):
     assert read_model_set(tmp_path) is None
+    write_model_set(tmp_path, model_set)
+    assert read_model_set(tmp_path) == model_set
+
+
+def test_pairs_are_height_and_width(tmp_path):
+    """As files had sizes before."""
+    write_model_set(tmp_path, OWN)
+    values = json.loads((tmp_path / NAME).read_text()) | {"sizes": [[64, 96], [128, 64]]}
+    (tmp_path / NAME).write_text(json.dumps(values))
+    assert read_model_set(tmp_path).sizes == ((96, 64), (64, 128))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sizes": []}, r"sizes=\[\]: allowed are pairs"),
-        ({"sizes": [[64, 100]]}, "multiples of 16"),
-        ({"sizes": [[64]]}, "allowed are pairs"),
+        ({"sizes": []}, r"sizes=\[\]: allowed are texts like '672x384', of multiples of 16"),
+        ({"sizes": ["64x100"]}, "multiples of 16"),
+        ({"sizes": ["64"]}, "allowed are texts"),
+        ({"sizes": [[64]]}, "allowed are texts"),
         ({"fps": 0}, "fps=0: allowed is a whole number from 1"),
         ({"text_tokens": True}, "text_tokens=True"),
         ({"colour": 1}, "allowed and needed are the keys"),
     ],
 )
-def test_what_is_refused(weights, tmp_path, change, message):
-    values = json.loads((weights / NAME).read_text()) | change
+def test_what_is_refused(tmp_path, change, message):
+    write_model_set(tmp_path, OWN)
+    values = json.loads((tmp_path / NAME).read_text()) | change
     (tmp_path / NAME).write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         read_model_set(tmp_path)
 
 
-def test_not_json(tmp_path):
-    (tmp_path / NAME).write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not JSON"), ("[]", "needed are the keys"), (POINTER, "git-LFS")]
+)
+def test_what_is_no_model_set(tmp_path, content, message):
+    (tmp_path / NAME).write_text(content)
+    with pytest.raises(CheckpointError, match=rf"model_set\.json.*{message}"):
         read_model_set(tmp_path)
 
 
-def test_sizes_nobody_asked_for():
-    own = VideoShape.from_request(None, None, None, model_set=OWN)
-    assert (own.seconds, own.height, own.width) == (1, 64, 64)
-    published = VideoShape.from_request(None, None, None)
-    assert (published.seconds, published.height, published.width) == (12, 512, 512)
-    assert VideoShape.from_request(1, 96, None, model_set=OWN).height == 64
+@pytest.mark.parametrize("change", [{"dit_file": "other.pt"}, {"spatial_compression": 16}, {"dit_repository": "a/b"}])
+def test_what_the_file_does_not_hold_is_refused(tmp_path, change):
+    """It would come back as the published one's."""
+    with pytest.raises(ValueError, match=rf"{next(iter(change))}=.*cannot declare other than"):
+        write_model_set(tmp_path, dataclasses.replace(OWN, **change))
+    assert not any(tmp_path.iterdir())
 
 
-def test_pipeline_takes_the_sets_sizes(weights):
-    pipe = get_T2V_pipeline("cpu", cache_dir=weights, local_files_only=True, progress=False)
-    assert pipe.model_set == OWN
-    assert pipe("a cat", output_type="latent", seed=1).shape == (3, 8, 8, 16)
-    with pytest.raises(ValueError, match="allowed width x height: 64x64, 96x64"):
-        pipe("a cat", width=672, height=384)
-    with pytest.raises(ValueError, match=r"0 \(an image\) to 1 seconds"):
-        pipe("a cat", time_length=2)
-
-
-def test_command_takes_the_sets_sizes(weights, tmp_path, capsys):
-    arguments = ["generate", "--weights", str(weights), "--device", "cpu", "--no-progress"]
-    assert main([*arguments, "--time-length", "0", "--save-path", str(tmp_path / "a.png")]) == 0
-    assert "64x64" in capsys.readouterr().out
-    assert main([*arguments, "--width", "672", "--height", "384"]) == 2
-    assert "allowed width x height: 64x64, 96x64" in capsys.readouterr().err
+def test_a_set_that_was_just_saved_goes_before(tmp_path):
+    write_model_set(tmp_path, OWN)
+    (tmp_path / SAVED).mkdir()
+    assert read_model_set(tmp_path) == OWN
+    write_model_set(tmp_path / SAVED, FLASH_512)
+    assert read_model_set(tmp_path) == FLASH_512

@@ -1,93 +1,130 @@
-"""diffusers' names: what is saved loads again and makes the same frames; what cannot be done is said."""
+"""What is saved loads again as it was, also in the place where it came from; an interruption costs nothing."""
 
-import numpy as np
+import dataclasses
+import json
+
 import pytest
 import torch
-from helpers import SMALL, TINY
+from checkpoint_helpers import CPU, NAME, cut, shard, tiny_copy
+from helpers import SMALL
 
-from kandinsky import Kandinsky4T2VPipeline
 from kandinsky.checkpoint.load import open_checkpoint
-from kandinsky.parallel.ranks import Ranks
+from kandinsky.checkpoint.locate import locate
+from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.save import save_model_set
+from kandinsky.config import FLASH_512
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.loading.components import load_text_encoder, load_vae
 
-CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3, "return_frames": True}
+PARTS = ("dit", "text_encoder", "vae")
+
+
+def parts_of(pipe, **changes):
+    text = pipe.text_encoder
+    return {
+        "dit": pipe.dit,
+        "t5": text.model,
+        "tokenizer": text.tokenizer,
+        "autoencoder": pipe.vae.autoencoder,
+        "schedule": pipe.parts.schedule,
+        "model_set": pipe.model_set,
+    } | changes
+
+
+def tensors(folder):
+    """All of a set, in float32."""
+    paths = locate(folder, model_set=FLASH_512, given={}, local_files_only=True, revision={})
+    opened = {name: open_checkpoint(getattr(paths, name)) for name in PARTS}
+    return {(part, key): file.tensor(key, CPU).float() for part, file in opened.items() for key in file.shapes}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def loaded(folder):
+    return get_T2V_pipeline("cpu", cache_dir=folder, local_files_only=True, progress=False)
 
 
 @pytest.fixture(scope="module")
 def saved(pipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "new"
-    pipe.save_pretrained(folder)
+    save_model_set(folder, **parts_of(pipe))
     return folder
 
 
-@pytest.fixture(scope="module")
-def loaded(saved):
-    loaded = Kandinsky4T2VPipeline.from_pretrained(saved, device_map="cpu", progress=False)
-    loaded.model_set = SMALL
-    return loaded
+def test_saved_weights_are_those_that_were_loaded(saved, small_weights):
+    assert same(tensors(saved), tensors(small_weights))
 
 
-def frames(pipe):
-    return np.stack([np.asarray(frame) for frame in pipe("a cat", **CALL)])
+def test_a_saved_set_knows_what_it_was_trained_for(saved, pipe):
+    assert read_model_set(saved) == pipe.model_set == SMALL
+    assert loaded(saved).model_set == SMALL
 
 
-def test_saved_equals_loaded(pipe, saved, loaded):
-    names = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
-    published = {str(path.relative_to(TINY)) for path in TINY.rglob("*") if path.is_file()}
-    assert {name.replace(".pt", ".safetensors") for name in published} <= names
-    assert np.array_equal(frames(loaded), frames(pipe))
+def test_files_are_those_of_the_libraries(saved, small_weights):
+    config = json.loads((saved / "vae" / "config.json").read_text())
+    theirs = json.loads((small_weights / "vae" / "config.json").read_text())
+    assert config["_class_name"] == "AutoencoderKLCogVideoX"
+    assert {name: config[name] for name in theirs if not name.startswith("_")} == {
+        name: value for name, value in theirs.items() if not name.startswith("_")
+    }
+    encoder = load_text_encoder(
+        saved / "text_encoder", saved / "tokenizer", text_tokens=8, device=CPU, dtype=torch.float32
+    )
+    assert torch.isfinite(encoder("a cat")).all()
+    assert load_vae(saved / "vae", device=CPU, dtype=torch.float32).autoencoder.config.scaling_factor == 0.7
 
 
-def test_saved_weights_are_the_published_keys(saved):
-    for name, own in (("kandinsky4_distil_512.pt", "kandinsky4_distil_512.safetensors"), ("vae", "vae")):
-        theirs, ours = open_checkpoint(TINY / name), open_checkpoint(saved / own)
-        assert theirs.shapes == ours.shapes
-        cpu = torch.device("cpu")
-        assert all(torch.equal(theirs.tensor(key, cpu).float(), ours.tensor(key, cpu).float()) for key in ours.shapes)
+def test_into_the_folder_that_it_was_loaded_from(tmp_path):
+    """Shards, the `.pt` and its copies are gone, what is there is the same; and once more, from what was saved."""
+    folder = tiny_copy(tmp_path / "w")
+    shard(folder / "text_encoder")
+    (folder / "text_encoder" / "model.fp16.safetensors").write_bytes(b"old")
+    (folder / f"{NAME}_fast.safetensors").write_bytes(b"old")
+    (folder / "video.mp4").touch()
+    before = tensors(folder)
+    for _ in range(2):
+        save_model_set(folder, **parts_of(loaded(folder)))
+        assert same(tensors(folder), before)
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if not path.name.startswith(".")}
+        assert {f"{NAME}.safetensors", "text_encoder/model.safetensors", "tokenizer/spiece.model", "video.mp4"} <= names
+        assert not names & {f"{NAME}.pt", f"{NAME}_fast.safetensors", "text_encoder/model.safetensors.index.json"}
+        assert not [name for name in names if "-of-" in name or "fp16" in name or "model_set" in name]
 
 
-def test_to_the_same_device(loaded):
-    before = frames(loaded)
-    assert loaded.to("cpu") is loaded
-    assert np.array_equal(frames(loaded), before)
-    assert (loaded.origin.dtype, loaded.origin.devices["dit"], loaded.vae_source.device) == ("float32", "cpu", "cpu")
+class FullDisk:
+    """An autoencoder whose writing fails."""
+
+    def save_config(self, folder):
+        (folder / "config.json").write_text("{}")
+
+    def state_dict(self):
+        raise OSError("no space left on device")
 
 
-@pytest.mark.gpu
-def test_to_a_gpu_and_back(loaded):
-    before = frames(loaded)
-    loaded.to("cuda")
-    assert {part.device.type for part in (loaded.dit, loaded.text_encoder, loaded.vae)} == {"cuda"}
-    assert np.abs(frames(loaded).astype(int) - before).mean() < 2
-    assert (set(loaded.origin.devices.values()), loaded.origin.kernels) == ({"cuda"}, "triton")
-    assert loaded.vae_source.device.startswith("cuda")
-    assert np.array_equal(frames(loaded.to("cpu")), before)
+def test_a_full_disk_costs_nothing(pipe, tmp_path):
+    folder = tiny_copy(tmp_path / "w")
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(OSError, match="no space left"):
+        save_model_set(folder, **parts_of(pipe, autoencoder=FullDisk()))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
 
 
-def test_what_cannot_be_moved_or_saved(pipe, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="device_map='cuda:99' does not exist"):
-        pipe.to("cuda:99")
-    monkeypatch.setattr(pipe, "team", Ranks(0, 2))
-    with pytest.raises(ValueError, match="save_pretrained: the weights are quantised or shared out"):
-        pipe.save_pretrained(tmp_path / "no")
-    assert not list(tmp_path.iterdir())
+def test_another_set_in_its_place(pipe, tmp_path):
+    """Its own declaration, configuration and tokenizer take the place of those of the other."""
+    folder = tiny_copy(tmp_path / "w")
+    (folder / "model_set.json").write_text("damaged")
+    (folder / "tokenizer" / "added_tokens.json").write_text('{"cat": 3}')
+    cut(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    save_model_set(folder, **parts_of(pipe))
+    assert read_model_set(folder) == SMALL
+    assert not (folder / "tokenizer" / "added_tokens.json").exists()
+    assert loaded(folder).model_set == SMALL
 
 
-def test_neither_folder_nor_repository(tmp_path):
-    with pytest.raises(ValueError, match="allowed is a folder that exists, or owner/name on the hub"):
-        Kandinsky4T2VPipeline.from_pretrained(tmp_path / "none", device_map="cpu")
-    with pytest.raises(FileNotFoundError, match="'none/here' is not a folder here, nor found on the hub"):
-        Kandinsky4T2VPipeline.from_pretrained("none/here", device_map="cpu", local_files_only=True)
-
-
-def test_repository(saved, monkeypatch):
-    asked = {}
-
-    def download(repository, **settings):
-        asked.update(settings, repository=repository)
-        return str(saved)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.setattr("kandinsky.checkpoint.locate._check_reachable", lambda _: None)
-    Kandinsky4T2VPipeline.from_pretrained("some/one", device_map="cpu", revision={"some/one": "v2"}, progress=False)
-    assert (asked["repository"], asked["revision"]) == ("some/one", "v2")
-    assert "vae/*" in asked["allow_patterns"]
+def test_a_set_that_cannot_be_declared(pipe, tmp_path):
+    other = dataclasses.replace(SMALL, temporal_compression=8)
+    with pytest.raises(ValueError, match=r"temporal_compression=8: model_set\.json cannot declare other than 4"):
+        save_model_set(tmp_path / "w", **parts_of(pipe, model_set=other))
+    assert not (tmp_path / "w").exists()

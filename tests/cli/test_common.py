@@ -1,21 +1,33 @@
 """How commands end and what they print where: exit codes, `--json`, `--quiet`, Ctrl-C."""
 
+import argparse
+import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import pytest
-from helpers import allow_small_sizes
-from PIL import Image
+from fakes import nothing
+from helpers import SMALL, TINY
 
-from kandinsky.cli import generate as cli_batch
-from kandinsky.cli import main as cli
-from kandinsky.cli.common import Outcome, Parser, add_print_arguments, parse_and_run
-from kandinsky.cli.main import main
-from kandinsky.output.read_record import read_record
-from kandinsky.output.video import VideoWriter
-
-SETTINGS = ["--device", "cpu", "--time-length", "1", "--width", "64", "--height", "64"]
-VIDEO = ["generate", *SETTINGS, "--text", "a cat"]
+from kandinsky import errors
+from kandinsky.cli.common import (
+    Outcome,
+    Parser,
+    add_output_arguments,
+    add_print_arguments,
+    add_shape_arguments,
+    file_argument,
+    made,
+    model_set_of,
+    output_settings,
+    parse_and_run,
+    writes_here,
+)
+from kandinsky.config import FLASH_512
+from kandinsky.errors import KandinskyError
+from kandinsky.output.result import GenerationResult
+from kandinsky.video_shape import VideoShape
 
 
 def run(arguments, command):
@@ -44,7 +56,13 @@ def test_lines_for_people(capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_process_that_does_not_write_says_nothing(capsys, arguments):
+    assert run(arguments, nothing) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore:careful")
 def test_json_is_one_line(capsys):
     assert run(["--json", "--quiet"], noisy) == 0
     output = capsys.readouterr()
@@ -56,7 +74,9 @@ def test_json_is_one_line(capsys):
     ("error", "code", "status"),
     [
         (ValueError("width=1"), 2, "bad arguments"),
+        (errors.NothingFits("too large"), 2, "bad arguments"),
         (FileNotFoundError("no weights"), 1, "failed"),
+        (errors.CheckpointError("damaged"), 1, "failed"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -69,70 +89,20 @@ def test_failures(error, code, status, capsys):
     assert output.err.count("\n") == 1
 
 
+def test_every_error_of_ours_is_one_message(capsys):
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, KandinskyError):
+            assert run([], raising(kind("what it says"))) == (2 if issubclass(kind, ValueError) else 1)
+            assert capsys.readouterr().err == "error: what it says\n"
+
+
 def test_unforeseen_errors_keep_their_traceback(capsys):
     with pytest.raises(ArithmeticError):
         run(["--json"], raising(ArithmeticError("odd")))
     assert json.loads(capsys.readouterr().out)["error"] == "ArithmeticError: odd"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "required: command"),
-        (["generate", "--seed", "x"], "--seed: invalid int value: 'x'"),
-        (["generate", "--nothing"], "unrecognized arguments: --nothing"),
-        (["generate", "--text", "a", "--prompts", "b"], "not allowed with argument"),
-        (["nothing"], "invalid choice: 'nothing'"),
-        (["generate", "--prompts", "p.txt"], "--prompts needs --save-path"),
-    ],
-)
-def test_argparse_ends_with_2(arguments, message, capsys):
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-    assert main([*arguments, "--json"]) == 2
-    assert message in json.loads(capsys.readouterr().out)["error"]
-
-
-@pytest.fixture
-def preloaded(pipe, monkeypatch):
-    """Commands make small sizes with a pipeline that is there."""
-    allow_small_sizes(monkeypatch.setattr)
-    for module in (cli, cli_batch):
-        monkeypatch.setattr(module, "load_pipeline", lambda *_, **__: pipe)
-
-
-@pytest.mark.usefixtures("preloaded")
-def test_what_is_made(tmp_path, capsys):
-    target = tmp_path / "v.mp4"
-    assert main([*VIDEO, "--save-path", str(target)]) == 0
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert first == f"{target}: 9 frames of 64x64 at 8 fps, seed 42"
-    assert [line.split()[0] for line in rest] == ["text", "sample", "decode", "write", "total"]
-    target = tmp_path / "i.png"
-    assert main([*VIDEO, "--time-length", "0", "--save-path", str(target)]) == 0
-    assert Image.open(target).size == (64, 64)
-    assert capsys.readouterr().out == f"{target}: 64x64 image, seed 42\n"
-
-
-@pytest.mark.usefixtures("preloaded")
-def test_what_is_made_as_json(tmp_path, capsys):
-    target = tmp_path / "v.mp4"
-    assert main([*VIDEO, "--json", "--fps", "12", "--save-path", str(target)]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert set(shown.pop("timings")) == {"text", "sample", "decode", "write", "total"}
-    assert shown == {
-        "status": "done",
-        "exit_code": 0,
-        "path": str(target),
-        "seed": 42,
-        "width": 64,
-        "height": 64,
-        "num_frames": 9,
-        "fps": 12,
-        "peak_memory": {},
-    }
-    assert main(["show", str(target), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["record"]["prompt"] == "a cat"
+    with pytest.raises(ArithmeticError):
+        run([], raising(ArithmeticError("odd")))
+    assert capsys.readouterr().out == ""
 
 
 def test_notes_of_an_interruption(capsys):
@@ -144,32 +114,92 @@ def test_notes_of_an_interruption(capsys):
     assert json.loads(output.out)["error"] == "interrupted\nits latents are saved"
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_batch_from_the_command_line(tmp_path, capsys):
-    prompts, folder = tmp_path / "p.jsonl", tmp_path / "videos"
-    lines = [{"text": "a cat", "save_path": "v.mkv", "codec": "vp9"}, {"text": "a dog", "time_length": 0, "fps": None}]
-    prompts.write_text("\n".join(map(json.dumps, lines)))
-    arguments = ["generate", *SETTINGS, "--fps", "12", "--prompts", str(prompts), "--save-path", str(folder)]
-    assert main([*arguments, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["made"], shown["skipped"], shown["failed"]) == (2, 0, {})
-    assert [path.name for path in sorted(folder.glob("[!.]*"))] == ["0002.png", "report.jsonl", "v.mkv"]
-    assert read_record(folder / "v.mkv").fps == 12
-    assert main(arguments) == 0
-    assert "0 made, 2 done before, 0 failed" in capsys.readouterr().out
+def test_of_several_processes_whoever_started_them_tells_of_a_failure(capsys, monkeypatch):
+    """Once for all."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert run(["--json"], raising(ValueError("width=1"))) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "error: width=1\n"
 
 
-@pytest.mark.usefixtures("preloaded")
-def test_failed_items_are_listed(tmp_path, capsys, monkeypatch, pipe):
-    (tmp_path / "p.txt").write_text("a cat\n")
-    folder = tmp_path / "videos"
-    arguments = ["generate", *SETTINGS, "--prompts", str(tmp_path / "p.txt"), "--save-path", str(folder)]
-    with monkeypatch.context() as patch:
-        patch.setattr(pipe, "sample_latents", lambda *_, **__: raising(RuntimeError("broken"))(None))
-        assert main(arguments) == 1
-    assert "failed: 0001.mp4: RuntimeError: broken" in capsys.readouterr().out
-    monkeypatch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
-    assert main([*arguments, "--json"]) == 1
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["status"] == "failed"
-    assert f"kandinsky resume {folder}/0001.latents.safetensors" in shown["failed"]["0001.mp4"]
+def test_bad_arguments_are_one_message(capsys):
+    assert run(["--nothing"], nothing) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: unrecognized arguments: --nothing\nusage: try")
+    assert run(["--nothing", "--json"], nothing) == 2
+    assert "--nothing" in json.loads(capsys.readouterr().out)["error"]
+
+
+RESULT = GenerationResult(
+    seed=3,
+    timings={"sample": 1.25, "total": 2.5},
+    peak_memory={"sample": 2**30},
+    path=Path("v.mp4"),
+    num_frames=9,
+    fps=8,
+)
+SHAPE = VideoShape.from_request(1, 96, 64, model_set=SMALL)
+
+
+def test_what_is_said_of_a_video():
+    said = made([RESULT], SHAPE)
+    assert said.lines == [
+        "v.mp4: 9 frames of 96x64 at 8 fps, seed 3",
+        "  sample    1.250 s, peak 1.00 GiB",
+        "   total    2.500 s",
+    ]
+    assert json.loads(json.dumps(said.record)) == {
+        "path": "v.mp4", "seed": 3, "num_frames": 9, "fps": 8, "width": 96, "height": 64,
+        "timings": {"sample": 1.25, "total": 2.5}, "peak_memory": {"sample": 2**30},
+    }  # fmt: skip
+    assert made([], SHAPE) is None
+
+
+def test_what_is_said_of_an_image():
+    shape = VideoShape.from_request(0, 64, 64, model_set=SMALL)
+    result = dataclasses.replace(RESULT, path=Path("i.png"), num_frames=1)
+    assert made([result], shape).lines == ["i.png: 64x64 image, seed 3"]
+
+
+def parsed(*arguments):
+    parser = Parser()
+    add_shape_arguments(parser)
+    add_output_arguments(parser)
+    parser.add_argument("--weights", type=file_argument)
+    return parser.parse_args(arguments)
+
+
+def test_sizes_that_nobody_asked_for(small_weights):
+    """Of the published weights the demonstration's, of others their own."""
+    published = parsed("--weights", str(TINY), "--height", "512")
+    assert model_set_of(published) == FLASH_512
+    assert (published.width, published.height) == (672, 512)
+    own = parsed("--weights", str(small_weights))
+    assert model_set_of(own) == SMALL
+    assert (own.width, own.height) == (None, None)
+
+
+def test_options_of_a_file():
+    assert output_settings(parsed("--weights", ".")) == {"fps": None, "crf": None, "codec": None, "metadata": True}
+    given = parsed("--weights", ".", "--fps", "9", "--crf", "3", "--codec", "vp9", "--no-metadata")
+    assert output_settings(given) == {"fps": 9, "crf": 3, "codec": "vp9", "metadata": False}
+
+
+def test_a_path_on_the_command_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert file_argument("~/frames/") == f"{tmp_path}/frames/"
+    assert file_argument("./v.mp4") == "./v.mp4"
+
+
+@pytest.mark.parametrize(
+    ("rank", "parallelism", "writes"), [("0", "tensor", True), ("1", "tensor", False), ("1", "none", True)]
+)
+def test_only_who_writes_looks_at_the_target(monkeypatch, rank, parallelism, writes):
+    given = argparse.Namespace(parallelism=parallelism)
+    assert writes_here(given)
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert writes_here(given) == writes

@@ -1,73 +1,144 @@
-"""Processes started as a user starts them: torch.distributed.launch on two nodes, `--num-gpus`, and when one dies."""
+"""Several processes: `--num-gpus`, torch.distributed.launch on two nodes, and that all end when one does."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
-import failing_rank
+import launch_processes
 import pytest
-from helpers import ROOT, SMALL, TINY, fork_server, own_weights
+from helpers import ROOT, fork_server
 from PIL import Image
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kandinsky.cli.launch import check_launch
-from kandinsky.cli.main import main
-from kandinsky.factory import get_T2V_pipeline
-from kandinsky.parallel.ranks import Ranks
 
-SCRIPT = str(ROOT / "run_inference_distil.py")
+PATIENCE = 240
+"""Seconds after which a process is given up that does not end."""
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+def start(target, *arguments):
+    process = fork_server().Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
-def variables_of_two() -> list[dict[str, str]]:
-    """What a launcher would tell two processes, of which each is on its own."""
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_RANK": "0"}
-    return [{**group, "RANK": str(rank)} for rank in range(2)]
+def codes_of(processes):
+    """Exit codes; a process that does not end is killed."""
+    for process in processes:
+        process.join(PATIENCE)
+        if process.exitcode is None:
+            process.kill()
+            pytest.fail("a process waits for ever")
+    return [process.exitcode for process in processes]
 
 
-def start(command, **environment):
-    return subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Arguments for 96x64 pixels, with weights that allow them."""
-    weights = own_weights(tmp_path_factory.mktemp("weights"), SMALL)
-    return ["--weights", str(weights), "--device", "cpu", "--width", "96", "--height", "64"]
+def start_two(tmp_path_factory, fail):
+    """Two ranks without an agent that would end them, of which the last one fails; what they say, and their folder."""
+    folder = tmp_path_factory.mktemp("videos")
+    said = [tmp_path_factory.mktemp("said") / f"{rank}" for rank in range(2)]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port()), "LOCAL_RANK": "0"}
+    ranks = [
+        start(launch_processes.run_rank, fail, folder, file, {**group, "RANK": str(rank)})
+        for rank, file in enumerate(said)
+    ]
+    return ranks, said, folder
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Two processes of which the last one is killed; what they print, and the folder that they make a video in."""
-    folder = tmp_path_factory.mktemp("killed")
-    said = [tmp_path_factory.mktemp("said") / f"{rank}" for rank in range(2)]
-    ranks = [
-        fork_server().Process(target=failing_rank.run_forked, args=(failing_rank.kill, folder, file, variables))
-        for file, variables in zip(said, variables_of_two(), strict=True)
-    ]
-    for rank in ranks:
-        rank.start()
-    return ranks, said, folder
+    """The last one is killed; the first one notices it while other tests run."""
+    return start_two(tmp_path_factory, launch_processes.kill)
 
 
-@pytest.mark.usefixtures("killed")  # the first rank notices it while the other tests run
+@pytest.fixture(scope="module")
+def raised(tmp_path_factory):
+    """The last one raises an exception."""
+    return start_two(tmp_path_factory, launch_processes.stumble)
+
+
+@pytest.fixture
+def small(small_weights):
+    """Arguments for 96x64 pixels, with weights that allow them."""
+    return ["--weights", str(small_weights), "--device", "cpu", "--width", "96", "--height", "64"]
+
+
+@pytest.mark.usefixtures("killed")
+def test_all_end_when_one_raises(raised):
+    ranks, said, folder = raised
+    assert codes_of(ranks) == [1, 1]
+    first, last = (file.read_text() for file in said)
+    assert "error: rank 1 failed: ArithmeticError: this rank cannot count" in first
+    assert "ArithmeticError: this rank cannot count" in last
+    assert "finished" not in first + last
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("killed")
+def test_num_gpus_without_a_launcher(small, tmp_path):
+    target = tmp_path / "i.png"
+    asked = ["--time-length", "0", "--save-path", str(target), "--num-gpus", "2", "--parallelism", "sequence", "--json"]
+    process = start(launch_processes.run_command, [*small, *asked], tmp_path / "said")
+    assert codes_of([process]) == [0], (tmp_path / "said.err").read_text()
+    (line,) = (tmp_path / "said").read_text().splitlines()  # of the main rank alone
+    shown = json.loads(line)
+    assert (shown["path"], shown["seed"], shown["num_frames"]) == (str(target), 42, 1)
+    assert Image.open(target).size == (96, 64)
+    # One bar at most: that of the main rank.
+    assert (tmp_path / "said.err").read_text().count("sampling, seed 42:   0%") <= 1
+
+
+def test_all_end_when_one_is_killed(killed):
+    ranks, said, folder = killed
+    assert codes_of(ranks) == [1, -signal.SIGKILL]
+    first, last = (file.read_text() for file in said)
+    assert "error: rank 1 stopped answering" in first
+    assert "finished" not in first
+    assert last == "killed\n"
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "device", "message"),
+    [
+        (0, "cpu", "num_gpus=0: allowed is 1 and more"),
+        (2, "cuda:1", "num_gpus=2 with device='cuda:1': allowed are 'cuda' and 'cpu'"),
+        (99, "cuda", "num_gpus=99: this machine has cpu"),
+    ],
+)
+def test_wrong_numbers_of_processes(number, device, message):
+    with pytest.raises(ValueError, match=message):
+        check_launch(number, device)
+
+
+@pytest.mark.parametrize(("number", "device"), [(1, "cuda:99"), (1, "cpu"), (99, "cpu")])
+def test_right_numbers_of_processes(number, device):
+    """One process is not asked about its device here, and a CPU has room for any."""
+    assert check_launch(number, device) is None
+
+
+@pytest.mark.slow
+def test_a_failure_is_told_once(small, tmp_path):
+    """Each process says why on stderr; whoever started them ends with it, and prints the only line of JSON."""
+    weights = tmp_path / "w"
+    weights.mkdir()
+    asked = [*small, "--weights", str(weights), "--time-length", "0", "--save-path", str(tmp_path / "i.png"), "--json"]
+    (weights / "kandinsky4_distil_512.pt").write_bytes(b"damaged")
+    process = start(launch_processes.run_command, [*asked, "--width", "512", "--height", "512", "--num-gpus", "2"],
+                    tmp_path / "said")  # fmt: skip
+    assert codes_of([process]) == [1]
+    (line,) = (tmp_path / "said").read_text().splitlines()
+    shown = json.loads(line)
+    assert shown["status"] == "failed"
+    assert "of 2 ended with exit code 1" in shown["error"]
+    assert "error: weights are missing" in (tmp_path / "said.err").read_text()
+
+
+@pytest.mark.slow
 def test_two_nodes_write_one_video(small, tmp_path):
     """Two agents on loopback; only global rank 0 writes, though both are local rank 0."""
-    port, nodes = free_port(), []
+    port, nodes = str(get_free_port()), []
     for node in range(2):
         launcher = [
             "-m",
@@ -81,67 +152,12 @@ def test_two_nodes_write_one_video(small, tmp_path):
         ]
         address = ["--master-addr", "127.0.0.1", "--master-port", port]
         target = ["--save-path", str(tmp_path / f"{node}.mp4"), "--time-length", "1", "--no-progress"]
-        nodes.append(start([*launcher, *address, SCRIPT, *small, *target]))
-    outputs = [node.communicate(timeout=200) for node in nodes]
+        command = [sys.executable, *launcher, *address, str(ROOT / "run_inference_distil.py"), *small, *target]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        nodes.append(subprocess.Popen(command, env=environment, **pipes))
+    outputs = [node.communicate(timeout=PATIENCE) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
     assert [path.name for path in tmp_path.iterdir()] == ["0.mp4"]
     assert "9 frames of 96x64 at 8 fps, seed 42" in outputs[0][0]
     assert outputs[1][0] == ""
-
-
-def test_num_gpus_without_a_launcher(small, tmp_path):
-    target = tmp_path / "i.png"
-    command = [SCRIPT, *small, "--time-length", "0", "--save-path", str(target), "--num-gpus", "2"]
-    process = start([*command, "--parallelism", "sequence", "--json"])
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    shown = json.loads(output)
-    assert (shown["path"], shown["seed"], shown["num_frames"]) == (str(target), 42, 1)
-    assert Image.open(target).size == (96, 64)
-    # One bar at most: that of the main rank.
-    assert errors.count("sampling, seed 42:   0%") <= 1
-
-
-def test_wrong_numbers_of_processes(capsys):
-    assert main(["generate", "--num-gpus", "0", "--device", "cpu"]) == 2
-    assert "num_gpus=0: allowed is 1 and more" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="num_gpus=2 with device='cuda:1': allowed are 'cuda' and 'cpu'"):
-        check_launch(2, "cuda:1")
-    with pytest.raises(ValueError, match="num_gpus=99: this machine has cpu"):
-        check_launch(99, "cuda")
-
-
-def test_heads_that_cannot_be_shared(monkeypatch):
-    """Before any weight is read."""
-    monkeypatch.setattr("kandinsky.loading.assemble.open_group", lambda _device: Ranks(0, 3))
-    monkeypatch.setattr("kandinsky.checkpoint.load.load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
-    with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
-        get_T2V_pipeline("cpu", cache_dir=TINY, progress=False)
-
-
-def test_all_end_when_one_raises(tmp_path):
-    """Without an agent that would end the others."""
-    script = str(ROOT / "tests" / "failing_rank.py")
-    first, last = [start([script, str(tmp_path)], **variables) for variables in variables_of_two()]
-    last.communicate(timeout=150)
-    failed = time.monotonic()
-    output, errors = first.communicate(timeout=60)
-    assert time.monotonic() - failed < 30
-    assert last.returncode != 0
-    assert first.returncode == 1
-    assert "error: rank 1 failed: ArithmeticError: this rank cannot count" in errors
-    assert "finished" not in output
-    assert not list(tmp_path.iterdir())
-
-
-def test_all_end_when_one_is_killed(killed):
-    ranks, said, folder = killed
-    for rank in ranks:
-        rank.join(60)
-    assert [rank.exitcode for rank in ranks] == [1, -signal.SIGKILL]
-    first, last = said
-    assert "error: rank 1 stopped answering" in first.read_text()
-    assert "finished" not in first.read_text()
-    assert last.read_text() == "killed\n"
-    assert first.stat().st_mtime - last.stat().st_mtime < 30
-    assert not list(folder.iterdir())

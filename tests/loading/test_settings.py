@@ -1,33 +1,24 @@
-"""Arguments of `get_T2V_pipeline`: each wrong one is refused at once, before any weight is read."""
+"""Arguments of a load to settings: each wrong one is refused at once, before any weight is read."""
 
-import time
-import types
+import dataclasses
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import SMALL, TINY, own_weights
 
-from kandinsky.config import PUBLISHED_DIT
-from kandinsky.factory import get_T2V_pipeline
-from kandinsky.loading.components import load_dit, load_vae
+from kandinsky.config import FLASH_512, MODULES, PUBLISHED_DIT
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.settings import read_schedule, revisions_of, settings_of
+from kandinsky.memory.modes import RESIDENT
+from kandinsky.model.attention import TORCH
+from kandinsky.model.precision import EXACT
+from kandinsky.parallel.apply import SEQUENCE, TENSOR
+from kandinsky.parallel.ranks import Ranks
 
-DEVICES = dict.fromkeys(("dit", "vae", "text_embedder"), "cpu")
+DEVICES = dict.fromkeys(MODULES, "cpu")
+REPOSITORIES = (FLASH_512.dit_repository, FLASH_512.components_repository)
 WRONG = {
-    "empty device_map": ({"device_map": {}}, r"device_map=\{\}: missing key 'dit'"),
-    "unknown key": ({"device_map": {**DEVICES, "unet": "cpu"}}, r"unknown key 'unet'; the keys are dit, vae"),
-    "missing key": ({"device_map": {"dit": "cpu", "vae": "cpu"}}, r"missing key 'text_embedder'"),
-    "not a device": ({"device_map": "gpu"}, r"device_map='gpu' is not a device; allowed here: cpu"),
-    "empty string": ({"device_map": ""}, r"device_map='' is not a device"),
-    "not a mapping": ({"device_map": None}, r"device_map=None: allowed is a device, or a mapping"),
-    "no such GPU": (
-        {"device_map": "cuda:99"},
-        r"device_map='cuda:99' does not exist on this machine; allowed here: cpu",
-    ),
-    "no such GPU for one": (
-        {"device_map": {**DEVICES, "vae": "cuda:99"}},
-        r"device_map\['vae'\]='cuda:99' does not exist",
-    ),
-    "meta": ({"device_map": "meta"}, r"device_map='meta' is not a device"),
+    "device_map": ({"device_map": {}}, r"device_map=\{\}: missing key 'dit'"),
     "resolution": ({"resolution": 1024}, r"resolution=1024: allowed is 512"),
     "attention": ({"attention": "fastest"}, r"attention='fastest': allowed are 'auto'"),
     "dtype": ({"dtype": torch.int8}, r"dtype=torch.int8: allowed are None, torch.float32, torch.bfloat16"),
@@ -35,72 +26,96 @@ WRONG = {
     "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
     "kernels": ({"kernels": "cuda"}, r"kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
     "triton on a CPU": ({"kernels": "triton"}, r"kernels='triton' needs Triton and a CUDA device, this is cpu"),
+    "memory": ({"memory": "host"}, r"dit is 'host'; allowed are 'resident', 'staged', 'blocks', and 'auto'"),
+    "parallelism": ({"parallelism": "pipeline"}, r"parallelism='pipeline': allowed are 'tensor', 'sequence', 'none'"),
     "prompt": ({"prompt": ["a", "b"]}, r"prompt=\['a', 'b'\]: allowed are None and one text"),
+    "cache_dir": ({"cache_dir": 3}, "cache_dir=3: allowed is a path of text"),
+    "vae_path": ({"vae_path": b"vae"}, "vae_path=b'vae': allowed is a path of text"),
     "revision": ({"revision": {"some/repo": "main"}}, r"revision names 'some/repo'; the repositories are ai-forever"),
+    "revisions": ({"revision": 3}, "revision=3: allowed are a text for all repositories, a mapping, and None"),
 }
 
 
-@pytest.fixture
-def no_loading(monkeypatch):
-    """Reading any checkpoint fails the test."""
-
-    def fail(path):
-        raise AssertionError(f"{path} was opened")
-
-    for module in ("kandinsky.checkpoint.load", "kandinsky.text.encoder", "kandinsky.vae.autoencoder"):
-        monkeypatch.setattr(f"{module}.open_checkpoint", fail)
-
-
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.usefixtures("no_loading")
-def test_wrong_argument(case):
+def test_wrong_argument(case, unreadable):
     arguments, message = WRONG[case]
-    start = time.perf_counter()
     with pytest.raises(ValueError, match=message):
-        get_T2V_pipeline(**{"device_map": "cpu", "cache_dir": TINY, **arguments})
-    assert time.perf_counter() - start < 1
+        settings_of(**{"device_map": "cpu", "cache_dir": unreadable, **arguments})
 
 
-def test_device_map_is_left_as_it_is():
-    given = {**DEVICES, "vae": torch.device("cpu")}
-    before = dict(given)
-    get_T2V_pipeline(types.MappingProxyType(given), cache_dir=TINY, progress=False)
-    assert given == before
+def test_files_are_looked_at_when_the_arguments_are_right(unreadable):
+    """So that the test above can fail."""
+    with pytest.raises(CheckpointError, match="is empty"):
+        settings_of("cpu", cache_dir=unreadable, local_files_only=True)
 
 
-def test_modules_are_where_the_map_says():
-    pipe = get_T2V_pipeline(DEVICES, cache_dir=TINY, progress=False, dtype=torch.bfloat16)
-    for module in (pipe.dit, pipe.vae.autoencoder, pipe.text_encoder.model):
-        assert {parameter.device.type for parameter in module.parameters()} == {"cpu"}
-        assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
+def test_settings_are_frozen_values():
+    settings = settings_of("cpu", cache_dir=TINY)
+    assert settings.precision is EXACT
+    assert settings.parallelism is TENSOR
+    assert settings.attention is None
+    assert set(settings.modes.values()) == {RESIDENT}
+    assert set(settings.dtypes.values()) == {torch.float32}
+    for field in dataclasses.fields(settings):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, None)
 
 
-def test_layout_does_not_change_bits():
-    other = get_T2V_pipeline(DEVICES, cache_dir=TINY, progress=False)
-    call = {"time_length": 0, "width": 512, "height": 512, "seed": 3, "output_type": "latent"}
-    pipes = (other, get_T2V_pipeline("cpu", cache_dir=TINY, progress=False))
-    first, second = (one("a cat", **call) for one in pipes)
-    assert torch.equal(first, second)
+def test_every_argument_becomes_a_value(tmp_path):
+    settings = settings_of(
+        DEVICES,
+        cache_dir=TINY,
+        attention="torch",
+        kernels="torch",
+        vae_memory_saving=True,
+        text_encoder_int8=True,
+        prompt_cache=str(tmp_path / "cache"),
+        prompt="a cat",
+        dtype=torch.bfloat16,
+        parallelism="sequence",
+        distributed=False,
+        progress=False,
+    )
+    assert settings.attention is TORCH
+    assert settings.operations.name == "torch"
+    assert settings.parallelism is SEQUENCE
+    assert (settings.memory_saving, settings.text_encoder_int8) == (True, True)
+    assert (settings.prompt_cache, settings.prompt) == (tmp_path / "cache", "a cat")
+    assert set(settings.dtypes.values()) == {torch.bfloat16}
+    assert (settings.distributed, settings.progress) == (False, False)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_float32_on_a_cpu_by_default(pipe):
-    assert pipe.dit.dtype == pipe.vae.autoencoder.dtype == pipe.text_encoder.model.dtype == torch.float32
+def test_the_model_set_is_the_one_that_the_weights_declare(small_weights, tmp_path):
+    assert settings_of("cpu", cache_dir=TINY).model_set == FLASH_512
+    assert settings_of("cpu", cache_dir=small_weights).model_set == SMALL
+    elsewhere = own_weights(tmp_path / "w", dataclasses.replace(SMALL, max_seconds=2))
+    given = settings_of("cpu", cache_dir=small_weights, dit_path=elsewhere / SMALL.dit_file)
+    assert given.model_set.max_seconds == 2  # the DiT was trained for it
+    assert given.paths.vae == small_weights / "vae"
 
 
-def write(path, text):
+def test_a_damaged_declaration(tmp_path):
+    folder = own_weights(tmp_path / "w", SMALL)
+    (folder / "model_set.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"model_set\.json: allowed and needed are the keys"):
+        settings_of("cpu", cache_dir=folder)
+
+
+def test_weights_that_are_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"weights are missing in .*local_files_only=True forbids downloading"):
+        settings_of("cpu", cache_dir=tmp_path, local_files_only=True)
+    with pytest.raises(FileNotFoundError, match=r"vae not found at /nowhere"):
+        settings_of("cpu", cache_dir=TINY, vae_path="/nowhere")
+
+
+def written(path, text):
     path.write_text(text)
     return path
 
 
-def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
-    seen = {}
-
-    def spy(name, load):
-        return lambda path, **settings: seen.update({name: path}) or load(path, **settings)
-
-    monkeypatch.setattr("kandinsky.loading.components.load_vae", spy("vae", load_vae))
-    monkeypatch.setattr("kandinsky.loading.components.load_dit", spy("dit", load_dit))
-    conf = write(
+def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path):
+    conf = written(
         tmp_path / "conf.yaml",
         f"vae: {{checkpoint_path: {TINY / 'vae'}}}\n"
         f"text_embedder: {{tokens_lenght: 100, params: {{checkpoint_path: {TINY / 'text_encoder'}, "
@@ -108,43 +123,66 @@ def test_conf_file_gives_paths_and_explicit_ones_win(tmp_path, monkeypatch):
         f"dit: {{scheduler: {TINY / 'scheduler'}, checkpoint_path: /nowhere}}\nresolution: 512\n",
     )
     dit = TINY / "kandinsky4_distil_512.pt"
-    pipe = get_T2V_pipeline("cpu", cache_dir=tmp_path / "empty", dit_path=dit, conf_path=conf, progress=False)
-    assert seen["vae"] == TINY / "vae"
-    assert seen["dit"].path == dit
-    assert pipe.text_encoder("a cat").shape == (100, 64)
+    settings = settings_of("cpu", cache_dir=tmp_path / "empty", dit_path=dit, conf_path=conf)
+    assert settings.paths.vae == TINY / "vae"
+    assert settings.paths.dit == settings.checkpoint.path == dit
+    assert settings.model_set.text_tokens == 100
 
 
-CONF_ERRORS = {
-    "not yaml": ("vae: [", "is not YAML"),
-    "unknown key": ("vae: {path: x}", r"unknown key 'path' in vae; allowed: checkpoint_path"),
-    "unknown top": ("unet: {}", r"unknown key 'unet' in the top level"),
-    "not a mapping": ("vae: 3", "vae must be a mapping"),
-    "resolution": ("resolution: 256", "resolution=256: allowed is 512"),
-    "not a number": ("resolution: big", "resolution='big' must be a whole number"),
-    "not a path": ("dit: {checkpoint_path: 3}", "dit.checkpoint_path=3 must be a path"),
-}
-
-
-@pytest.mark.parametrize("case", CONF_ERRORS)
-@pytest.mark.usefixtures("no_loading")
-def test_wrong_conf_file(case, tmp_path):
-    text, message = CONF_ERRORS[case]
-    with pytest.raises(ValueError, match=message):
-        get_T2V_pipeline("cpu", cache_dir=TINY, conf_path=write(tmp_path / "conf.yaml", text))
-
-
-def test_missing_conf_file(tmp_path):
+def test_wrong_conf_file(tmp_path, unreadable):
+    """What may be wrong in it is told by `tests/checkpoint/test_conf.py`."""
+    for text, message in (("vae: [", "is not YAML"), ("resolution: 256", "resolution=256: allowed is 512")):
+        with pytest.raises(ValueError, match=message):
+            settings_of("cpu", cache_dir=unreadable, conf_path=written(tmp_path / "conf.yaml", text))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        get_T2V_pipeline("cpu", cache_dir=TINY, conf_path=tmp_path / "conf.yaml")
+        settings_of("cpu", cache_dir=TINY, conf_path=tmp_path / "none.yaml")
 
 
 def test_conf_file_with_other_sizes(tmp_path):
-    conf = write(tmp_path / "conf.yaml", f"dit: {{params: {{model_dim: {PUBLISHED_DIT.model_dim}}}}}")
+    conf = written(tmp_path / "conf.yaml", f"dit: {{params: {{model_dim: {PUBLISHED_DIT.model_dim}}}}}")
     with pytest.raises(ValueError, match="conf_path gives model_dim=3072, the DiT checkpoint has 128"):
-        get_T2V_pipeline("cpu", cache_dir=TINY, conf_path=conf, progress=False)
+        settings_of("cpu", cache_dir=TINY, conf_path=conf)
 
 
-def test_scheduler_that_is_not_supported(tmp_path):
-    wrong = write(tmp_path / "scheduler_config.json", '{"prediction_type": "epsilon"}')
-    with pytest.raises(ValueError, match="prediction_type='epsilon'"):
-        get_T2V_pipeline("cpu", cache_dir=TINY, scheduler_path=wrong, progress=False)
+def test_one_revision_is_that_of_every_repository():
+    assert revisions_of("main", REPOSITORIES) == dict.fromkeys(REPOSITORIES, "main")
+    assert revisions_of({REPOSITORIES[1]: "v2"}, REPOSITORIES) == {REPOSITORIES[1]: "v2"}
+    assert revisions_of(None, REPOSITORIES) == revisions_of({}, REPOSITORIES) == {}
+    assert settings_of("cpu", cache_dir=TINY, revision="main").paths == settings_of("cpu", cache_dir=TINY).paths
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prediction_type": "epsilon"}', "prediction_type='epsilon': this sampler computes 'v_prediction' only"),
+        ("{}", "beta_start"),
+        ("[]", "is not a scheduler configuration"),
+        ("{", "is not a scheduler configuration"),
+    ],
+)
+def test_a_scheduler_that_is_not_supported(tmp_path, text, message):
+    """It is a file of the weights that is another one: no wrong argument."""
+    file = written(tmp_path / "scheduler_config.json", text)
+    for path in (file, tmp_path):
+        with pytest.raises(CheckpointError, match=rf"scheduler_config\.json.*{message}"):
+            read_schedule(path)
+    with pytest.raises(CheckpointError, match=message):
+        settings_of("cpu", cache_dir=TINY, scheduler_path=file)
+
+
+def test_the_published_schedule():
+    assert read_schedule(TINY / "scheduler").timesteps == (999, 749, 499, 249)
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """The variables of a launcher of two processes."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("launcher")
+def test_processes_that_work_together_have_no_choice_of_memory():
+    for memory in ("resident", "auto"):
+        assert set(settings_of("cpu", cache_dir=TINY, memory=memory).modes.values()) == {RESIDENT}
+    assert Ranks.current() == Ranks()  # nobody was waited for

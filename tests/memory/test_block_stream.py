@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kandinsky.memory.block_stream import ALIGNMENT, BlockStream, Packed
 
@@ -66,23 +67,44 @@ def test_a_slot_is_refilled_only_after_its_block_has_run():
                 block(torch.zeros(1, 8))
 
 
+class Loads(TorchDispatchMode):
+    """The numbers of the blocks that are copied from their homes meanwhile."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.homes = {part.host.data_ptr(): index for index, part in enumerate(packed)}
+        self.seen = []
+
+    def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
+        if func is torch.ops.aten.copy_.default and args[1].data_ptr() in self.homes:
+            self.seen.append(self.homes[args[1].data_ptr()])
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("slots", [1, 3, 7])
-def test_nothing_is_loaded_after_the_only_pass(slots, monkeypatch):
+def test_nothing_is_loaded_after_the_only_pass(slots):
     """Each block is copied once while the stream is open; a second pass is an error and not a wrong result."""
     x = torch.randn(3, 8)
     expected = run(layers(), x)
-    blocks, loaded = layers(), []
+    blocks = layers()
     stream = streamed(blocks, slots, one_pass=True)
-    load = stream._load
-    monkeypatch.setattr(stream, "_load", lambda index: (loaded.append(index), load(index)))
     for _ in range(2):
-        loaded.clear()
-        with stream:
+        with Loads(stream.packed) as loads, stream:
             assert torch.equal(run(blocks, x), expected)
-        assert loaded == list(range(7))
+        assert loads.seen == list(range(7))
     if slots < len(blocks):
         with pytest.raises(AssertionError, match="block 0 ran out of turn"), stream:
             run(blocks, run(blocks, x))
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_first_blocks_of_the_next_pass_are_loaded_ahead(slots):
+    """But for those that are alone in their slot: they are there."""
+    blocks = layers(4)
+    stream = streamed(blocks, slots)
+    with Loads(stream.packed) as loads, stream:
+        run(blocks, torch.zeros(1, 8))
+    assert loads.seen == [0, 1, 2, 3, 0]
 
 
 def test_use_outside_is_an_error_of_ours():

@@ -7,12 +7,11 @@ import torch
 from helpers import SMALL, TINY
 from torch import nn
 
-from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.random_weights import SIZES
 from kandinsky.config import PUBLISHED_DIT
 from kandinsky.memory.footprint import LIBRARY_BYTES, META, Live, dit_component, peak_of, t5_component, vae_component
 from kandinsky.memory.modes import streamed_tensors
-from kandinsky.model.sizes import dit_config
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.shapes import decoder_shapes
 from kandinsky.video_shape import VideoShape
@@ -45,7 +44,7 @@ def test_dit_weights_are_those_of_the_module(pipe):
     found = dit_component(config, SHAPE, text_tokens=224, dtype=torch.float32, quantise=False)
     assert list(found.blocks) == [sum(x.nbytes for x in streamed_tensors(block)) for block in pipe.dit.blocks]
     rest = sum(p.nbytes for name, p in pipe.dit.named_parameters() if not name.startswith("transformer_blocks"))
-    assert found.kept == rest + pipe.modulation.blocks.nbytes
+    assert found.kept == rest + pipe.parts.modulation.blocks.nbytes
     assert found.loading == sum(x.nbytes for x in pipe.dit.parameters()) - rest - sum(found.blocks)
 
 

@@ -1,6 +1,7 @@
 """Where weights are while they are not used changes nothing in the result."""
 
 import copy
+import dataclasses
 import functools
 import shutil
 
@@ -10,34 +11,41 @@ from helpers import SMALL, TINY
 
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.loading.components import load_text_encoder
-from kandinsky.memory.modes import check_memory, home_of_dit, home_of_t5, modulation_on
+from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED, home_of_dit, home_of_t5, modes_of, modulation_on
 from kandinsky.model.layers import ModulationLayer
+from kandinsky.model.precision import EXACT, PRECISIONS
 from kandinsky.model.quantised import quantise_weight
+from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.sampler import Schedule
+from kandinsky.text.encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
 CPU = torch.device("cpu")
 CUDA = dict.fromkeys(("dit", "vae", "text_embedder"), torch.device("cuda", 0))
 MODES = ("staged", "blocks")
+STREAMED = (STAGED, BLOCKS)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", STREAMED)
 def test_dit_is_equal_to_the_bit(pipe, mode):
     text, shape = torch.randn(224, 64), VideoShape.from_request(1, 64, 64, model_set=SMALL)
-    expected = pipe.sample_latents(text, shape, seed=1)
-    other = copy.copy(pipe)
-    other.dit = copy.deepcopy(pipe.dit)
-    other.dit_home = home_of_dit(other.dit, CPU, mode=mode, quantise=False)
-    assert torch.equal(other.sample_latents(text, shape, seed=1), expected)
-    assert torch.equal(other.sample_latents(text, shape, seed=1), expected)
+    expected = pipe.sample(text, shape, seed=1)
+    dit = copy.deepcopy(pipe.dit)
+    home = home_of_dit(dit, CPU, mode=mode, precision=EXACT)
+    other = Kandinsky4T2VPipeline(dataclasses.replace(pipe.parts, dit=dit, dit_home=home))
+    assert not other.is_resident
+    assert torch.equal(other.sample(text, shape, seed=1), expected)
+    assert torch.equal(other.sample(text, shape, seed=1), expected)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", STREAMED)
 def test_text_encoder_is_equal_to_the_bit(pipe, mode):
     settings = {"device": CPU, "dtype": torch.float32, "text_tokens": 224}
-    encoder = load_text_encoder(TINY / "text_encoder", TINY / "tokenizer", **settings)
-    encoder.home = home_of_t5(encoder.model, CPU, mode=mode)
+    loaded = load_text_encoder(TINY / "text_encoder", TINY / "tokenizer", **settings)
+    home = home_of_t5(loaded.model, CPU, mode=mode)
+    encoder = TextEncoder(loaded.model, loaded.tokenizer, text_tokens=224, home=home)
+    assert not encoder.is_resident
     for prompt in ("a cat", "a dog"):
         assert torch.equal(encoder(prompt), pipe.text_encoder(prompt))
 
@@ -79,15 +87,15 @@ def test_modulation_layers_are_put_back(pipe):
 )
 def test_wrong_memory(memory, message):
     with pytest.raises(ValueError, match=message):
-        check_memory(memory, CUDA)
+        modes_of(memory, CUDA)
 
 
 def test_a_cpu_has_nothing_to_stage():
     with pytest.raises(ValueError, match=r"dit is 'blocks', but runs on cpu; allowed there: 'resident'"):
         get_T2V_pipeline("cpu", cache_dir=TINY, memory="blocks")
-    assert check_memory("auto", CUDA) is None
-    expected = {"dit": "blocks", "vae": "resident", "text_embedder": "resident"}
-    assert check_memory({"dit": "blocks"}, CUDA) == expected
+    assert modes_of("auto", CUDA) is None
+    expected = {"dit": BLOCKS, "vae": RESIDENT, "text_embedder": RESIDENT}
+    assert modes_of({"dit": "blocks"}, CUDA) == expected
 
 
 def gpu_outputs(memory, precision="exact", folder=TINY):
@@ -98,7 +106,7 @@ def gpu_outputs(memory, precision="exact", folder=TINY):
     found = []
     for prompt in ("a cat", "a dog"):
         text = pipe.text_encoder(prompt)
-        latents = pipe.sample_latents(text, shape, seed=1)
+        latents = pipe.sample(text, shape, seed=1)
         frames = torch.cat([chunk.clone() for chunk in pipe.vae.frames(latents)])
         found += [text.cpu(), latents.cpu(), frames.cpu()]
     return found
@@ -130,8 +138,8 @@ def test_converted_weights_are_equal_to_the_bit_on_a_gpu(memory, tmp_path):
     from kandinsky.checkpoint.convert import convert
 
     shutil.copytree(TINY, tmp_path / "w")
-    for precision in ("exact", "fast"):
+    for precision in PRECISIONS:
         for device in (CPU, torch.device("cuda", 0)):
-            convert(tmp_path / "w", precision=precision, device=device, progress=False)
+            convert(tmp_path / "w", precision=PRECISIONS[precision], device=device, progress=False)
             found = gpu_outputs(memory, precision, tmp_path / "w")
             assert all(torch.equal(a, b) for a, b in zip(found, resident_outputs(precision), strict=True))

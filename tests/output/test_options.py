@@ -1,115 +1,127 @@
-"""Every kind of output: what it is, and what is refused before a model runs."""
+"""What a call gives back, by its options and its path; what is refused, from the arguments alone."""
 
+import dataclasses
 import re
-import subprocess
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from imageio_ffmpeg import get_ffmpeg_exe
-from PIL import Image
 
-CALL = {"width": 64, "height": 64, "time_length": 1, "seed": 3}
+from kandinsky.output.image import JPEG_PROMPT, ImageWriter
+from kandinsky.output.options import KINDS, Output, OutputOptions, check_prompt_fits, open_writer, output_of
+from kandinsky.output.video import VideoWriter
+
+
+def of(save_path="v.mp4", *, is_image=False, return_frames=False, **options):
+    return output_of(save_path, OutputOptions(**options), is_image=is_image, model_fps=8, return_frames=return_frames)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("v.mp4", {"fps": 12}, r"h264 .* 12 fps"),
-        ("v.mp4", {"codec": "hevc"}, r"hevc .*hvc1.* 8 fps"),
-        ("v.mov", {}, r"h264 .* 8 fps"),
-        ("v.mkv", {"codec": "vp9"}, r"vp9 .* 8 fps"),
-        ("v.webm", {"fps": 24}, r"vp9 .* 24 fps"),
+        ("v.mp4", {}, (8, 5, "h264")),
+        ("v.mov", {"fps": 120, "crf": 51}, (120, 51, "h264")),
+        ("v.mp4", {"codec": "hevc"}, (8, 10, "hevc")),
+        ("v.mkv", {"codec": "vp9", "crf": 63}, (8, 63, "vp9")),
+        ("v.WEBM", {"fps": np.int64(24)}, (24, 15, "vp9")),
+        ("v.gif", {}, (8, None, None)),
+        ("v.webp", {"fps": 1}, (1, None, None)),
+        ("frames/", {}, (8, None, None)),
     ],
 )
-def test_video_files(pipe, tmp_path, name, options, expected):
-    result = pipe("a cat", tmp_path / name, **CALL, **options)
-    said = subprocess.run([get_ffmpeg_exe(), "-i", result.path], capture_output=True, text=True, check=False).stderr
-    assert re.search(r"Video: " + expected, said)
-    assert result.fps == options.get("fps", 8)
+def test_files_of_videos(name, options, expected):
+    output, path = of(name, **options)
+    assert (output.kind, output.metadata) == ("file", True)
+    assert (output.fps, output.crf, output.codec) == expected
+    assert path == Path(name)
 
 
-def test_crf_is_used(pipe, tmp_path):
-    sizes = [pipe("a cat", tmp_path / "v.mp4", crf=crf, **CALL).path.stat().st_size for crf in (1, 20, 51)]
-    assert sizes[0] > sizes[1] > sizes[2]
+def test_files_of_images():
+    output, path = of("i.webp", is_image=True, metadata=False)
+    assert output == Output(kind="file", fps=None, crf=None, codec=None, metadata=False)
+    assert path == Path("i.webp")
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_animations(pipe, tmp_path, ending):
-    with Image.open(pipe("a cat", tmp_path / f"v.{ending}", **CALL).path) as image:
-        durations = []
-        for index in range(image.n_frames):
-            image.seek(index)
-            image.load()
-            durations.append(image.info["duration"])
-    assert len(durations) == 9
-    assert sum(durations) == pytest.approx(9 * 125, abs=10)
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("save_path", ["v.mp4", None, "an ending that no file has"])
+def test_what_is_returned_has_no_path(kind, save_path):
+    assert of(save_path, type=kind) == (Output(kind=kind, fps=None, crf=None, codec=None, metadata=True), None)
 
 
-def test_types_are_the_same_frames(pipe):
-    kinds = {kind: pipe("a cat", output_type=kind, **CALL) for kind in ("pil", "np", "pt", "latent")}
-    assert kinds["np"].shape == (9, 64, 64, 3)
-    assert np.array_equal(kinds["np"], kinds["pt"])
-    assert np.array_equal(kinds["np"], [np.asarray(image) for image in kinds["pil"]])
-    assert np.array_equal(kinds["np"], torch.cat(list(pipe.vae.decode(kinds["latent"]))))
-
-
-def test_latents_are_finished_later(pipe, tmp_path):
-    latents = pipe("a cat", output_type="latent", **CALL)
-    expected = pipe("a cat", tmp_path / "v.mp4", metadata=False, **CALL).path.read_bytes()
-    assert pipe.decode_to(latents, tmp_path / "w.mp4").path.read_bytes() == expected
-    with pytest.raises(ValueError, match="save_path=None: these latents do not say"):
-        pipe.decode_to(latents)
-    with pytest.raises(ValueError, match=r"allowed: floating-point \[T, H, W, 16\]"):
-        pipe.decode_to(latents[0], tmp_path / "w.mp4")
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_image_files(pipe, tmp_path, ending):
-    result = pipe("a cat", tmp_path / f"i.{ending}", **{**CALL, "time_length": 0}, output_type="file")
-    with Image.open(result.path) as image:
-        assert image.size == (64, 64)
+def test_the_published_argument_means_pil():
+    assert of(return_frames=True)[0].kind == of(type="pil")[0].kind == "pil"
+    assert of(return_frames=True, type="pil")[0].kind == "pil"
 
 
 WRONG = {
-    "output_type": ({"output_type": "gif"}, "output_type='gif': allowed are 'file', 'pil', 'np', 'pt', 'latent'"),
-    "both": ({"output_type": "np", "return_frames": True}, "output_type='np': with return_frames=True allowed are"),
+    "output_type": ({"type": "gif"}, "output_type='gif': allowed are 'file', 'pil', 'np', 'pt', 'latent'"),
+    "both": ({"type": "np", "return_frames": True}, "output_type='np': with return_frames=True allowed are"),
     "fps": ({"fps": 0}, "fps=0: allowed is 1 to 120"),
     "fps fraction": ({"fps": 7.5}, "fps=7.5: must be a whole number"),
     "crf": ({"crf": 52}, "crf=52: allowed is 0 to 51"),
+    "crf of vp9": ({"save_path": "v.webm", "crf": 64}, "crf=64: allowed is 0 to 63"),
     "codec": ({"codec": "av1"}, "codec='av1': in a .mp4 file allowed are 'h264', 'hevc'"),
     "codec of the ending": ({"save_path": "v.webm", "codec": "h264"}, "in a .webm file allowed are 'vp9'"),
     "crf of a gif": ({"save_path": "v.gif", "crf": 5}, "crf=5: a .gif has none"),
     "codec of frames": ({"save_path": "f/", "codec": "h264"}, "codec='h264': a folder of png frames has none"),
-    "fps of an image": ({"time_length": 0, "output_type": "file", "fps": 8}, "fps=8: time_length=0 makes an image"),
-    "fps of frames": ({"output_type": "pil", "fps": 8}, "fps=8: nothing is written"),
+    "fps of an image": ({"save_path": "i.png", "is_image": True, "fps": 8}, "fps=8: time_length=0 makes an image"),
+    "fps of frames": ({"type": "pil", "fps": 8}, "fps=8: nothing is written"),
     "png of a video": ({"save_path": "v.png"}, "or with / for a folder of png frames"),
     "folder with an ending": ({"save_path": "v.mp4/"}, "must have a name without an ending"),
-    "full folder": ({"save_path": "full/"}, "is not empty; name a new folder"),
-    "full folder of several": ({"save_path": "several/", "bs": 2}, "several-1/' is not empty"),
     "metadata": ({"metadata": "no"}, "metadata='no': allowed are True and False"),
-    "long name": ({"save_path": "v" * 256 + ".mp4"}, "255 bytes"),
-    "lone surrogate": ({"text": "\ud800"}, "allowed is text that UTF-8 can hold"),
-    "prompt for a jpg": (
-        {"text": "x" * 70_000, "save_path": "i.jpg", "time_length": 0, "output_type": "file"},
-        "a jpg has no room for a record with this prompt",
-    ),
+    "no path": ({"save_path": None}, "save_path=None: allowed with output_type='file' is a path"),
+    "not a path": ({"save_path": 3}, "save_path=3: allowed is a path of text"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refused(pipe, case, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipe, "text_encoder", None)
-    for name in ("full", "several-1"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x").touch()
+def test_refused(case):
     arguments, message = WRONG[case]
     with pytest.raises(ValueError, match=re.escape(message)):
-        pipe(**{"text": "a cat", "save_path": "v.mp4", **CALL, **arguments})
+        of(**arguments)
 
 
-def test_encoder_that_is_missing(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.output.video._encoders", lambda _: frozenset(["libx264"]))
-    with pytest.raises(ValueError, match=r"codec='hevc': .* has no libx265; allowed with it: 'h264'"):
-        pipe("a cat", tmp_path / "v.mp4", codec="hevc", **CALL)
+def test_lossless_h264_is_warned_of():
+    with pytest.warns(UserWarning, match="crf=0: lossless h264, which browsers and QuickTime do not play"):
+        of(crf=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert of(crf=1)[0].crf == 1
+        assert of(crf=0, codec="hevc")[0].crf == 0
+
+
+def test_a_jpg_has_room_for_so_long_a_prompt():
+    longest = "ö" * (JPEG_PROMPT // 2 - 1)  # of two bytes, and quotation marks around them
+    check_prompt_fits(Path("i.jpg"), longest)
+    check_prompt_fits(Path("i.png"), longest + "ö")
+    for ending in (".jpg", ".JPEG"):
+        with pytest.raises(ValueError, match=f"no room for a record with this prompt of {JPEG_PROMPT + 2} bytes"):
+            check_prompt_fits(Path(f"i{ending}"), longest + "ö")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_image", "kind"),
+    [
+        ("v.mp4", False, VideoWriter),
+        ("v.gif", False, ImageWriter),
+        ("frames/", False, ImageWriter),
+        ("i.png", True, ImageWriter),
+    ],
+)
+def test_each_kind_of_file_has_its_writer(tmp_path, name, is_image, kind):
+    """What is written there comes back: one frame more than in an image would be left out."""
+    output, path = of(f"{tmp_path}/{name}", is_image=is_image)
+    frames = np.zeros((1 if is_image else 3, 32, 32, 3), np.uint8)
+    with open_writer(path, output, width=32, height=32, comment=None) as writer:
+        assert isinstance(writer, kind)
+        writer.write(frames)
+        writer.finish()
+    assert writer.num_frames == len(frames)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_options_are_frozen():
+    for value in (OutputOptions(), of()[0]):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.fps = 9

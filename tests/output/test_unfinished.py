@@ -1,231 +1,201 @@
-"""What goes wrong after sampling, and that nothing is lost by it: docs/reliability.md has the table."""
+"""Latents in a file while what they are for is unfinished. What goes wrong in a whole run: `test_faults.py`."""
 
 import errno
-import multiprocessing
 import os
-import re
-import resource
-import shutil
-import signal
-import subprocess
-import threading
-import time
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
-import fault_process
 import pytest
 import torch
-from fault_process import STAGES
-from helpers import TINY, fork_server
+from fakes import RECORD, SMALL_LATENTS
+from safetensors.torch import load_file, save_file
 
-from kandinsky import files
-from kandinsky.cli.main import main
-from kandinsky.errors import DecodeError
-from kandinsky.output.video import VideoWriter
+from kandinsky.errors import DecodeError, RecordError
+from kandinsky.output.unfinished import (
+    SUFFIX,
+    Unfinished,
+    VaeSource,
+    check_latents,
+    kept,
+    load_unfinished,
+    save_unfinished,
+)
 
-SETTINGS = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def expected(pipe, tmp_path_factory):
-    """What an undisturbed run writes."""
-    return pipe("a cat", tmp_path_factory.mktemp("expected") / "v.mp4", **SETTINGS).path.read_bytes()
-
-
-def finished_equal(pipe, latents, target, expected):
-    """The saved latents give the video of an undisturbed run."""
-    result = pipe.decode_to(latents, target)
-    return result.seed == 3 and target.read_bytes() == expected
+VAE = VaeSource("/weights/vae", "cuda:1", "bfloat16", memory_saving=True)
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """One process that is killed or interrupted at each stage, each time with an older video at its target."""
-    base = tmp_path_factory.mktemp("interrupted")
-    for stage, how in STAGES:
-        (base / f"{stage}-{how}").mkdir()
-        (base / f"{stage}-{how}" / "v.mp4").write_bytes(b"old")
-    ours, theirs = multiprocessing.Pipe()
-    process = fork_server().Process(target=fault_process.run, args=(base, theirs))
-    process.start()
-    for stage, how in STAGES:
-        assert ours.poll(60)
-        name, pid = ours.recv()
-        assert name == stage
-        os.kill(pid, getattr(signal, how))
-    process.join()
-    return base
+def unfinished(path, **changes):
+    facts = {"latents": SMALL_LATENTS, "record": RECORD, "save_path": path, "metadata": True, "vae": VAE}
+    return Unfinished(**{**facts, **changes})
 
 
-@pytest.mark.parametrize(("stage", "how"), STAGES)
-def test_killed_or_interrupted(interrupted, pipe, tmp_path, expected, stage, how):
-    folder = interrupted / f"{stage}-{how}"
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert (folder / "v.mp4").read_bytes() == b"old"
-    assert ("v.latents.safetensors" in names) == (stage != "sampling")
-    if stage != "sampling":
-        assert finished_equal(pipe, folder / "v.latents.safetensors", tmp_path / "v.mp4", expected)
-    if how == "SIGINT":
-        assert not list(folder.glob(".*"))
-        said = (folder / "said").read_text()
-        assert said.startswith("interrupted\n")
-        assert said.endswith("\n130\n")
-        assert ("kandinsky resume" in said) == (stage != "sampling")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_what_is_saved_comes_back(tmp_path, dtype):
+    before = unfinished(tmp_path / "v.mp4", latents=SMALL_LATENTS.to(dtype), metadata=False)
+    file = save_unfinished(before)
+    after, target = load_unfinished(file)
+    assert file == tmp_path / f"v{SUFFIX}"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert after.latents.dtype == dtype
+    assert torch.equal(after.latents, before.latents)
+    assert (after.record, after.vae, after.metadata) == (RECORD, VAE, False)
+    assert (after.save_path, target) == (tmp_path / "v.mp4", str(tmp_path / "v.mp4"))
 
 
-def test_the_next_run_removes_what_a_killed_one_left(pipe, tmp_path):
-    old, recent = tmp_path / ".v-01234567.partial.mp4", tmp_path / ".v-89abcdef.partial.mp4"
-    for path in (old, recent):
-        path.write_bytes(b"half")
-    os.utime(old, (0, time.time() - files.STALE - 1))
-    pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [recent.name, "v.mp4"]
+def test_where_it_goes(tmp_path, monkeypatch):
+    """Beside the target, whose name it has; in the working folder where there is no target."""
+    monkeypatch.chdir(tmp_path)
+    names = ["frames", "v.mp4", "🐦" * 60 + ".mp4"]
+    files = [save_unfinished(unfinished(Path(name))) for name in names] + [save_unfinished(unfinished(None))]
+    assert {file.parent for file in files} == {tmp_path}
+    assert [file.name for file in files] == [f"{stem}{SUFFIX}" for stem in ("frames", "v", "🐦" * 40, "kandinsky-3")]
+    assert load_unfinished(files[0])[1] == f"{tmp_path}/frames/"  # with the slash that says it is a folder
+    assert load_unfinished(files[3])[1] is None
 
 
-def during_decode(monkeypatch, pipe, action):
-    """Do `action` after the first chunk of frames."""
-    decode = pipe.vae.decode
-
-    def disturbed(latents, **settings):
-        chunks = decode(latents, **settings)
-        yield next(chunks)
-        action()
-        yield from chunks
-
-    monkeypatch.setattr(pipe.vae, "decode", disturbed)
+def test_an_older_file_is_not_replaced(tmp_path):
+    (tmp_path / f"v{SUFFIX}").write_bytes(b"of another run")
+    assert save_unfinished(unfinished(tmp_path / "v.mp4")).name == f"v-2{SUFFIX}"
+    assert save_unfinished(unfinished(tmp_path / "v.mp4")).name == f"v-3{SUFFIX}"
+    assert (tmp_path / f"v{SUFFIX}").read_bytes() == b"of another run"
 
 
-def fails(pipe, target, message):
-    """Run; it fails with `message` and tells where the latents are."""
-    with pytest.raises(DecodeError, match=message) as caught:
-        pipe("a cat", target, **SETTINGS)
-    found = re.search(r"to finish it: kandinsky resume (\S+)$", str(caught.value))
-    assert found
-    return Path(found[1])
+def test_where_it_goes_if_it_cannot_go_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert save_unfinished(unfinished(tmp_path / "gone" / "v.mp4")) == tmp_path / f"v{SUFFIX}"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert save_unfinished(unfinished(tmp_path / "gone" / "v.mp4")) == tmp_path / "home" / f"v{SUFFIX}"
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    with pytest.raises(OSError, match=r"beside its target: .*; in the folder for temporary files: .*; at home: "):
+        save_unfinished(unfinished(tmp_path / "gone" / "v.mp4"))
 
 
-def test_target_folder_removed(pipe, tmp_path, monkeypatch, expected):
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with monkeypatch.context() as patch:
-        during_decode(patch, pipe, lambda: (time.sleep(0.3), shutil.rmtree(folder)))
-        latents = fails(pipe, folder / "v.mp4", "ffmpeg failed|No such file")
-    assert latents == tmp_path / "v.latents.safetensors"
-    assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
+def damage(file, **changes):
+    """The file with other metadata."""
+    facts = {"record": RECORD.to_json(), "job": '{"save_path": "v.mp4", "metadata": true}', "vae": "null", **changes}
+    save_file(load_file(file), file, metadata={name: value for name, value in facts.items() if value is not None})
 
 
-def test_target_folder_that_became_read_only(pipe, tmp_path, monkeypatch, expected):
-    def refuse(*_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.os.replace", refuse)
-        latents = fails(pipe, tmp_path / "v.mp4", "Permission denied")
-    assert finished_equal(pipe, latents, tmp_path / "w.mp4", expected)
-
-
-def test_encoder_killed(pipe, tmp_path, monkeypatch, expected):
-    start, processes = subprocess.Popen, []
-
-    def spy(*args, **settings):
-        processes.append(start(*args, **settings))
-        return processes[-1]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.subprocess.Popen", spy)
-        during_decode(patch, pipe, lambda: processes[-1].kill())  # noqa: PLW0108  # it does not exist yet
-        latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
-    assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
-    assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"record": None}, {"record": "{}"}, {"job": "{}"}, {"job": "[]"}, {"job": "no JSON"}, {"vae": None},
+        {"vae": '{"path": "x"}'}, {"vae": "3"}, {"job": '{"save_path": 3, "metadata": true}'},
+        {"job": '{"save_path": "v.mp4", "metadata": "yes"}'},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_file(tmp_path, changes):
+    file = save_unfinished(unfinished(tmp_path / "v.mp4"))
+    damage(file)
+    assert load_unfinished(file)[1] == "v.mp4"
+    damage(file, **changes)
+    with pytest.raises(RecordError, match=rf"v\{SUFFIX}.*(damaged or was not saved by this library|not a record)"):
+        load_unfinished(file)
 
 
-def test_out_of_memory(pipe, tmp_path, monkeypatch, expected):
-    def run_out():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
-
-    with monkeypatch.context() as patch:
-        during_decode(patch, pipe, run_out)
-        latents = fails(pipe, tmp_path / "v.mp4", "Tried to allocate 1.00 GiB")
-    assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
-
-
-def test_file_size_limit_as_a_full_disk(pipe, tmp_path, monkeypatch, expected):
-    """Without a small file system: the encoder is not allowed more than 4 kB."""
-    start = subprocess.Popen
-
-    def limited(*args, **settings):
-        return start(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)), **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("kandinsky.output.video.subprocess.Popen", limited)
-        latents = fails(pipe, tmp_path / "v.mp4", "ffmpeg failed to write")
-    assert [path.name for path in tmp_path.iterdir()] == ["v.latents.safetensors"]
-    assert finished_equal(pipe, latents, tmp_path / "v.mp4", expected)
+def test_a_file_that_was_cut(tmp_path):
+    file = save_unfinished(unfinished(tmp_path / "v.mp4"))
+    for content in (file.read_bytes()[:-1], b"", b"damaged"):
+        file.write_bytes(content)
+        with pytest.raises(RecordError, match="is damaged or was not saved by this library"):
+            load_unfinished(file)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_unfinished(tmp_path / "none")
+    save_file({"other": torch.zeros(1)}, file)
+    with pytest.raises(RecordError, match="is damaged"):
+        load_unfinished(file)
 
 
-def test_full_disk(pipe, tmp_path, monkeypatch, expected):
-    """A file system of 64 kB, with room for neither the video nor the latents."""
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:  # noqa: S607
-        pytest.skip("may not mount a small file system here; the limit on file sizes stands in for it")
-    try:
-        (small / "v.mp4").write_bytes(b"old")
-        (small / "other").write_bytes(bytes(56 * 1024))
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        latents = fails(pipe, small / "v.mp4", "ffmpeg failed to write|No space left")
-        assert sorted(path.name for path in small.iterdir()) == ["other", "v.mp4"]
-        assert (small / "v.mp4").read_bytes() == b"old"
-    finally:
-        subprocess.run(["umount", small], check=True)  # noqa: S607
-    assert latents.parent == tmp_path
-    assert finished_equal(pipe, latents, tmp_path / "w.mp4", expected)
+@pytest.mark.parametrize("latents", [SMALL_LATENTS[0], SMALL_LATENTS[:0], SMALL_LATENTS.int()])
+def test_latents_that_no_sampler_gives(tmp_path, latents):
+    """Of a tensor that is a wrong argument; of a file it is a damaged one."""
+    message = r"latents are torch\..*; allowed: floating-point \[T, H, W, C\], not empty"
+    with pytest.raises(ValueError, match=message):
+        check_latents(latents)
+    file = save_unfinished(unfinished(tmp_path / "v.mp4", latents=latents))
+    with pytest.raises(RecordError, match=message):
+        load_unfinished(file)
 
 
-def test_nowhere_to_save(pipe, tmp_path, monkeypatch):
+def test_latents_are_kept_until_the_end(tmp_path):
+    seen = []
+    with kept(unfinished(tmp_path / "v.mp4"), rescue=rescue(seen)):
+        seen[0]()  # as the watchdog calls it; it waits for the file
+        assert [path.name for path in tmp_path.iterdir()] == [f"v{SUFFIX}"]
+        assert torch.equal(load_unfinished(tmp_path / f"v{SUFFIX}")[0].latents, SMALL_LATENTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def rescue(seen):
+    @contextmanager
+    def registered(save):
+        seen.append(save)
+        yield
+        seen.append("left")
+
+    return registered
+
+
+def test_whoever_ends_the_process_has_them_saved(tmp_path, monkeypatch, capsys):
+    """Also where there is no target, and nothing was written until then."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    with pytest.raises(SystemExit), kept(unfinished(None), rescue=rescue(seen)):
+        assert list(tmp_path.iterdir()) == []
+        seen[0]()
+        raise SystemExit
+    said = f"sampled, but not finished: its latents are saved in {tmp_path}/kandinsky-3{SUFFIX}; to finish it: "
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [f"kandinsky-3{SUFFIX}"]
+
+
+def test_a_failure_tells_where_they_are(tmp_path):
+    with pytest.raises(DecodeError) as caught, kept(unfinished(tmp_path / "a cat.mp4")):
+        raise ArithmeticError("first line\nsecond line")
+    assert str(caught.value) == (
+        f"sampled, but not finished (first line); its latents are saved in {tmp_path}/a cat{SUFFIX}; "
+        f"to finish it: kandinsky resume '{tmp_path}/a cat{SUFFIX}'"
+    )
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+    assert load_unfinished(tmp_path / f"a cat{SUFFIX}")[1] == str(tmp_path / "a cat.mp4")
+
+
+def test_a_failure_without_a_message_is_called_by_its_name(tmp_path):
+    with pytest.raises(DecodeError, match=r"not finished \(MemoryError\)"), kept(unfinished(tmp_path / "v.mp4")):
+        raise MemoryError
+
+
+def test_an_interrupt_is_passed_on_with_a_note(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as caught, kept(unfinished(tmp_path / "v.mp4")):
+        raise KeyboardInterrupt
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"sampled, but not finished: its latents are saved in {tmp_path}/v{SUFFIX}")
+
+
+def test_a_file_that_is_removed_meanwhile_is_written_again(tmp_path):
+    seen = []
+    with pytest.raises(DecodeError), kept(unfinished(tmp_path / "v.mp4"), rescue=rescue(seen)):
+        seen[0]()
+        (tmp_path / f"v{SUFFIX}").unlink()
+        raise OSError("folder removed")
+    assert load_unfinished(tmp_path / f"v{SUFFIX}")[0].record == RECORD
+
+
+def test_nowhere_to_save(tmp_path, monkeypatch):
+    """What was asked for may still succeed."""
+
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kandinsky.output.unfinished.save_file", full)
-    monkeypatch.setattr(VideoWriter, "finish", full)
-    with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
-        pipe("a cat", tmp_path / "v.mp4", **SETTINGS)
-
-
-def test_two_write_the_same_target(pipe, tmp_path, expected):
-    """Two writers at a time, as two processes are: the last one wins with a complete file, both keep their latents."""
-    results = []
-    threads = [
-        threading.Thread(target=lambda: results.append(pipe("a cat", tmp_path / "v.mp4", **SETTINGS))) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
-    assert (tmp_path / "v.mp4").read_bytes() == expected
-
-
-def test_older_latents_are_not_overwritten(pipe, tmp_path, monkeypatch):
-    (tmp_path / "v.latents.safetensors").write_bytes(b"of another run")
-    monkeypatch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
-    latents = fails(pipe, tmp_path / "v.mp4", "division by zero")
-    assert latents.name == "v-2.latents.safetensors"
-    assert (tmp_path / "v.latents.safetensors").read_bytes() == b"of another run"
-
-
-def test_resume_command(pipe, tmp_path, monkeypatch, capsys, expected):
-    """It finishes with the VAE alone, from nothing but the file."""
-    with monkeypatch.context() as patch:
-        patch.setattr(VideoWriter, "finish", lambda _: 1 / 0)
-        latents = fails(pipe, tmp_path / "v.mp4", "division by zero")
-    monkeypatch.setattr("kandinsky.loading.components.load_dit", None)
-    monkeypatch.setattr("kandinsky.loading.components.load_t5", None)
-    assert main(["resume", str(latents), "--no-progress"]) == 0
-    assert "9 frames, seed 3" in capsys.readouterr().out
-    assert (tmp_path / "v.mp4").read_bytes() == expected
-    latents.write_bytes(b"damaged")
-    assert main(["resume", str(latents), "--weights", str(TINY)]) == 2
-    assert "is damaged" in capsys.readouterr().err
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "replace", full)
+    with kept(unfinished(tmp_path / "v.mp4")):
+        pass
+    with pytest.raises(DecodeError, match=r"\(bad\); its latents could not be saved either: .*No space left"):  # noqa: SIM117
+        with kept(unfinished(tmp_path / "v.mp4")):
+            raise OSError("bad")
+    assert not list(tmp_path.glob("*.mp4"))

@@ -1,19 +1,33 @@
 """The written video as ffmpeg sees it, and what is left behind when writing fails."""
 
-import os
 import re
-import signal
+import stat
 import subprocess
 import threading
 import time
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
-from imageio_ffmpeg import get_ffmpeg_exe, read_frames
+from fakes import FAILS_AT_THE_END, FFMPEG, ffmpeg_script
+from imageio_ffmpeg import read_frames
 
 from kandinsky.errors import VideoError
-from kandinsky.output.paths import check_target
-from kandinsky.output.video import QUEUED_CHUNKS, VideoWriter
+from kandinsky.output.paths import VIDEO_CODECS
+from kandinsky.output.video import (
+    CODECS,
+    MESSAGE_BYTES,
+    QUEUED_CHUNKS,
+    Encoding,
+    VideoWriter,
+    check_encoder,
+    escape,
+    ffmpeg,
+    read_comment,
+)
+
+KINDS = [(ending, codec) for ending, codecs in VIDEO_CODECS.items() for codec in codecs]
+NASTY = "a \"cat\" 'x'\n\n = ; # \\ \\n $(touch pwned) `id` %s \t 😀 comment=no\n;FFMETADATA1\n[STREAM]"
 
 
 def gradient(frames, height=32, width=48):
@@ -21,23 +35,86 @@ def gradient(frames, height=32, width=48):
     return np.broadcast_to(ramp[:, None], (frames, height, width, 3))
 
 
-def write(path, frames):
-    with VideoWriter(path, width=frames.shape[2], height=frames.shape[1], fps=8) as writer:
+def write(path, frames, **settings):
+    with VideoWriter(path, width=frames.shape[2], height=frames.shape[1], fps=8, **settings) as writer:
         for start in range(0, len(frames), 3):
             writer.write(frames[start : start + 3])
         writer.finish()
+    return writer
+
+
+def said_of(path):
+    return subprocess.run([FFMPEG, "-i", path], capture_output=True, text=True, check=False).stderr
+
+
+@pytest.fixture
+def program(tmp_path_factory, monkeypatch):
+    """Let a shell script take the place of encodings."""
+
+    def put(script):
+        folder = tmp_path_factory.mktemp("program")
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(folder, script))
+        return folder
+
+    return put
 
 
 def test_video_is_what_was_asked_for(tmp_path):
     frames = gradient(9)
     write(tmp_path / "v.mp4", frames)
-    said = subprocess.run([get_ffmpeg_exe(), "-i", tmp_path / "v.mp4"], capture_output=True, text=True, check=False)
-    assert re.search(r"Video: h264 .*yuv420p.*48x32.* 8 fps", said.stderr)
+    assert re.search(r"Video: h264 .*yuv420p.*48x32.* 8 fps", said_of(tmp_path / "v.mp4"))
     reader = read_frames(tmp_path / "v.mp4")
     next(reader)
     read = np.stack([np.frombuffer(frame, np.uint8).reshape(32, 48, 3) for frame in reader])
     assert read.shape == frames.shape
     assert np.abs(read.astype(int) - frames).mean() < 3
+    assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
+
+
+@pytest.mark.parametrize(("ending", "codec"), KINDS)
+def test_every_codec_in_every_container(tmp_path, ending, codec):
+    """The comment comes back as it was, and the same frames give the same bytes."""
+    made = []
+    for name in ("first", "second"):
+        encoding = Encoding(codec, CODECS[codec].crf)
+        write(tmp_path / f"{name}{ending}", gradient(3, 64, 64), encoding=encoding, comment=NASTY)
+        made.append((tmp_path / f"{name}{ending}").read_bytes())
+    said = said_of(tmp_path / f"first{ending}")
+    assert re.search(rf"Video: {codec}\b", said)
+    assert ("hvc1" in said) == (codec == "hevc" and ending in (".mp4", ".mov"))
+    assert read_comment(tmp_path / f"first{ending}") == NASTY
+    assert made[0] == made[1]
+
+
+def test_quality_is_used(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    sizes = []
+    for crf in (1, 20, 51):
+        write(tmp_path / "v.mp4", noise, encoding=Encoding("h264", crf))
+        sizes.append((tmp_path / "v.mp4").stat().st_size)
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_what_has_no_comment(tmp_path):
+    write(tmp_path / "v.mp4", gradient(3))
+    (tmp_path / "w.mp4").write_bytes(b"no video")
+    for name in ("v.mp4", "w.mp4", "none.mp4"):
+        assert read_comment(tmp_path / name) is None
+
+
+def test_a_value_of_a_tag_is_escaped():
+    assert escape("a=b;c#d\\e\nf") == "a\\=b\\;c\\#d\\\\e\\\nf"
+    assert escape("Ödipus") == "Ödipus"
+
+
+def test_nobody_else_can_read_the_comment_on_its_way(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", width=48, height=32, fps=8, comment="secret") as writer:
+        (tags,) = tmp_path.glob(".*.ffmetadata")
+        assert stat.S_IMODE(tags.stat().st_mode) == 0o600
+        assert "secret" in tags.read_text()
+        writer.write(gradient(3))
+        writer.finish()
+        assert not tags.exists()  # also where a process is killed before it leaves the context
     assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
 
 
@@ -59,30 +136,51 @@ def test_nothing_appears_before_the_end(tmp_path):
         assert (tmp_path / "v.mp4").exists()
 
 
-def test_a_slow_encoder_holds_the_writer_back(tmp_path):
-    """No more than a few chunks wait in memory."""
-    frames = gradient(8, 256, 256)
+def test_a_slow_encoder_holds_the_writer_back(tmp_path, program):
+    """Beside the chunk that is being fed no more than a few wait in memory."""
+    place = program('while [ ! -e "${0%/*}/go" ]; do sleep 0.02; done; exec "$real" "$@"')
+    chunk = gradient(2, 256, 256)  # more than a pipe holds
     with VideoWriter(tmp_path / "v.mp4", width=256, height=256, fps=8) as writer:
-        os.kill(writer._process.pid, signal.SIGSTOP)
-        timer = threading.Timer(0.5, os.kill, (writer._process.pid, signal.SIGCONT))
-        timer.start()
-        start = time.perf_counter()
-        for _ in range(12):
-            writer.write(frames)
-            assert writer._queue.qsize() <= QUEUED_CHUNKS
-        assert time.perf_counter() - start > 0.4
+
+        def write_all():
+            for _ in range(12):
+                writer.write(chunk)
+
+        thread = threading.Thread(target=write_all)
+        thread.start()
+        while writer.num_frames < 2 * (QUEUED_CHUNKS + 1):
+            assert thread.is_alive()
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert writer.num_frames == 2 * (QUEUED_CHUNKS + 1)
+        (place / "go").touch()
+        thread.join()
         writer.finish()
-    assert writer.num_frames == 96
+    assert writer.num_frames == 24
+    assert "00:00:03.00" in said_of(tmp_path / "v.mp4")
 
 
-def test_dead_encoder_is_an_error(tmp_path):
-    frames = gradient(40, 256, 256)  # more than a pipe holds
-    with pytest.raises(VideoError, match="ffmpeg failed to write"):  # noqa: SIM117
-        with VideoWriter(tmp_path / "v.mp4", width=256, height=256, fps=8) as writer:
-            writer._process.kill()
-            writer.write(frames)
-            writer.finish()
+def test_dead_encoder_is_an_error(tmp_path, program):
+    program("head -c 1000 > /dev/null; kill -9 $$")
+    with pytest.raises(VideoError, match=r"ffmpeg failed to write .*v\.mp4: exit status -9"):
+        write(tmp_path / "v.mp4", gradient(40, 256, 256))  # more than a pipe holds
     assert list(tmp_path.iterdir()) == []
+
+
+def test_encoder_that_fails_at_the_end_is_an_error(tmp_path, program):
+    program(FAILS_AT_THE_END)
+    (tmp_path / "v.mp4").write_bytes(b"old")
+    with pytest.raises(VideoError, match=r"ffmpeg failed to write .*v\.mp4: No space left on device$"):
+        write(tmp_path / "v.mp4", gradient(3))
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("v.mp4", b"old")]
+
+
+def test_a_talkative_encoder_is_listened_to(tmp_path, program):
+    """All that it says is read, or it would wait for ever; the beginning is told."""
+    program("yes beginning | head -c 3000000 >&2; cat > /dev/null; exit 1")
+    with pytest.raises(VideoError, match="beginning\nbeginning") as caught:
+        write(tmp_path / "v.mp4", gradient(3))
+    assert MESSAGE_BYTES < len(str(caught.value)) < MESSAGE_BYTES + 1000
 
 
 def test_encoder_that_cannot_write_is_an_error(tmp_path):
@@ -97,23 +195,25 @@ def test_encoder_that_cannot_write_is_an_error(tmp_path):
         writer.finish()
 
 
-@pytest.mark.parametrize("name", ["v.txt", "v", "v.png", ".mp4"])
-def test_wrong_ending(tmp_path, name):
-    with pytest.raises(ValueError, match=r"must end with one of \.mp4, \.mov, \.mkv"):
-        check_target(tmp_path / name)
+@pytest.mark.parametrize("codec", CODECS)
+def test_encoders_that_are_there(codec):
+    assert check_encoder(codec) is None
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"the folder '.*nowhere' does not exist"):
-        check_target(tmp_path / "nowhere" / "v.mp4")
+def test_an_encoder_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, "exit 1", listing="echo ' V..... libx264 H.264'"))
+    check_encoder("h264")
+    with pytest.raises(ValueError, match=r"codec='vp9': .*ffmpeg has no libvpx-vp9; allowed with it: 'h264'"):
+        check_encoder("vp9")
 
 
-def test_folder_that_cannot_be_written():
-    with pytest.raises(ValueError, match="cannot write in '/proc'"):
-        check_target("/proc/v.mp4")
+def test_no_ffmpeg_at_all(monkeypatch, tmp_path):
+    def none():
+        raise RuntimeError("No ffmpeg exe could be found")
 
-
-def test_target_that_is_a_folder(tmp_path):
-    (tmp_path / "v.mp4").mkdir()
-    with pytest.raises(ValueError, match="is a folder"):
-        check_target(tmp_path / "v.mp4")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"none' \(IMAGEIO_FFMPEG_EXE\) is not a program"):
+        ffmpeg()
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
+    with pytest.raises(ValueError, match="no ffmpeg to write videos with: No ffmpeg exe could be found"):
+        ffmpeg()

@@ -1,98 +1,131 @@
-"""Repeated prompts need no T5."""
+"""Prompts that were encoded before need no encoder."""
 
-import shutil
+import threading
 
 import pytest
 import torch
-from helpers import TINY
+from fakes import CPU, TextOnly
 from safetensors.torch import load_file, save_file
 
-from kandinsky import factory
-from kandinsky.loading import components
 from kandinsky.text.cache import KEPT, PromptCache
 
-
-def never(*_arguments, **_settings):
-    raise AssertionError("T5 was loaded")
+PROMPT = 'a "cat" /../ \'\n\0 🐦'
 
 
-def pipeline(weights, cache):
-    return factory.get_T2V_pipeline("cpu", cache_dir=weights, prompt_cache=cache, progress=False)
+class Encoder:
+    """Gives another embedding at each call; `asked` are its prompts."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, text):
+        self.asked.append(text)
+        return torch.full((2, 3), float(len(self.asked)))
+
+
+def never():
+    pytest.fail("the encoder was loaded")
+
+
+def cache(load, folder=None, fingerprint="weights"):
+    return PromptCache(load, device=CPU, fingerprint=fingerprint, folder=folder)
 
 
 @pytest.fixture
-def weights(tmp_path):
-    return shutil.copytree(TINY, tmp_path / "w")
+def filled(tmp_path):
+    """A folder in which `PROMPT` is, and its embedding."""
+    folder = tmp_path / "a" / "cache"  # which is made
+    return folder, cache(Encoder, folder)(PROMPT)
 
 
-@pytest.fixture
-def filled(weights, tmp_path):
-    """A cache in which "a cat" is, and its embedding."""
-    embedding = pipeline(weights, tmp_path / "cache").text_encoder("a cat")
-    return tmp_path / "cache", embedding
+def test_a_prompt_is_encoded_once():
+    encoder = Encoder()
+    prompts = cache(lambda: encoder)
+    first, again, other = prompts(PROMPT), prompts(PROMPT), prompts("a dog")
+    assert encoder.asked == [PROMPT, "a dog"]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
-def test_cached_prompt_never_loads_t5(weights, filled, monkeypatch):
-    cache, embedding = filled
-    monkeypatch.setattr(components, "load_t5", never)
-    pipe = pipeline(weights, cache)
-    assert torch.equal(pipe.text_encoder("a cat"), embedding)
-    with pytest.raises(AssertionError, match="T5 was loaded"):
-        pipe.text_encoder("a dog")
+def test_a_prompt_in_the_folder_needs_no_encoder(filled):
+    folder, embedding = filled
+    assert torch.equal(cache(never, folder)(PROMPT), embedding)
+    with pytest.raises(pytest.fail.Exception, match="loaded"):
+        cache(never, folder)(PROMPT + " ")
 
 
-@pytest.mark.parametrize(
-    "changed", ["tokenizer/spiece.model", "text_encoder/model.safetensors", "text_encoder/config.json"]
-)
-def test_other_weights_or_tokenizer_are_a_miss(weights, filled, monkeypatch, changed):
-    content = bytearray((weights / changed).read_bytes())
-    content[len(content) // 2] ^= 1
-    (weights / changed).write_bytes(content)
-    monkeypatch.setattr(components, "load_t5", never)
-    with pytest.raises(AssertionError, match="T5 was loaded"):
-        pipeline(weights, filled[0]).text_encoder("a cat")
+def test_the_encoder_is_loaded_once():
+    loaded = []
+
+    def load():
+        loaded.append(1)
+        return Encoder()
+
+    prompts = cache(load)
+    assert loaded == []
+    threads = [threading.Thread(target=prompts, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == [1]
+    assert sorted(prompts.encoder.asked) == [str(number) for number in range(8)]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a file of tensors", None])
-def test_damaged_file_is_a_miss_with_a_warning(weights, filled, content):
-    cache, embedding = filled
-    (path,) = cache.iterdir()
+def test_another_fingerprint_is_a_miss(filled):
+    folder, _ = filled
+    encoder = Encoder()
+    cache(lambda: encoder, folder, "other weights")(PROMPT)
+    assert encoder.asked == [PROMPT]
+    assert len(list(folder.iterdir())) == 2
+
+
+def damage(path, content):
     if content is None:
         save_file({"other": torch.zeros(1)}, path)
     else:
         path.write_bytes(content)
-    with pytest.warns(UserWarning, match="is damaged"):
-        assert torch.equal(pipeline(weights, cache).text_encoder("a cat"), embedding)
-    assert torch.equal(load_file(path)["embedding"], embedding)
 
 
-def test_folder_that_cannot_be_written_is_only_warned_of(weights, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors", None], ids=["empty", "other", "another tensor"])
+def test_a_damaged_file_is_a_miss_with_a_warning(filled, content):
+    folder, embedding = filled
+    (path,) = folder.iterdir()
+    damage(path, content)
+    with pytest.warns(UserWarning, match=r"safetensors is damaged \(.*\); the prompt is encoded again"):
+        assert torch.equal(cache(Encoder, folder)(PROMPT), embedding)
+    assert torch.equal(load_file(path)["embedding"], embedding)  # it is whole again
+    assert torch.equal(cache(never, folder)(PROMPT), embedding)
+
+
+def test_a_folder_that_cannot_be_written_is_only_warned_of(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.warns(UserWarning, match="not written"):
-        assert pipeline(weights, tmp_path / "file").text_encoder("a cat").shape == (224, 64)
-
-
-def test_prompt_that_will_be_asked_for_is_encoded_at_load(weights, filled, monkeypatch):
-    pipe = factory.get_T2V_pipeline("cpu", cache_dir=weights, prompt="a cat", progress=False)
-    monkeypatch.setattr(pipe.text_encoder.model, "forward", never)
-    monkeypatch.setattr(pipe.text_encoder.model.encoder, "forward", never)
-    assert torch.equal(pipe.text_encoder("a cat"), filled[1])
-    with pytest.raises(AssertionError, match="T5 was loaded"):
-        pipe.text_encoder("a dog")
+    with pytest.warns(UserWarning, match=r"prompt_cache='.*file': not written \("):
+        assert cache(Encoder, tmp_path / "file")(PROMPT).shape == (2, 3)
 
 
 def test_memory_is_bounded():
-    asked = []
-
-    def encode(text):
-        asked.append(text)
-        return torch.full((2, 2), float(len(asked)))
-
-    prompts = PromptCache(lambda: encode, device=torch.device("cpu"), fingerprint="")
-    first = prompts("0")
-    assert torch.equal(prompts("0"), first)
-    for number in range(1, KEPT + 1):
+    """The prompt that was asked for longest ago is forgotten first."""
+    encoder = Encoder()
+    prompts = cache(lambda: encoder)
+    for number in range(KEPT):
         prompts(str(number))
-    assert len(asked) == KEPT + 1
     prompts("0")
-    assert len(asked) == KEPT + 2
+    prompts("one more")
+    assert len(encoder.asked) == KEPT + 1
+    prompts("0")
+    assert len(encoder.asked) == KEPT + 1
+    prompts("1")
+    assert encoder.asked[-2:] == ["one more", "1"]
+
+
+def test_what_is_the_encoders(pipe):
+    encoder = pipe.text_encoder.encoder
+    prompts = cache(lambda: encoder)
+    assert prompts.model is encoder.model
+    assert prompts.tokenizer is encoder.tokenizer
+    assert torch.equal(prompts.tokenize("a cat"), encoder.tokenize("a cat"))
+    assert prompts.is_resident
+    stays = TextOnly(torch.zeros(1))
+    stays.is_resident = False
+    assert not cache(lambda: stays).is_resident

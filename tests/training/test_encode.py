@@ -1,29 +1,25 @@
-"""Videos and rendered clips to shards, shards to batches."""
+"""Videos with captions to shards: what is passed over, and what an end in the middle leaves."""
 
 import json
-import math
-from itertools import islice
+import os
+import signal
 
-import numpy as np
 import pytest
 import torch
 from helpers import TINY
+from video_helpers import SIZES, write_captions, write_video
 
 from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_vae
-from kandinsky.output.video import VideoWriter
+from kandinsky.text.lines import MAX_LINE
 from kandinsky.training import encode as encode_module
-from kandinsky.training.data import Batches, Encoded, ShardDataset, write_shards
+from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode
-from kandinsky.training.videos import UnreadableVideoError, nearest_size, read_clip
-from kandinsky.training.world.data import encode_clips
-from kandinsky.training.world.data import main as make_world_data
-from kandinsky.training.world.grammar import caption, split
-from kandinsky.training.world.vae import Stage, new_vae, rate, reconstruction_loss, train_vae, trained_vae
+from kandinsky.training.video_probe import UnreadableVideoError
+from kandinsky.training.videos import read_clip
 
 CPU = torch.device("cpu")
-SIZES = {"resolution": 64, "sizes": [[32, 32], [32, 48]], "max_seconds": 2, "text_tokens": 12, "fps": 8}
 
 
 @pytest.fixture(scope="module")
@@ -33,61 +29,52 @@ def weights(tmp_path_factory):
     for part in TINY.iterdir():
         if part.name != "model_set.json":
             (folder / part.name).symlink_to(part)
-    (folder / "model_set.json").write_text(json.dumps(SIZES))
+    write_model_set(folder, SIZES)
     return folder
 
 
 @pytest.fixture(scope="module")
-def model_set(weights):
-    return encode_module.read_model_set(weights)
-
-
-def write_video(path, *, frames, width, height, fps=8):
-    """Gray, brighter in each frame."""
-    levels = np.linspace(10, 240, frames).astype(np.uint8)
-    with VideoWriter(path, width=width, height=height, fps=fps) as writer:
-        writer.write(np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3)).copy())
-        writer.finish()
+def videos(tmp_path_factory):
+    """Three videos, a file that is none, a file that is not there, and a line that is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    write_video(folder / "a.mp4", frames=17)
+    write_video(folder / "-b 1.mp4", frames=14, width=96)
+    write_video(folder / "c.mp4", frames=60, fps=24)
+    (folder / "broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:900])
+    write_captions(folder, ["a.mp4", "broken.mp4", "-b 1.mp4", "gone.mp4", "c.mp4"])
+    lines = (folder / "captions.jsonl").read_text().splitlines()
+    (folder / "captions.jsonl").write_text("\n".join([*lines, "{", lines[0]]) + "\n")
+    return folder
 
 
 @pytest.fixture
-def videos(tmp_path):
-    """Three videos, a file that is none, a file that is not there, and a line that is none."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    write_video(folder / "a.mp4", frames=17, width=64, height=64)
-    write_video(folder / "-b 1.mp4", frames=14, width=96, height=64)
-    write_video(folder / "c.mp4", frames=60, width=64, height=64, fps=24)
-    (folder / "broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:900])
-    names = ("a.mp4", "broken.mp4", "-b 1.mp4", "gone.mp4", "c.mp4")
-    lines = [json.dumps({"file": name, "caption": f"clip {name[0]}"}) for name in names]
-    (folder / "captions.jsonl").write_text("\n".join([*lines, "{", lines[0]]) + "\n")
-    return folder
+def quick(monkeypatch):
+    """No models and no videos: each file is a clip of its own; returns what was read."""
+    read = []
+
+    class Encoder:
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, entry, frames):
+            return encode_module.Encoded(entry.file, entry.caption, frames, torch.zeros(3, 5))
+
+    def read_one(path, *_, **__):
+        read.append(path.name)
+        return torch.zeros(1, 2, 2, 4)
+
+    monkeypatch.setattr(encode_module, "Encoder", Encoder)
+    monkeypatch.setattr(encode_module, "check_source", lambda *_: None)
+    monkeypatch.setattr(encode_module, "read_clip", read_one)
+    return read
 
 
 def reported(out):
     return [json.loads(line)["file"] for line in (out / "report.jsonl").read_text().splitlines()]
 
 
-def test_frames_of_a_file(videos, model_set):
-    frames = read_clip(videos / "a.mp4", model_set)
-    assert frames.shape == (17, 32, 32, 3)
-    assert frames[-1].float().mean() - frames[0].float().mean() > 200
-    assert read_clip(videos / "-b 1.mp4", model_set).shape == (9, 32, 48, 3)
-    assert read_clip(videos / "c.mp4", model_set).shape == (17, 32, 32, 3)  # 20 frames at 8 a second
-    assert read_clip(videos / "a.mp4", model_set, seconds=[1]).shape == (9, 32, 32, 3)
-    with pytest.raises(UnreadableVideoError, match="too short: 14 frames at 8 a second, needed are 17"):
-        read_clip(videos / "-b 1.mp4", model_set, seconds=[2])
-    assert nearest_size((1080, 1920), FLASH_512.sizes) == (384, 672)
-
-
-def test_an_image_is_one_frame(tmp_path, model_set):
-    from PIL import Image
-
-    Image.new("RGB", (44, 40), "red").save(tmp_path / "image.png")
-    frames = read_clip(tmp_path / "image.png", model_set)
-    assert frames.shape == (1, 32, 32, 3)
-    assert frames[0, 0, 0, 0] > 250
+def ids(out):
+    return [item.id for item in ShardDataset(out).items]
 
 
 def test_bad_files_are_reported_and_nothing_is_done_twice(videos, weights, tmp_path, capsys, monkeypatch):
@@ -100,9 +87,7 @@ def test_bad_files_are_reported_and_nothing_is_done_twice(videos, weights, tmp_p
     assert [item.id for item in data.items] == ["a.mp4", "-b 1.mp4", "c.mp4"]
     assert [item.shape for item in data.items] == [(5, 4, 4, 16), (3, 4, 6, 16), (5, 4, 4, 16)]
     latents, text = data.read(data.items)
-    expected = load_vae(weights / "vae", device=CPU, dtype=torch.float32).encode(
-        read_clip(videos / "a.mp4", encode_module.read_model_set(weights) or FLASH_512)
-    )
+    expected = load_vae(weights / "vae", device=CPU, dtype=torch.float32).encode(read_clip(videos / "a.mp4", SIZES))
     assert torch.equal(latents[0], expected.bfloat16())
     assert text[0].shape == (12, 64)
 
@@ -111,34 +96,15 @@ def test_bad_files_are_reported_and_nothing_is_done_twice(videos, weights, tmp_p
     assert encode(videos, out, weights=weights, device=CPU) == (0, 4)
     assert sorted(read) == ["broken.mp4", "gone.mp4"]
     assert reported(out) == bad
+    monkeypatch.undo()
+    check_other_weights_are_refused(videos, out, weights, tmp_path / "other")
 
 
 def fail():
     raise UnreadableVideoError("no")
 
 
-def test_an_interrupted_run_goes_on(videos, weights, tmp_path, monkeypatch):
-    out, calls = tmp_path / "out", []
-
-    def interrupt(path, *args, **kwargs):
-        calls.append(path.name)
-        if path.name == "c.mp4":
-            raise KeyboardInterrupt
-        return read_clip(path, *args, **kwargs)
-
-    monkeypatch.setattr(encode_module, "read_clip", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        encode(videos, out, weights=weights, device=CPU, per_shard=1)
-    assert [item.id for item in ShardDataset(out).items] == ["a.mp4", "-b 1.mp4"]
-    monkeypatch.undo()
-    assert encode(videos, out, weights=weights, device=CPU, per_shard=1)[0] == 1
-    assert [item.id for item in ShardDataset(out).items] == ["a.mp4", "-b 1.mp4", "c.mp4"]
-    assert not list(out.glob("*.partial"))
-
-
-def test_other_weights_are_refused(videos, weights, tmp_path):
-    out, other = tmp_path / "out", tmp_path / "other"
-    encode(videos, out, weights=weights, device=CPU)
+def check_other_weights_are_refused(videos, out, weights, other):
     other.mkdir()
     for part in weights.iterdir():
         (other / part.name).symlink_to(part)
@@ -146,105 +112,152 @@ def test_other_weights_are_refused(videos, weights, tmp_path):
     write_model_set(other, FLASH_512)
     with pytest.raises(ValueError, match=r"out=.* was begun with"):
         encode(videos, out, weights=other, device=CPU)
+    (out / "encoding.json").write_text("{")  # cut off
+    with pytest.raises(ValueError, match=r"encoding.json is not JSON"):
+        encode(videos, out, weights=weights, device=CPU)
+
+
+def test_wrong_arguments(videos, weights, tmp_path):
     with pytest.raises(ValueError, match=r"seconds=\[3\]: allowed are 1 to 2"):
-        encode(videos, out, weights=weights, device=CPU, seconds=[3])
+        encode(videos, tmp_path / "out", weights=weights, device=CPU, seconds=[3])
+    with pytest.raises(ValueError, match="per_shard=0: allowed is 1 and more"):
+        encode(videos, tmp_path / "out", weights=weights, device=CPU, per_shard=0)
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    """Ten clips of two shapes in three shards."""
-    folder = tmp_path_factory.mktemp("shards")
-    clips = (
-        Encoded(str(n), f"clip {n}", torch.full((1 + 2 * (n % 2), 2, 2, 4), float(n)), torch.full((3, 5), float(n)))
-        for n in range(10)
-    )
-    assert write_shards(clips, folder, per_shard=4) == 10
-    return folder
+OUTSIDE = "allowed is a path inside of the captions' folder"
+BAD_LINES = {
+    "half a pair in the caption": (
+        b'{"file": "a", "caption": "\\ud800"}',
+        "caption='\\ud800': allowed is text that UTF-8 can",
+    ),
+    "half a pair in the file": (
+        b'{"file": "\\udcff.mp4", "caption": ""}',
+        "file='\\udcff.mp4': allowed is text that UTF-8 can",
+    ),
+    "bytes": (b'{"file": "a", "caption": "caf\xe9"}', "is not UTF-8: invalid continuation byte at byte 66"),
+    "bytes of half a pair": (b'{"file": "a", "caption": "\xed\xa0\x80"}', "is not UTF-8: invalid continuation byte at"),
+    "null": (b'{"file": "a", "caption": "\0"}', "null byte at byte 63"),
+    "not JSON": (b"{", "not JSON: "),
+    "deep": (b"[" * 100_000, "not JSON: "),
+    "large number": (b"1" * 5000, "not JSON: "),
+    "list": (b"[]", 'allowed is {"file": "...", "caption": "..."}'),
+    "no caption": (b'{"file": "a"}', 'allowed is {"file": "...", "caption": "..."}'),
+    "caption of another kind": (b'{"file": "a", "caption": null}', 'allowed is {"file": "...", "caption": "..."}'),
+    "long": (b'{"file": "a", "caption": "' + b"x" * 10_000_000 + b'"}', f"is longer than {MAX_LINE} bytes"),
+    "above": (b'{"file": "../a", "caption": ""}', f"file='../a': {OUTSIDE}"),
+    "above, later": (b'{"file": "b/../../a", "caption": ""}', f"file='b/../../a': {OUTSIDE}"),
+    "root": (b'{"file": "/etc/passwd", "caption": ""}', f"file='/etc/passwd': {OUTSIDE}"),
+    "null in the file": (b'{"file": "a\\u0000", "caption": ""}', OUTSIDE),
+    "no name": (b'{"file": "", "caption": ""}', f"file='': {OUTSIDE}"),
+    "the folder": (b'{"file": ".", "caption": ""}', f"file='.': {OUTSIDE}"),
+    "again": (b'{"file": "first.mp4", "caption": ""}', "first.mp4 is listed before"),
+}
 
 
-def same(one, other):
-    assert one.captions == other.captions
-    assert torch.equal(one.latents, other.latents)
-    assert torch.equal(one.text, other.text)
+@pytest.mark.parametrize("case", BAD_LINES)
+@pytest.mark.usefixtures("quick")
+def test_a_bad_line_is_one_bad_line(weights, tmp_path, capsys, case):
+    line, message = BAD_LINES[case]
+    lines = [b'{"file": "first.mp4", "caption": ""}', line, b'{"file": "last.mp4", "caption": ""}', b""]
+    (tmp_path / "captions.jsonl").write_bytes(b"\n".join(lines))
+    assert encode(tmp_path, tmp_path / "out", weights=weights, device=CPU) == (2, 1)
+    (entry,) = map(json.loads, (tmp_path / "out" / "report.jsonl").read_text().splitlines())
+    assert entry["file"] == "captions.jsonl:2"
+    assert message in entry["error"]
+    assert "skipped captions.jsonl:2: " in capsys.readouterr().err
+    assert ids(tmp_path / "out") == ["first.mp4", "last.mp4"]
 
 
-@pytest.mark.parametrize("resident", [False, True])
-def test_batches_have_one_shape_and_an_order(shards, resident):
-    def batches(seed=0):
-        return Batches(ShardDataset(shards), 2, seed=seed, device=CPU, resident=resident)
-
-    for batch in islice(batches(), 9):
-        numbers = [float(text.removeprefix("clip ")) for text in batch.captions]
-        assert batch.latents.flatten(1).mean(1).tolist() == batch.text.flatten(1).mean(1).tolist() == numbers
-        assert {1 + 2 * (number % 2) for number in numbers} == {batch.latents.shape[1]}
-    first, again = batches(), batches()
-    orders = [[next(each).captions for _ in range(8)] for each in (first, again, batches(seed=1))]
-    assert orders[0] == orders[1] != orders[2]
-    assert len({text for batch in orders[0][:4] for text in batch}) == 8  # an epoch has each clip once at most
-    restored = batches()
-    restored.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    for _ in range(5):
-        same(next(first), next(restored))
+@pytest.mark.usefixtures("quick")
+def test_captions_of_any_editor(weights, tmp_path):
+    """A mark, CR LF, blank lines, line separators in captions, a null that JSON names, and two files put together."""
+    texts = ["ein Hund\u2028bellt\x85", "кот 🐦", "null \0", ""]
+    lines = [json.dumps({"file": f"{n}.mp4", "caption": text}, ensure_ascii=False) for n, text in enumerate(texts)]
+    lines[2] = json.dumps({"file": "2.mp4", "caption": texts[2]})
+    content = "\ufeff" + "\r\n\r\n".join(lines[:2]) + "\r\n\ufeff" + "\n".join(lines[2:])
+    (tmp_path / "captions.jsonl").write_bytes(content.encode())
+    assert encode(tmp_path, tmp_path / "out", weights=weights, device=CPU) == (4, 0)
+    assert [item.caption for item in ShardDataset(tmp_path / "out").items] == texts
 
 
-def test_shards_are_numbered_on(shards, tmp_path):
-    for file in sorted(shards.iterdir())[1:]:  # the first one is gone
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    write_shards([Encoded("new", "new", torch.zeros(1, 2, 2, 4), torch.zeros(3, 5))], tmp_path)
-    names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == [f"shard-0000{n}.safetensors" for n in (1, 2, 3)]
+@pytest.mark.usefixtures("quick")
+def test_names_print_nothing_but_themselves(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(encode_module, "read_clip", lambda *_, **__: fail())
+    write_captions(tmp_path, ["a\x1b[2J\n.mp4", "é.mp4"])
+    assert encode(tmp_path, tmp_path / "out", weights=weights, device=CPU) == (0, 2)
+    assert reported(tmp_path / "out") == ["a\x1b[2J\n.mp4", "é.mp4"]
+    said = capsys.readouterr().err
+    assert "skipped a\\x1b[2J\\n.mp4: no" in said
+    assert "skipped é.mp4: no" in said
 
 
-def test_clips_in_a_batch_are_encoded_as_alone(weights):
-    vae = load_vae(weights / "vae", device=CPU, dtype=torch.float32)
-    clips = torch.randint(0, 256, (2, 17, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    together = encode_clips(vae.autoencoder, clips)
-    assert together.shape == (2, 5, 4, 4, 16)
-    for clip, latents in zip(clips, together, strict=True):
-        torch.testing.assert_close(latents, vae.encode(clip), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("end", [KeyboardInterrupt, RuntimeError, torch.OutOfMemoryError, UnreadableVideoError])
+def test_clips_that_wait_for_their_shard_are_not_lost(quick, weights, tmp_path, monkeypatch, end):
+    names = [f"{n}.mp4" for n in range(7)]
+    write_captions(tmp_path, names)
+    read_one = encode_module.read_clip
+
+    def end_at_the_fifth(path, *arguments, **settings):
+        if path.name == "4.mp4":
+            raise end
+        return read_one(path, *arguments, **settings)
+
+    monkeypatch.setattr(encode_module, "read_clip", end_at_the_fifth)
+    settings = {"weights": weights, "device": CPU, "per_shard": 3}
+    if end in (KeyboardInterrupt, RuntimeError):
+        with pytest.raises(end):
+            encode(tmp_path, tmp_path / "out", **settings)
+        assert ids(tmp_path / "out") == names[:4]
+    else:  # what ends one clip alone
+        assert encode(tmp_path, tmp_path / "out", **settings) == (6, 1)
+        assert reported(tmp_path / "out") == ["4.mp4"]
+    monkeypatch.setattr(encode_module, "read_clip", read_one)
+    done = ids(tmp_path / "out")
+    quick.clear()
+    assert encode(tmp_path, tmp_path / "out", **settings) == (7 - len(done), 0)
+    assert not {*quick} & {*done}
+    assert sorted(ids(tmp_path / "out")) == names
+    assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_data_of_the_world(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.world.data.BATCH", 2)
-    monkeypatch.setattr("kandinsky.training.world.data.LENGTHS", (1, 1, 1, 9))
-    arguments = ["--weights", str(weights), "--clips", "5", "--device", "cpu"]
-    for name in ("one", "other"):
-        make_world_data([str(tmp_path / name), *arguments])
-    one, other = (ShardDataset(tmp_path / name) for name in ("one", "other"))
-    assert {item.caption for item in one.items} <= {caption(scene) for scene in split()[0]}
-    assert [item.id for item in one.items] == list("01234")
-    assert one.load(0)["text.0"].shape == (SIZES["text_tokens"], 64)
-    for a, b in zip(one.load(0).values(), other.load(0).values(), strict=True):
-        assert torch.equal(a, b)
-    with pytest.raises(SystemExit):
-        make_world_data([str(tmp_path / "one"), *arguments])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.usefixtures("quick")
+def test_what_ends_a_process_is_an_interruption(weights, tmp_path, monkeypatch, capsys, name):
+    number = getattr(signal, name)
+    names = [f"{n}.mp4" for n in range(20)]
+    write_captions(tmp_path, names)
+    encoder = encode_module.Encoder
+
+    class Ended(encoder):
+        def __call__(self, entry, frames):
+            if entry.file == "5.mp4":
+                os.kill(os.getpid(), number)
+            return super().__call__(entry, frames)
+
+    monkeypatch.setattr(encode_module, "Encoder", Ended)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    for each in before:  # whoever started the tests (nohup, a script's background) may have had them ignored
+        signal.signal(each, signal.default_int_handler if each is signal.SIGINT else signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            encode_module.main([str(tmp_path), str(tmp_path / "out"), "--weights", str(weights), "--device", "cpu"])
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert ended.value.code == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert ids(tmp_path / "out") == names[:5]
 
 
-def test_vae_training_takes_its_time(capsys, monkeypatch):
-    monkeypatch.setattr("kandinsky.training.world.vae.SAY_EVERY", 0.0)
-    trained = new_vae(0)
-    train_vae(trained, CPU, seconds=1.5, stages=(Stage(0.5, 1, 32, (1,)), Stage(1.0, 1, 32, (9,))))
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["shape"][2] for line in said] == sorted(line["shape"][2] for line in said)
-    assert math.isfinite(said[-1]["loss"])
-    before = new_vae(0).state_dict()
-    assert all(not torch.equal(value, before[name]) for name, value in trained.state_dict().items() if value.any())
-    assert rate(0, 0.0) < rate(1000, 0.5) < rate(1000, 0.0)
-    assert rate(1000, 1.0) == 0
-
-
-def test_object_and_background_weigh_the_same():
-    """A missing red object on 16 of 1,024 pixels costs what a background that is as red does."""
-    pixels = torch.zeros(1, 3, 1, 32, 32)
-    pixels[:, 0, :, 4:8, 4:8] = 1
-    missing = reconstruction_loss(torch.zeros_like(pixels), pixels)
-    edges = 2 * (2 * 4) / (31 * 32)  # across and down, two sides of four pixels each
-    assert missing.item() == pytest.approx((1 + 16 / 1024 + edges) / 3)
-
-
-def test_vae_training_goes_on(tmp_path):
-    vae = new_vae(3)
-    vae.save_pretrained(tmp_path)
-    again = trained_vae(tmp_path)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in vae.state_dict().items())
-    assert all(parameter.requires_grad for parameter in again.parameters())
+def test_a_command_ends_without_a_traceback(weights, tmp_path, capsys):
+    arguments = [str(tmp_path), str(tmp_path / "out"), "--weights", str(weights), "--device", "cpu"]
+    for content, code, message in (
+        (None, 1, "captions.jsonl: no such file"),
+        ("{}".encode("utf-16"), 2, "captions.jsonl is not UTF-8: its first bytes are the mark of UTF-16"),
+    ):
+        if content is not None:
+            (tmp_path / "captions.jsonl").write_bytes(content)
+        with pytest.raises(SystemExit) as ended:
+            encode_module.main(arguments)
+        assert ended.value.code == code
+        assert f"error: {tmp_path}/{message}" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from vae_helpers import FULL_CHANNELS, latents_of, our_frames, relative_error, their_frames, tiny_autoencoder
+from helpers import relative_error
+from vae_helpers import FULL_CHANNELS, LAYOUTS, latents_of, our_frames, their_frames, tiny_autoencoder
 
 from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.decoder import CausalDecoder
@@ -11,17 +12,6 @@ from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.stream import decode, to_host
 
 pytestmark = pytest.mark.gpu
-LAYOUTS = [
-    (Time.NATURAL, False, 4, 4),
-    (Time.NATURAL, True, 5, 5),
-    (Time.PAIRED, True, 5, 3),
-    (Time.PAIRED, True, 8, 4),
-    (Time.SPLIT, False, 9, 9),
-    (Time.SPLIT, False, 8, 8),
-    (Time.PAIRED, True, 1, 1),
-    (Time.SPLIT, False, 1, 1),
-]
-"""time, quarters, frames, stored frames"""
 
 
 def activation(layout, channels: int) -> Activation:

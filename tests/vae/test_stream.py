@@ -2,15 +2,9 @@
 
 import pytest
 import torch
-from vae_helpers import latents_of, their_frames, tiny_autoencoder
+from vae_helpers import latents_of
 
-from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import chunk_bounds, decode, to_host, to_uint8
-
-
-@pytest.fixture(scope="module")
-def autoencoder():
-    return tiny_autoencoder()
 
 
 @pytest.mark.parametrize(
@@ -22,12 +16,11 @@ def test_chunk_bounds(frames, bounds):
 
 
 @pytest.mark.parametrize(("frames", "sizes"), [(1, [1]), (4, [8, 8]), (7, [9, 8, 8])])
-def test_stream_equals_whole(autoencoder, frames, sizes):
-    latents = latents_of(frames).double()  # the sampler's dtype
-    chunks = [chunk.clone() for chunk in to_host(decode(CausalDecoder.from_diffusers(autoencoder), latents))]
+def test_stream_equals_whole(decoder, theirs, frames, sizes):
+    latents = 0.7 * latents_of(frames, 2, 3).double()  # scaled, in the sampler's dtype
+    chunks = [chunk.clone() for chunk in to_host(decode(decoder, latents))]
     assert [len(chunk) for chunk in chunks] == sizes
-    whole = to_uint8(their_frames(autoencoder, latents.float() / 0.7))
-    differ = torch.cat(chunks).int() - whole.int()
+    differ = torch.cat(chunks).int() - to_uint8(theirs(frames)).int()
     assert differ.abs().max() <= 1  # where a value lies on the border of two
     assert (differ != 0).float().mean() < 1e-3
 
@@ -38,6 +31,6 @@ def test_to_uint8_cuts():
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 6, 16), (3, 4, 6, 8), (1, 3, 4, 6, 16)])
-def test_wrong_latents_are_named(autoencoder, shape):
+def test_wrong_latents_are_named(decoder, shape):
     with pytest.raises(ValueError, match=r"expected \[frames, height, width, 16\]"):
-        next(decode(CausalDecoder.from_diffusers(autoencoder), torch.zeros(shape)))
+        next(decode(decoder, torch.zeros(shape)))

@@ -1,6 +1,6 @@
 """Training data of the synthetic world: rendered clips of the training scenes, as cached latents.
 
-    python -m kandinsky.training.world_data OUT --weights W --clips 20000
+    python -m kandinsky.training.world.data OUT --weights W --clips 20000
 
 Clips of 1, 2 and 3 seconds and single frames; latents are the mean of the VAE's posterior. OUT appears when it is
 complete. Legend: see `vae`.
@@ -9,8 +9,9 @@ complete. Legend: see `vae`.
 import argparse
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from kandinsky.training.world.render import render
 from kandinsky.training.world.vae import to_pixels
 from kandinsky.training.world.wording import reword
 
-LENGTHS, LENGTH_WEIGHTS = (1, 9, 17, 25), (1, 3, 4, 3)
+LENGTHS: Mapping[int, int] = MappingProxyType({1: 1, 9: 3, 17: 4, 25: 3})
+"""Numbers of frames, and how often each is drawn."""
 BATCH = 64
 SMALL_WEIGHT = 2
 """How often a small object is drawn for a large one: its shape is the harder to learn."""
@@ -43,8 +45,21 @@ def encode_clips(vae: Any, clips: Tensor) -> Tensor:
     return vae.encode(pixels).latent_dist.mode().permute(0, 2, 3, 4, 1) * vae.config.scaling_factor
 
 
-def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int) -> Iterator[Encoded]:
-    """Clips of random training scenes, in an order that the seed gives."""
+def encoded_clips(
+    weights: Path,
+    device: torch.device,
+    *,
+    clips: int,
+    seed: int,
+    batch: int = BATCH,
+    lengths: Mapping[int, int] = LENGTHS,
+) -> Iterator[Encoded]:
+    """Clips of random training scenes, in an order that the seed gives.
+
+    Args:
+        batch: how many clips of one length are drawn and encoded at once.
+        lengths: numbers of frames, and how often each is drawn.
+    """
     place = {"device": device, "dtype": default_dtype(device)}
     vae = load_vae(weights / "vae", **place).autoencoder
     tokens = (read_model_set(weights) or FLASH_512).text_tokens
@@ -54,8 +69,8 @@ def encoded_clips(weights: Path, device: torch.device, *, clips: int, seed: int)
     often = [SMALL_WEIGHT if scene.size == "small" else 1 for scene in scenes]
     with tqdm(total=clips, desc="clips") as bar:
         while bar.n < clips:
-            some = choice.choices(scenes, often, k=min(BATCH, clips - bar.n))
-            frames = choice.choices(LENGTHS, LENGTH_WEIGHTS)[0]
+            some = choice.choices(scenes, often, k=min(batch, clips - bar.n))
+            frames = choice.choices(tuple(lengths), tuple(lengths.values()))[0]
             latents = encode_clips(vae, render(some, frames, generator=generator, device=device)).cpu()
             for scene, made in zip(some, latents, strict=True):
                 text = reword(scene, choice) if choice.random() < REWORDED else caption(scene)

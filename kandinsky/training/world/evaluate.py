@@ -1,6 +1,6 @@
 """How well a DiT of the synthetic world does what prompts say, measured on captions that were held out from training.
 
-    python -m kandinsky.training.evaluate --weights W --teacher T.safetensors [--student S.safetensors] [--json FILE]
+    python -m kandinsky.training.world.evaluate --weights W --teacher T.safetensors [--student S.safetensors] [--json F]
 
 Rows: the teacher with 50 steps of DDIM, the teacher with the student's 4 steps, the student with 4 steps, and clips
 that were rendered (and went through the VAE), as the ceiling. Columns: share of clips whose attribute is what the

@@ -1,6 +1,6 @@
 """Training of a small CogVideoX-architecture VAE on clips of the synthetic world.
 
-    python -m kandinsky.training.vae FOLDER --seconds 130
+    python -m kandinsky.training.world.vae FOLDER --seconds 130
 
 Model, encoding and decoding are diffusers' `AutoencoderKLCogVideoX`, with its chunks of frames: what is trained is
 what runs. Loss: L1 and squared error of pixels, in which object and background weigh the same, L1 of their differences
@@ -20,7 +20,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,22 @@ def trained_vae(folder: Path) -> Any:
 
 
 def train_vae(
-    vae: Any, device: torch.device, *, seconds: float, seed: int = 0, stages: Sequence[Stage] = STAGES
+    vae: Any,
+    device: torch.device,
+    *,
+    seconds: float,
+    seed: int = 0,
+    stages: Sequence[Stage] = STAGES,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Train for so many seconds; a line of figures every few of them."""
+    """Train for so many seconds of `clock`; a line of figures every few of them."""
     nn.Module.to(vae, device).train()  # diffusers' own `to` warns about modules that this model does not have
     if device.type == "cuda":  # trying all of cuDNN's kernels would take a good part of the time
         torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 4
     scenes, choice, generator = split()[0], random.Random(seed), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4)
-    start, said, step = time.perf_counter(), 0.0, 0
-    while (passed := time.perf_counter() - start) < seconds:
+    start, said, step = clock(), 0.0, 0
+    while (passed := clock() - start) < seconds:
         optimiser.param_groups[0]["lr"] = rate(step, passed / seconds)
         stage = next(stage for stage in stages if passed < stage.until * seconds)
         clips = draw_clips(scenes, stage, choice=choice, generator=generator, device=device)

@@ -1,0 +1,169 @@
+"""Settings to parts."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import TINY, relative_error
+
+from kandinsky.checkpoint.files import SafetensorsFiles
+from kandinsky.checkpoint.fingerprint import fingerprint
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.assemble import configure_, load_components, load_parts
+from kandinsky.loading.parts import is_resident
+from kandinsky.loading.settings import settings_of
+from kandinsky.model.attention import BACKENDS, TORCH
+from kandinsky.model.operations import Operations
+from kandinsky.model.precision import EXACT
+from kandinsky.parallel.apply import check_size
+from kandinsky.parallel.ranks import Ranks
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def settings(small_weights):
+    return settings_of("cpu", cache_dir=small_weights, progress=False)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Weights that a test may change."""
+    return shutil.copytree(TINY, tmp_path / "w")
+
+
+def test_all_parts_are_there(settings):
+    parts = load_parts(settings)
+    assert parts.model_set == settings.model_set
+    assert parts.schedule == settings.schedule
+    assert parts.ranks == parts.team == Ranks()
+    assert parts.dit.attention is TORCH
+    assert parts.vae.device == parts.text_encoder.device == parts.dit.device == CPU
+    assert is_resident(parts)
+    assert not parts.progress
+    modules = (parts.dit, parts.text_encoder.model, parts.vae.autoencoder)
+    assert not any(parameter.requires_grad for module in modules for parameter in module.parameters())
+
+
+def test_records_say_how_it_was_made(settings):
+    parts = load_parts(replace(settings, memory_saving=True))
+    origin, source = parts.origin, parts.vae_source
+    assert dict(origin.devices) == {"dit": "cpu", "vae": "cpu", "text_embedder": "cpu"}
+    assert (origin.dtype, origin.precision, origin.attention, origin.kernels) == (None, "exact", "torch", "torch")
+    assert (origin.parallelism, origin.processes, origin.vae_memory_saving) == ("none", 1, True)
+    marks = {name: fingerprint(open_checkpoint(getattr(settings.paths, name))) for name in origin.weights}
+    assert dict(origin.weights) == marks
+    assert set(marks) == {"dit", "text_encoder", "vae"}
+    assert source.path == str(settings.paths.vae.absolute())
+    assert (source.device, source.dtype, source.memory_saving) == ("cpu", "float32", True)
+
+
+def test_another_dtype_is_told(settings):
+    half = dict.fromkeys(settings.dtypes, torch.bfloat16)
+    parts = load_parts(replace(settings, dtype=torch.bfloat16, dtypes=half))
+    assert parts.origin.dtype == parts.vae_source.dtype == "bfloat16"
+    assert parts.dit.dtype == parts.text_encoder.model.dtype == torch.bfloat16
+    assert parts.modulation.blocks.dtype == torch.bfloat16
+
+
+def test_a_prompt_that_will_be_asked_for_is_encoded_at_load(settings, pipe):
+    prompts = load_parts(replace(settings, prompt="a cat")).text_encoder
+    (kept,) = prompts._kept.values()
+    assert torch.equal(kept, pipe.text_encoder("a cat"))
+    assert prompts("a cat") is not None
+    assert len(prompts._kept) == 1
+
+
+def has_loaded(prompts):
+    return prompts._encoder is not None
+
+
+def test_a_prompt_that_was_encoded_before_never_loads_t5(settings, tmp_path):
+    """Its weights could not be read at all."""
+    cached = replace(settings, prompt_cache=tmp_path / "cache")
+    first = load_parts(cached).text_encoder
+    assert not has_loaded(first)
+    embedding = first("a cat")
+    assert has_loaded(first)
+    again = load_parts(replace(cached, prompt="a cat")).text_encoder
+    assert torch.equal(again("a cat"), embedding)
+    assert not has_loaded(again)
+    again("a dog")
+    assert has_loaded(again)
+
+
+@pytest.mark.parametrize(
+    "changed", ["tokenizer/spiece.model", "text_encoder/model.safetensors", "text_encoder/config.json"]
+)
+def test_other_weights_or_tokenizer_are_a_miss(weights, tmp_path, changed):
+    def key(prompts):
+        return hashlib.sha256(f"{prompts.fingerprint}\na cat".encode()).hexdigest()
+
+    settings = settings_of("cpu", cache_dir=weights, prompt_cache=tmp_path / "cache", progress=False)
+    before = load_parts(settings).text_encoder
+    file = weights / changed
+    content = bytearray(file.read_bytes())
+    if file.suffix == ".json":
+        content += b"\n"
+    else:
+        content[-100] ^= 1
+    file.write_bytes(content)
+    after = load_parts(settings_of("cpu", cache_dir=weights, prompt_cache=tmp_path / "cache", progress=False))
+    assert key(after.text_encoder) != key(before)
+
+
+def test_t5_in_8_bits(settings, pipe):
+    other = load_parts(replace(settings, text_encoder_int8=True))
+    expected, found = pipe.text_encoder("a cat"), other.text_encoder("a cat")
+    assert 0 < relative_error(found, expected) < 0.03
+    assert other.origin.text_encoder_int8
+    assert other.text_encoder.fingerprint != pipe.text_encoder.fingerprint
+
+
+def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
+    """They are taken by the first rank of a team, which is the only one that needs it."""
+    loaded = load_components(settings, Ranks(), None)
+    assert loaded.prompts is None
+    assert loaded.messenger is None
+    assert loaded.vae is not None
+
+
+def test_heads_that_cannot_be_shared(settings):
+    """Told from the header, before any weight is read."""
+    with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
+        check_size(3, dit_config(settings.checkpoint))
+
+
+def test_attention_that_cannot_run_here(settings):
+    with pytest.raises(ValueError, match="attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device"):
+        load_parts(replace(settings, attention=BACKENDS["bounded"]))
+
+
+@pytest.mark.parametrize("name", ["vae", "text_encoder"])
+def test_weights_that_are_damaged(weights, name):
+    """Nothing but the values is wrong until they are read."""
+    settings = settings_of("cpu", cache_dir=weights, progress=False)
+    (file,) = (weights / name).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=f"{file.name} is truncated"):
+        load_parts(settings)
+
+
+def test_how_a_dit_runs_is_set_in_one_place(settings):
+    parts = load_parts(settings)
+    operations = Operations("other", *[None] * 3)
+    configure_(parts.dit, operations, attention=TORCH, ranks=Ranks())
+    assert parts.dit.operations is operations
+    assert parts.dit.attention is TORCH
+    configure_(parts.dit, EXACT.operations("auto", CPU), attention=None, ranks=Ranks())
+    assert parts.dit.operations.name == "torch"
+
+
+def test_files_of_t5_and_the_vae_are_those_that_were_located(settings):
+    """In whatever folder: the settings name them."""
+    assert isinstance(open_checkpoint(settings.paths.vae), SafetensorsFiles)
+    with pytest.raises((FileNotFoundError, CheckpointError)):
+        load_parts(replace(settings, paths=replace(settings.paths, vae=settings.paths.tokenizer)))

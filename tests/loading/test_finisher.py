@@ -1,0 +1,74 @@
+"""The VAE alone, to finish what another process sampled."""
+
+import shutil
+import warnings
+
+import pytest
+import torch
+from helpers import SMALL, TINY, own_weights
+
+from kandinsky.checkpoint.fingerprint import fingerprint
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.config import FLASH_512
+from kandinsky.errors import CheckpointError
+from kandinsky.loading.finisher import load_finisher, model_set_beside
+from kandinsky.output.unfinished import VaeSource
+
+SOURCE = VaeSource(str(TINY / "vae"), "cpu", "bfloat16", memory_saving=True)
+
+
+def test_the_vae_that_the_sampling_process_had():
+    finisher = load_finisher(SOURCE, progress=False)
+    assert finisher.vae.device == torch.device("cpu")
+    assert finisher.vae.memory_saving
+    assert finisher.vae.autoencoder.dtype == torch.bfloat16
+    assert finisher.model_set == FLASH_512
+    assert finisher.alone
+    assert not finisher.progress
+
+
+def test_another_device_has_its_own_dtype():
+    finisher = load_finisher(SOURCE, device="cpu", progress=False)
+    assert finisher.vae.autoencoder.dtype == torch.float32
+
+
+def test_weights_that_are_named_win(tmp_path):
+    """Of them the VAE alone is needed; what they declare counts."""
+    weights = own_weights(tmp_path / "w", SMALL)
+    for path in weights.iterdir():
+        if path.name not in ("vae", "model_set.json"):
+            path.unlink()
+    lost = VaeSource("/nowhere/vae", "cpu", "float32", memory_saving=False)
+    assert load_finisher(lost, weights=weights, progress=False).model_set == SMALL
+    assert load_finisher(None, weights=str(weights), device="cpu", progress=False).model_set == SMALL
+    assert model_set_beside(lost, weights) == SMALL
+    assert model_set_beside(SOURCE, None) == FLASH_512
+
+
+def test_what_is_not_there():
+    lost = VaeSource("/nowhere/vae", "cpu", "float32", memory_saving=False)
+    with pytest.raises(FileNotFoundError, match="no VAE at /nowhere/vae; name the folder of the weights with"):
+        load_finisher(lost)
+    with pytest.raises(ValueError, match="weights=None: the VAE is not known; name the folder of the weights"):
+        load_finisher(None, device="cpu")
+    with pytest.raises(ValueError, match="device='cuda:99' does not exist"):
+        load_finisher(SOURCE, device="cuda:99")
+    with pytest.raises(ValueError, match="weights=3: allowed is a path of text"):
+        load_finisher(None, weights=3, device="cpu")
+
+
+def test_a_damaged_vae(tmp_path):
+    shutil.copytree(TINY / "vae", tmp_path / "vae")
+    (file,) = (tmp_path / "vae").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is truncated"):
+        load_finisher(None, weights=tmp_path, device="cpu", progress=False)
+
+
+def test_another_vae_than_the_latents_were_sampled_for_is_warned_of():
+    right = fingerprint(open_checkpoint(TINY / "vae"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_finisher(SOURCE, fingerprint=right, progress=False)
+    with pytest.warns(UserWarning, match="vae is not the VAE that these latents were sampled for"):
+        load_finisher(SOURCE, fingerprint="0123", progress=False)

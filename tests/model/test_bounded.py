@@ -1,0 +1,55 @@
+"""Attention with bounded logits: the bound holds, what its kernels cannot read is refused, and it is exact."""
+
+import math
+
+import pytest
+import torch
+from model_helpers import attention_error, attention_inputs, random_norm
+from torch import nn
+
+from kandinsky.model import bounded
+from kandinsky.model.attention import BACKENDS
+from kandinsky.model.bounded import attend_bounded, logit_bound, query_scale
+
+
+def test_the_bound_of_fresh_norms():
+    assert logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)) == pytest.approx(64 * math.log2(math.e) / 8)
+
+
+def test_no_logit_is_beyond_the_bound():
+    query_norm, key_norm = random_norm(64), random_norm(64)
+    query, key = query_norm(torch.randn(2000, 64)), key_norm(torch.randn(2000, 64))
+    largest = (query @ key.T).abs().max() * query_scale(64)
+    assert largest < logit_bound(query_norm, key_norm) < 20 * largest
+
+
+def test_a_sum_of_the_largest_weights_is_finite():
+    """The reason for `MAX_LOGIT`."""
+    largest = torch.tensor(bounded.MAX_LOGIT).exp2()
+    assert (largest * 2**20).isfinite()
+    assert 1 / largest >= torch.finfo(torch.float32).tiny
+
+
+@pytest.mark.parametrize(
+    "qkv",
+    [
+        torch.zeros(5, 3, 2, 64, dtype=torch.bfloat16),
+        torch.zeros(5, 3, 2, 64),
+        torch.zeros(5, 3, 2, 32, dtype=torch.bfloat16, device="meta"),
+    ],
+    ids=["on the host", "float32", "other heads"],
+)
+def test_what_the_kernels_cannot_read_is_named(qkv):
+    with pytest.raises(ValueError, match=r"takes bfloat16 \[tokens, 3, heads, 64\] on a GPU, got torch"):
+        attend_bounded(qkv)
+
+
+@pytest.mark.gpu
+def test_it_is_as_exact_as_cudnn():
+    qkv = attention_inputs(6000, 4)
+    scaled = qkv.clone()
+    scaled[:, 0] *= query_scale(64)
+    exact = qkv.clone()
+    exact[:, 0] /= 8
+    ours = attention_error(BACKENDS["bounded"].attend(scaled.bfloat16()), exact)
+    assert ours < 1.1 * attention_error(BACKENDS["cudnn"].attend(qkv.bfloat16()), exact)

@@ -1,0 +1,59 @@
+"""One picture decoded in strips is the picture decoded whole."""
+
+import pytest
+import torch
+from helpers import TINY
+from rank_processes import CPU, some_latents
+
+from kandinsky.loading.components import load_vae
+from kandinsky.parallel.boxes import Messenger
+from kandinsky.parallel.ranks import Ranks
+from kandinsky.parallel.strips import Strip, strips_of
+from kandinsky.vae.rows import WHOLE
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return load_vae(TINY / "vae", device=CPU, dtype=torch.float32)
+
+
+def rows_of(rank, size, latent_rows):
+    return strips_of(Messenger(Ranks(rank, size), CPU))(latent_rows)
+
+
+@pytest.mark.parametrize("memory_saving", [False, True])
+def test_strips_make_the_whole_picture(processes, vae, memory_saving):
+    """Five rows; the main rank has the frames. Sums are taken in another order."""
+    first, *others = [rank["frames"][memory_saving] for rank in processes.of("strips")]
+    assert all(frames == [] for frames in others)
+    whole = list(vae.decode(some_latents()))
+    assert [part.shape for part in first] == [part.shape for part in whole]
+    differ = torch.cat(first).int() - torch.cat(whole).int()
+    assert differ.abs().max() <= 1
+    assert (differ != 0).float().mean() < 1e-3
+
+
+def test_fewer_rows_than_ranks_are_decoded_by_the_first(processes, vae):
+    first, *others = [rank["flat"] for rank in processes.of("strips")]
+    assert all(frames == [] for frames in others)
+    whole = torch.cat(list(vae.decode(some_latents()[:, : processes.size - 1])))
+    assert (torch.cat(first).int() - whole.int()).abs().max() <= 1  # one thread sums in another order than two
+
+
+def test_each_row_is_one_ranks(processes):
+    rows = [rank["rows"] for rank in processes.of("strips")]
+    assert [row for part in rows for row in range(5)[part]] == list(range(5))
+
+
+def test_who_decodes_what():
+    assert rows_of(0, 3, 2) is WHOLE
+    assert rows_of(1, 3, 2) is None
+    strips = [rows_of(rank, 3, 3) for rank in range(3)]
+    assert all(isinstance(strip, Strip) for strip in strips)
+    assert [strip.rows for strip in strips] == [slice(0, 1), slice(1, 2), slice(2, 3)]
+
+
+def test_pixels_are_the_pictures():
+    strip = rows_of(1, 2, 5)
+    assert strip.rows == slice(2, 5)
+    assert strip.pixels(3 * 8.0) == 5 * 8

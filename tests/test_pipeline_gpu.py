@@ -1,0 +1,76 @@
+"""The published pipeline's outputs in bfloat16 on a GPU, and what must be bit-equal there."""
+
+import pytest
+import torch
+from helpers import TINY, golden_case, golden_folder, psnr, relative_error
+
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.video_shape import VideoShape
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def gpu_pipe():
+    return get_T2V_pipeline("cuda:0", cache_dir=golden_folder() / "tiny_weights", progress=False)
+
+
+@pytest.mark.parametrize("case", ["image", "video_1s", "video_2s"])
+def test_equals_published(gpu_pipe, case):
+    try:
+        call, expected = golden_case(case)
+    except FileNotFoundError:
+        pytest.skip("this golden file is not in the repository's own small copy")
+    shape = VideoShape.from_request(call["time_length"], call["width"], call["height"])
+    text = gpu_pipe.text_encoder(call["text"])
+    latents = gpu_pipe.sample(text, shape, seed=call["seed"])
+    frames = torch.cat(list(gpu_pipe.vae.decode(latents))).cpu()
+    error, quality = (
+        relative_error(latents, expected["latents"]),
+        psnr(frames[expected["frame_index"]], expected["frames"]),
+    )
+    print(f"{case}: text {relative_error(text, expected['text_embed']):.4f}, latents {error:.4f}, {quality:.2f} dB")
+    assert error < 1e-2
+    assert quality >= 50
+
+
+def latents_of(device_map):
+    pipe = get_T2V_pipeline(device_map, cache_dir=TINY, progress=False)
+    shape = VideoShape.from_request(1, 672, 384)
+    return pipe.sample(pipe.text_encoder("a cat").to(pipe.dit.device), shape, seed=1).cpu()
+
+
+def test_latents_are_bit_equal_in_every_layout():
+    last = f"cuda:{torch.cuda.device_count() - 1}"
+    one, again = latents_of("cuda:0"), latents_of("cuda:0")
+    spread = latents_of({"dit": last, "vae": "cuda:0", "text_embedder": "cuda"})
+    assert torch.equal(one, again)
+    assert torch.equal(one, spread)
+
+
+def test_each_module_runs_where_the_map_says(tmp_path):
+    """Mixed kinds of device, and nothing that silently needs the first GPU."""
+    pipe = get_T2V_pipeline({"dit": "cuda:0", "vae": "cpu", "text_embedder": "cpu"}, cache_dir=TINY, progress=False)
+    assert pipe.vae.device.type == pipe.text_encoder.device.type == "cpu"
+    assert pipe.dit.device == torch.device("cuda:0")
+    result = pipe("a cat", tmp_path / "v.mp4", time_length=1, width=512, height=512, seed=1)
+    assert result.num_frames == 9
+    assert result.peak_memory["sample"] > 0
+
+
+def test_what_is_loaded_within_a_call(tmp_path):
+    """T5 at a prompt that is not in the cache, the VAE's encoder at the first frames."""
+    pipe = get_T2V_pipeline("cuda:0", cache_dir=TINY, prompt_cache=tmp_path / "cache", progress=False)
+    (image,) = pipe("a cat", time_length=0, width=512, height=512, seed=1)
+    assert image.size == (512, 512)
+    frames = torch.zeros(9, 64, 64, 3, dtype=torch.uint8)
+    assert pipe.vae.encode(frames).shape == (3, 8, 8, 16)
+
+
+def test_prompts_after_the_first_are_a_graph_that_gives_the_same(gpu_pipe):
+    encoder = gpu_pipe.text_encoder.encoder
+    first = encoder("a cat")
+    for prompt in ("a dog", "a cat"):
+        encoder(prompt)
+    assert encoder._graph is not None
+    assert torch.equal(encoder("a cat"), first)

@@ -1,0 +1,29 @@
+"""A trained DiT as a published checkpoint."""
+
+import torch
+from helpers import TINY
+from model_helpers import SMALL_DIT
+from safetensors.torch import load_file
+
+from kandinsky.config import FLASH_512
+from kandinsky.factory import get_T2V_pipeline
+from kandinsky.training.publish import main, publish
+
+
+def test_a_published_dit_is_the_pipelines_own(teacher, tmp_path, capsys):
+    for part in TINY.iterdir():
+        if part.name != FLASH_512.dit_file:
+            (tmp_path / part.name).symlink_to(part)
+    main([str(teacher), str(tmp_path)])
+    assert capsys.readouterr().out.strip() == str(tmp_path / FLASH_512.dit_file)
+    dit = get_T2V_pipeline("cpu", cache_dir=tmp_path, local_files_only=True, progress=False).dit
+    assert dit.config == SMALL_DIT
+    for name, value in load_file(teacher).items():
+        assert torch.equal(dit.state_dict()[name], value.bfloat16().float())
+
+
+def test_what_stands_there_is_replaced(teacher, tmp_path):
+    (tmp_path / FLASH_512.dit_file).write_text("old")
+    target = publish(teacher, tmp_path)
+    assert {value.dtype for value in torch.load(target).values()} == {torch.bfloat16}
+    assert [file.name for file in tmp_path.iterdir()] == [FLASH_512.dit_file]
