@@ -1,7 +1,8 @@
 """The file of jobs: SQLite in WAL mode, one connection that writes and one that reads; any thread may call.
 
-A thread of its own writes. What comes while it commits is written by the next commit, together: each is forced to the
-disk before anybody is answered, and many clients need few of them. A reader never waits for a writer.
+A thread of its own writes. What comes while it commits is written by the next commit, together: it is forced to the
+disk, where a writer asks for that, before any of them is answered, and many clients need few commits. A reader never
+waits for a writer.
 """
 
 import sqlite3
@@ -13,7 +14,7 @@ from threading import RLock, Thread
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_Write = tuple[Callable[[sqlite3.Connection], Any], Future]
+_Write = tuple[Callable[[sqlite3.Connection], Any], Future, bool]
 TOGETHER = 256
 """Writes in a transaction at most."""
 
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     size INTEGER NOT NULL DEFAULT 0, downloaded INTEGER NOT NULL DEFAULT 0, repeat_key TEXT, repeat_body TEXT);
 CREATE INDEX IF NOT EXISTS by_status ON jobs (status, number);
 CREATE INDEX IF NOT EXISTS by_owner ON jobs (owner, number);
+CREATE INDEX IF NOT EXISTS open_by_owner ON jobs (owner) WHERE status IN ('queued', 'in_progress');
 CREATE UNIQUE INDEX IF NOT EXISTS by_repeat_key ON jobs (owner, repeat_key) WHERE repeat_key IS NOT NULL;
 """
 VERSION = 1
@@ -47,14 +49,18 @@ class Database:
         self._thread = Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
 
-    def write(self, do: Callable[[sqlite3.Connection], T]) -> T:
-        """What `do` returns; all of what it writes is forced to the disk then, or nothing of it.
+    def write(self, do: Callable[[sqlite3.Connection], T], *, forced: bool = False) -> T:
+        """What `do` returns; all of what it writes is in the file then, or nothing of it.
+
+        Args:
+            forced: a power cut does not lose it either. Of writes that are not, it may lose the last ones; the end of
+                this process loses none.
 
         Raises:
             Exception: of `do`, or sqlite3's.
         """
         future: Future[T] = Future()
-        self._inbox.put((do, future))
+        self._inbox.put((do, future, forced))
         return future.result()
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
@@ -79,7 +85,6 @@ class Database:
         database = sqlite3.connect(self._path, timeout=WAIT, isolation_level=None, check_same_thread=False)
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, this library knows {VERSION}")
@@ -99,8 +104,11 @@ class Database:
         """Several writes in one transaction, each undone alone if it fails."""
         ends: list[tuple[Future, object, BaseException | None]] = []
         try:
+            # A commit that forces the log forces what was written to it before, too.
+            forced = any(forced for _, _, forced in writes)
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if forced else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
-            for do, future in writes:
+            for do, future, _ in writes:
                 value, error = self._try(do)
                 if error is not None and not self._writer.in_transaction:
                     raise error  # a full disk, say: SQLite has undone all of it
@@ -109,7 +117,7 @@ class Database:
         except BaseException as error:  # noqa: BLE001  # for whoever waits for it
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            ends = [(future, None, error) for _, future in writes]
+            ends = [(future, None, error) for _, future, _ in writes]
         for future, value, error in ends:
             if error is None:
                 future.set_result(value)

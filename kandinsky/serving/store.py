@@ -115,7 +115,7 @@ class Store:
             rows = [database.execute("SELECT * FROM jobs WHERE id = ?", (one,)).fetchone() for one in ids]
             return [_job(row) for row in rows]
 
-        return self._database.write(do)
+        return self._database.write(do, forced=True)
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""
@@ -150,15 +150,18 @@ class Store:
 
     def claim(self, *, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
         """Take the queued job that came first; None if there is none, or it does not fit."""
+        first = "SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1"
 
         def do(database: sqlite3.Connection) -> Job | None:
-            row = database.execute("SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1").fetchone()
+            row = database.execute(first).fetchone()
             if row is None or not fits(_job(row)):
                 return None
             values = (self.clock(), row["id"])
             database.execute("UPDATE jobs SET status = 'in_progress', started = ? WHERE id = ?", values)
             return _job(row)
 
+        if self._database.one(first) is None:  # asked after every message: no transaction for nothing
+            return None
         return self._database.write(do)
 
     def finish(
@@ -213,7 +216,7 @@ class Store:
             row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else _job(row)
 
-        return self._database.write(do)
+        return self._database.write(do, forced=True)
 
     def fetched(self, job_id: str) -> None:
         """Note that the owner has the file."""
@@ -229,7 +232,7 @@ class Store:
         def do(database: sqlite3.Connection) -> sqlite3.Row | None:
             return database.execute("DELETE FROM jobs WHERE id = ? RETURNING status", (job_id,)).fetchone()
 
-        row = self._database.write(do)
+        row = self._database.write(do, forced=True)
         if row is not None and row["status"] != "in_progress":
             remove(self.folder_of(job_id))
 
@@ -288,7 +291,9 @@ def _check_room(
             raise FullError(f"{queued} jobs wait already, and {most_queued} may (--max-queue)")
     if most_of_owner is not None:
         (mine,) = database.execute(
-            "SELECT count(*) FROM jobs WHERE owner = ? AND status IN ('queued', 'in_progress')", (owner,)
+            "SELECT count(*) FROM jobs INDEXED BY open_by_owner "
+            "WHERE owner = ? AND status IN ('queued', 'in_progress')",
+            (owner,),
         ).fetchone()
         if mine + new > most_of_owner:
             raise FullError(f"{mine} jobs of this key wait or run, and {most_of_owner} may (--max-jobs-per-key)")
