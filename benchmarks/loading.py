@@ -24,7 +24,6 @@ from script import device_in, finish, machine, parser_of
 
 if TYPE_CHECKING:  # imports are timed
     from kandinsky.loading.parts import Parts
-    from kandinsky.memory.modes import Memory
     from kandinsky.pipeline import Kandinsky4T2VPipeline
 
 DIT = "kandinsky4_distil_512.pt"
@@ -97,9 +96,7 @@ def load(folder: Path, device: torch.device, **settings: Any) -> "tuple[Kandinsk
     return pipe, report
 
 
-def load_in_steps(
-    folder: Path, device: torch.device, *, memory: "Memory" = "auto", precision: str = "exact"
-) -> "tuple[Parts, dict]":
+def load_in_steps(folder: Path, device: torch.device) -> "tuple[Parts, dict]":
     """Parts, loaded one after the other, and the seconds of each phase; the rest of the report as of `load`."""
     start = time.perf_counter()
     from load_steps import parts_in_steps
@@ -111,7 +108,7 @@ def load_in_steps(
     report: dict[str, Any] = {"import_s": imported - start, "context_s": time.perf_counter() - imported}
     with host_peak() as host:
         clock = Clock(frozenset([device]))
-        parts = parts_in_steps(folder, device, clock, memory=memory, precision=precision)
+        parts = parts_in_steps(folder, device, clock)
         report |= {"load_s": clock.total()["total"], "host_gb": host, "phases": dict(clock.seconds)}
     for name, seconds in clock.seconds.items():
         print(f"    {name:40s} {seconds:6.2f} s")

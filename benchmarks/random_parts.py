@@ -16,6 +16,7 @@ from kandinsky.loading.assemble import configure_
 from kandinsky.loading.components import load_tokenizer
 from kandinsky.loading.devices import default_dtype
 from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.memory.modes import offload_modulation_
 from kandinsky.model.dit import DiT
 from kandinsky.model.precision import EXACT, FAST
 from kandinsky.parallel.ranks import Ranks
@@ -87,6 +88,7 @@ def assembled(
     schedule = Schedule.from_config(SCHEDULER)
     modulation = modulation_table(dit, schedule)
     configure_(dit, EXACT.operations("auto", dit.device), attention=None, ranks=ranks)
+    offload_modulation_(dit)
     return Parts(
         dit=dit,
         modulation=modulation,

@@ -23,13 +23,19 @@ every few seconds; a process's number would tell nothing on a folder that severa
 class Partial:
     """A file or folder on its way to `target`: made at `path`, then put in its place by `commit`.
 
-    A folder takes the place of nothing or of an empty folder only. Both methods may be called again and after each
-    other; only the first call does something.
+    A folder takes the place of nothing or of an empty folder only, unless `over_folder`. Both methods may be called
+    again and after each other; only the first call does something.
+
+    Args:
+        target: where it goes.
+        over_folder: a folder with files in it may be replaced. It is out of its place for a moment, in which a killed
+            process leaves neither there.
     """
 
-    def __init__(self, target: Path):
+    def __init__(self, target: Path, *, over_folder: bool = False):
         self.target = target
         self.path = _partial_path(target)
+        self._over_folder = over_folder
         self._open = True
 
     def commit(self) -> None:
@@ -39,8 +45,21 @@ class Partial:
             OSError: it cannot; what stood there still does.
         """
         if self._open:
-            os.replace(self.path, self.target)
+            if self._over_folder and self.target.is_dir():
+                self._replace_folder()
+            else:
+                os.replace(self.path, self.target)
             self._open = False
+
+    def _replace_folder(self) -> None:
+        aside = _partial_path(self.target)
+        os.replace(self.target, aside)
+        try:
+            os.replace(self.path, self.target)
+        except BaseException:
+            os.replace(aside, self.target)
+            raise
+        remove(aside)
 
     def discard(self) -> None:
         """Remove it, if it did not take the target's place."""
@@ -50,9 +69,14 @@ class Partial:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A path to make a file or folder at; it takes `target`'s place if the body succeeds, and is removed if not."""
-    partial = Partial(target)
+def replacing(target: Path, *, over_folder: bool = False) -> Iterator[Path]:
+    """A path to make a file or folder at; it takes `target`'s place if the body succeeds, and is removed if not.
+
+    Args:
+        target: where it goes.
+        over_folder: see `Partial`.
+    """
+    partial = Partial(target, over_folder=over_folder)
     try:
         yield partial.path
         partial.commit()
@@ -121,6 +145,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder so that no half of it ever stands under its name."""
+    aside = _partial_path(folder)
+    os.replace(folder, aside)
+    remove(aside)
 
 
 def _partial_path(target: Path) -> Path:

@@ -40,7 +40,7 @@ class DecodeError(KandinskyError):
 
 
 class StoppedError(KandinskyError):
-    """A callback stopped the run; nothing of the video that was being sampled was written."""
+    """A callback or an interrupt stopped the run; nothing of the video that was being sampled was written."""
 
 
 class LaunchError(KandinskyError):

@@ -9,53 +9,29 @@ hands that in. What a run does stands in `runner`.
 # pyright: reportOverlappingOverload=false
 
 import os
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from kandinsky.checkpoint.locate import fetch
 from kandinsky.checkpoint.save import save_model_set
-from kandinsky.config import FLASH_512
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
-from kandinsky.loading.settings import revisions_of, settings_of
+from kandinsky.loading.settings import settings_of
+from kandinsky.loading.sources import pretrained
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.output.remaining import remaining_of
-from kandinsky.output.result import Frames, FramesResult, GenerationResult, LatentsResult, Result
-from kandinsky.progress import OnStep
-from kandinsky.request import DEFAULT_PATH, Request, check_targets, request_of
-from kandinsky.runner import AfterStep, Runner
+from kandinsky.output.result import Frames, GenerationResult, Many, returned
+from kandinsky.progress import AfterStep, OnStep
+from kandinsky.request import DEFAULT_PATH, Extras, Request, Sized, check_targets, request_of
+from kandinsky.runner import Runner
+from kandinsky.user_files.paths import user_path
 
 Target = str | os.PathLike[str]
-Many = list[GenerationResult] | list[list[Image.Image]] | list[np.ndarray] | list[Tensor]
-
-
-class Extras(TypedDict, total=False):
-    """Arguments of a call that may be given to each kind of it."""
-
-    fps: int | None
-    crf: int | None
-    codec: str | None
-    metadata: bool
-    on_step: OnStep | None
-    callback_on_step_end: AfterStep | None
-
-
-class Sized(Extras, total=False):
-    """The same, and what is made."""
-
-    time_length: int | None
-    width: int | None
-    height: int | None
-    seed: int | None
 
 
 class Kandinsky4T2VPipeline(Runner):
@@ -195,7 +171,8 @@ class Kandinsky4T2VPipeline(Runner):
                 together, the first one's is asked.
             callback_on_step_end: diffusers' form of it: called with the pipeline, the index of the step (from 0), its
                 timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
-                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step.
+                Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step; of several
+                ranks that make a video together, on the first one.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -206,7 +183,7 @@ class Kandinsky4T2VPipeline(Runner):
         Raises:
             ValueError: an argument is not what it may be; no model has run.
             DecodeError: sampled, but not decoded or written; the latents are saved, and the message says where.
-            StoppedError: a callback stopped the run; videos of this call that were finished before stay.
+            StoppedError: a callback or `interrupt` stopped the run; videos of this call that were finished before stay.
         """
         watch = self._watch(on_step, callback_on_step_end)
 
@@ -223,11 +200,8 @@ class Kandinsky4T2VPipeline(Runner):
         results = self._run(request, watch)
         if not results:
             return None
-        values = [_value(result) for result in results]
-        if request.shape.is_image and request.output.kind == "pil":
-            return [image for images in values if isinstance(images, list) for image in images]
-        several = len(request.jobs) > 1 or not isinstance(text, str)
-        return cast("Many", values) if several else values[0]
+        one = len(request.jobs) == 1 and isinstance(text, str)
+        return returned(results, one=one, flat=request.shape.is_image and request.output.kind == "pil")
 
     def decode_to(
         self,
@@ -265,23 +239,15 @@ class Kandinsky4T2VPipeline(Runner):
                 of the published DiT, which gets the other parts from where they are published, or one that holds a
                 folder of `save_pretrained`.
             device_map: as for `get_T2V_pipeline`.
-            options: its other arguments; `revision` is one for every repository, or a mapping by their names.
+            options: its other arguments; `revision` is one for every repository, or a mapping by their names, and
+                `cache_dir`, where files are downloaded to, is for the published repository alone.
 
         Raises:
-            ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`.
+            ValueError: neither a folder nor the name of a repository; or as `get_T2V_pipeline`. Nothing was downloaded.
             FileNotFoundError, CheckpointError: as `get_T2V_pipeline`.
         """
-        place = str(user_path(folder_or_repo, "folder_or_repo"))
-        if Path(place).is_dir():
-            options = {**options, "cache_dir": place, "local_files_only": True}
-        elif not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-            raise ValueError(f"folder_or_repo={place!r}: allowed is a folder that exists, or owner/name on the hub")
-        elif place != FLASH_512.dit_repository:
-            revisions = revisions_of(options.pop("revision", None), (place,))
-            local = options.pop("local_files_only", False)
-            folder = fetch(place, revisions.get(place), FLASH_512, local_files_only=local)
-            options = {**options, "cache_dir": folder, "local_files_only": True}
-        return cls(load_parts(settings_of(device_map, **options)))
+        place, options = pretrained(str(user_path(folder_or_repo, "folder_or_repo")), options)
+        return cls(load_parts(settings_of(device_map, repository=place, **options)))
 
     def save_pretrained(self, folder: Target) -> None:
         """Write the weights as they are into `folder`, made if it is not there, in the published layout (safetensors).
@@ -315,13 +281,3 @@ class Kandinsky4T2VPipeline(Runner):
         with self._lock, isolated():
             self._parts = moved(self._parts, devices)
         return self
-
-
-def _value(result: Result) -> GenerationResult | Frames:
-    """What a call returns for a result."""
-    if isinstance(result, FramesResult):
-        return result.frames
-    if isinstance(result, LatentsResult):
-        return result.latents
-    assert isinstance(result, GenerationResult)
-    return result

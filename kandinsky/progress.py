@@ -4,11 +4,11 @@ Nothing here knows of processes or of the pipeline: who shares answers over seve
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from kandinsky.errors import StoppedError
 T = TypeVar("T")
 OnStep = Callable[[int, int, Tensor], bool | None]
 """(steps done, 1 to `total`; total; latents [T, H, W, C] on the DiT's device) -> False to stop the run."""
+AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
+"""diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 Watch = Callable[[int, Tensor], tuple[bool, Tensor | None]]
 """(index of the step, latents) -> whether to go on, and latents to go on with if they are to be others."""
 
@@ -57,7 +59,7 @@ class Steps:
         """A step is done; returns latents to go on with if they are to be others.
 
         Raises:
-            StoppedError: the callback stopped the run.
+            StoppedError: the callback, or an interrupt, stopped the run.
         """
         if latents.device.type == "cuda":
             torch.cuda.synchronize(latents.device)  # else the bar would show launches, and Ctrl-C wait for all steps
@@ -67,7 +69,7 @@ class Steps:
         goes_on, replaced = self._watch(index, latents) if self._team.is_main else (True, None)
         goes_on, replaces = self._team.share((goes_on, replaced is not None))
         if not goes_on:
-            raise StoppedError(f"a callback stopped the run after step {index + 1} of {self.total}")
+            raise StoppedError(f"a callback or an interrupt stopped the run after step {index + 1} of {self.total}")
         if not replaces:
             return None
         return self._team.share_tensor(replaced, tuple(latents.shape), device=latents.device, dtype=latents.dtype)

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
@@ -18,12 +19,35 @@ from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
 from kandinsky.video_shape import VideoShape, as_int
 
+if TYPE_CHECKING:  # with torch, which a server's own process does without
+    from kandinsky.progress import AfterStep, OnStep
+
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 10_000
 """Of one call: more is a slip of the keyboard, and its jobs would fill the memory."""
 DEFAULT_PATH = "./test.mp4"
 """The published default of `save_path`. Of an image, whose ending it does not have, it means that no path was given."""
 NO_OPTIONS = OutputOptions()
+
+
+class Extras(TypedDict, total=False):
+    """Arguments of a call that may be given to each kind of it, as type checkers see them."""
+
+    fps: int | None
+    crf: int | None
+    codec: str | None
+    metadata: bool
+    on_step: "OnStep | None"
+    callback_on_step_end: "AfterStep | None"
+
+
+class Sized(Extras, total=False):
+    """The same, and what is made."""
+
+    time_length: int | None
+    width: int | None
+    height: int | None
+    seed: int | None
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 `Parts`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from threading import RLock
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from kandinsky.output.record import Origin, Record
 from kandinsky.output.result import Frames, Result
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.watchdog import rescue
-from kandinsky.progress import Clock, OnStep, Steps, Watch
+from kandinsky.progress import AfterStep, Clock, OnStep, Steps, Watch
 from kandinsky.request import Job, Request
 from kandinsky.text.cache import PromptCache
 from kandinsky.text.encoder import TextEncoder
@@ -34,8 +33,6 @@ from kandinsky.video_shape import VideoShape
 
 Finish = Callable[[], Result | None]
 """To be called once and from any thread: waits for the encoder, puts the file in its place, returns the result."""
-AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
-"""diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 
 
 class Runner:
@@ -71,12 +68,9 @@ class Runner:
         """
         return self._run(self.ranks.share(request), self._watch(on_step, None))
 
-    def _run(self, request: Request, watch: Watch | None) -> list[Result]:
+    def _run(self, request: Request, watch: Watch) -> list[Result]:
         with self._alone():
-            if not self.ranks.share(watch is not None):
-                watch = None
-            elif watch is None:
-                watch = _go_on
+            self._interrupt = False  # not before: until the lock is there, it is another run's
             alone = self.team.size < self.ranks.size
             mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
             results = [self.begin(job, request.shape, request.output, watch=watch)() for job in mine]
@@ -172,7 +166,10 @@ class Runner:
 
     @property
     def interrupt(self) -> bool:
-        """Whether the run that is under way is to stop after its step; set it, as diffusers' users do."""
+        """Whether the run that is under way is to stop after its step; set it, as diffusers' users do.
+
+        Each run begins with False. Of several ranks that make a video together, the first one's counts.
+        """
         return self._interrupt
 
     @interrupt.setter
@@ -200,8 +197,8 @@ class Runner:
             for _ in self.vae.decode(latents):
                 pass
 
-    def _watch(self, on_step: OnStep | None, callback: AfterStep | None) -> Watch | None:
-        """What is asked after each step; None if nobody wants to know.
+    def _watch(self, on_step: OnStep | None, callback: AfterStep | None) -> Watch:
+        """What is asked after each step: the callbacks, and `interrupt`, which any thread may set at any time.
 
         Raises:
             ValueError: a callback is not a function.
@@ -209,9 +206,6 @@ class Runner:
         for name, given in (("on_step", on_step), ("callback_on_step_end", callback)):
             if given is not None and not callable(given):
                 raise ValueError(f"{name}={given!r}: allowed is a function, or None")
-        self._interrupt = False
-        if on_step is None and callback is None and self.team.size > 1:
-            return None  # a question would be a message after each step
         timesteps = self._parts.schedule.timesteps
 
         def watch(index: int, latents: Tensor) -> tuple[bool, Tensor | None]:
@@ -275,8 +269,3 @@ class Runner:
     def is_resident(self) -> bool:
         """Whether all weights that this process has stay on their devices."""
         return is_resident(self._parts)
-
-
-def _go_on(_index: int, _latents: Tensor) -> tuple[bool, None]:
-    """For ranks that were given no callback while the main one was."""
-    return True, None

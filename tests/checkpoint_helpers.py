@@ -5,6 +5,8 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+import huggingface_hub
+import pytest
 import torch
 from helpers import TINY
 from safetensors.torch import load_file, save_file
@@ -59,3 +61,16 @@ def shard(folder: Path, count: int = 2, *, stem: str = "model") -> list[Path]:
 def cut(file: Path, kept: int = -1) -> None:
     """Leave only the first bytes of a file, by default all but the last."""
     file.write_bytes(file.read_bytes()[:kept])
+
+
+def hub_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, bool]]:
+    """A hub whose every repository is this folder; returns who asks: (repository, revision, local_files_only) each."""
+    asked = []
+
+    def download(repository, *, revision, allow_patterns, local_files_only):
+        asked.append((repository, revision, local_files_only))
+        assert "model_set.json" in allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from kandinsky.checkpoint.model_set import write_model_set
+from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512, ModelSet
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,15 @@ def own_weights(folder: Path, model_set: ModelSet) -> Path:
         (folder / part.name).unlink(missing_ok=True)
         (folder / part.name).symlink_to(part)
     write_model_set(folder, model_set)
+    return folder
+
+
+def just_saved(folder: Path) -> Path:
+    """What is in a folder of weights, as a save leaves it that was killed before its parts were in their places."""
+    new = folder / SAVED
+    new.mkdir()
+    for part in [path for path in folder.iterdir() if path != new]:
+        part.rename(new / part.name)
     return folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from fakes import WatchedDit, changed
 from helpers import SMALL, TINY, fork_server
 from model_helpers import SMALL_DIT
 from torch import Tensor
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kandinsky.batch.prompts import make_items
 from kandinsky.batch.run import run_batch
 from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.errors import StoppedError
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.loading.components import load_dit, load_vae
 from kandinsky.model.layout import Clip, TokenLayout
@@ -195,7 +197,21 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
             "has_text_encoder": pipe.text_encoder is not None,
         }
     results["batch"] = batch(pipe, ranks, folder / "together")
+    results["interrupted"] = [interrupted(pipe, ranks, rank) for rank in (0, 1)]
     return results
+
+
+def interrupted(pipe, ranks: Ranks, rank: int) -> str:
+    """What a call gives, or its error, that nobody watches and one rank's user interrupts in its second step."""
+
+    def interrupt(index):
+        running.interrupt = index == 1 and ranks.rank == rank
+
+    running = changed(pipe, dit=WatchedDit(pipe.dit, interrupt))
+    try:
+        return type(running("a cat", time_length=0, width=64, height=64, output_type="latent")).__name__
+    except StoppedError as error:
+        return str(error)
 
 
 def in_jobs(ranks: Ranks, folder: Path) -> dict:

@@ -1,13 +1,15 @@
 """Files and folders that appear only when they are complete."""
 
 import os
+import shutil
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from kandinsky import atomic
-from kandinsky.atomic import Partial, create_new, remove, remove_partials, replacing, short, write_text
+from kandinsky.atomic import Partial, create_new, remove, remove_at_once, remove_partials, replacing, short, write_text
 
 NAMES = ["v.mp4", "v", "a[b]*?.mp4", "🐦" * 40 + ".latents.safetensors", ".hidden"]
 
@@ -55,6 +57,60 @@ def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path):
         (path / "0.png").touch()
     assert names_in(tmp_path) == ["frames"]
     assert names_in(target) == ["mine"]
+
+
+@contextmanager
+def folder_with(target, name):
+    """A folder that holds one file, on its way over what stands at `target`."""
+    with replacing(target, over_folder=True) as path:
+        path.mkdir()
+        (path / name).touch()
+        yield
+
+
+def test_a_folder_that_may_replace_one_with_files(tmp_path):
+    target = tmp_path / "checkpoint"
+    for name in ("first", "second"):
+        with folder_with(target, name):
+            assert not target.exists() or names_in(target) == ["first"]
+        assert names_in(target) == [name]
+    with pytest.raises(OSError, match="disk full"), folder_with(target, "third"):
+        raise OSError("disk full")
+    assert names_in(target) == ["second"]
+    assert names_in(tmp_path) == ["checkpoint"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
+    target, replace = tmp_path / "checkpoint", os.replace
+    with folder_with(target, "first"):
+        pass
+
+    def refuse(old, new):
+        if (old / "second").exists() and new == target:
+            raise PermissionError("in use")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError), folder_with(target, "second"):
+        pass
+    assert names_in(target) == ["first"]
+    assert names_in(tmp_path) == ["checkpoint"]
+
+
+def test_a_folder_is_removed_at_once(tmp_path, monkeypatch):
+    """Whoever looks meanwhile sees the whole of it or nothing."""
+    folder, rmtree, seen = tmp_path / "checkpoint", shutil.rmtree, []
+
+    def watched(path):
+        seen.append(folder.exists())
+        rmtree(path)
+
+    with folder_with(folder, "file"):
+        pass
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    remove_at_once(folder)
+    assert seen == [False]
+    assert names_in(tmp_path) == []
 
 
 def test_what_is_done_is_done_once(tmp_path):

@@ -8,6 +8,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from checkpoint_helpers import hub_of
 from fakes import DisturbedVae, QuickVae, WatchedDit, changed
 from helpers import TINY, golden_case, golden_folder, psnr, relative_error
 from PIL import Image
@@ -22,6 +23,7 @@ from kandinsky.video_shape import VideoShape
 CASES = sorted(path.stem.removeprefix("pipeline_") for path in golden_folder().glob("pipeline_*.safetensors"))
 SMALL_CALL = {"time_length": 1, "width": 64, "height": 64, "seed": 3}
 IMAGE_CALL = {**SMALL_CALL, "time_length": 0}
+ON_A_CPU = {"device_map": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -231,14 +233,7 @@ def test_from_a_folder(small_weights, pipe):
 
 @pytest.mark.parametrize(("revision", "wanted"), [(None, None), ("v2", "v2"), ({"some/body": "v2"}, "v2"), ({}, None)])
 def test_from_a_repository_of_somebody(small_weights, monkeypatch, revision, wanted):
-    asked = []
-
-    def download(repository, *, revision, allow_patterns, local_files_only):
-        asked.append((repository, revision, local_files_only))
-        assert "model_set.json" in allow_patterns
-        return str(small_weights)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    asked = hub_of(small_weights, monkeypatch)
     options = {"device_map": "cpu", "progress": False, "local_files_only": True}
     pipe = Kandinsky4T2VPipeline.from_pretrained("some/body", revision=revision, **options)
     assert asked == [("some/body", wanted, True)]
@@ -250,12 +245,18 @@ def test_from_a_repository_of_somebody(small_weights, monkeypatch, revision, wan
     [
         ("no folder", {}, "folder_or_repo='no folder': allowed is a folder that exists, or owner/name on the hub"),
         (3, {}, "folder_or_repo=3: allowed is a path of text"),
-        ("some/body", {"revision": 3}, "revision=3: allowed are a text for all repositories, a mapping, and None"),
-        ("some/body", {"revision": {"a/b": "v"}}, "revision names 'a/b'; the repositories are some/body"),
+        ("some/body", {**ON_A_CPU, "revision": 3}, "revision=3: allowed are a text for all repositories, a mapping"),
+        ("some/body", {**ON_A_CPU, "revision": {"a/b": "v"}}, "revision names 'a/b'; the repositories are some/body"),
         (TINY, {"device_map": "gpu"}, "device_map='gpu' is not a device"),
+        (TINY, {"cache_dir": "there"}, "cache_dir='there': all weights come from"),
+        ("some/body", {"cache_dir": "there"}, "cache_dir='there': all weights come from 'some/body'"),
+        ("some/body", {"device_map": "gpu"}, "device_map='gpu' is not a device"),
+        ("some/body", {**ON_A_CPU, "precision": "half"}, "precision='half': allowed are"),
+        ("some/body", {**ON_A_CPU, "prompt_cache": 3}, "prompt_cache=3: allowed is a path of text"),
     ],
 )
-def test_from_nowhere(place, options, message):
+def test_from_nowhere(place, options, message, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match=re.escape(message)):
         Kandinsky4T2VPipeline.from_pretrained(place, **options)
 

@@ -71,7 +71,7 @@ def test_whoever_is_asked_may_give_other_latents():
 def test_all_stop_together():
     first = Team()
     with (
-        pytest.raises(StoppedError, match="a callback stopped the run after step 2 of 4"),
+        pytest.raises(StoppedError, match="a callback or an interrupt stopped the run after step 2 of 4"),
         steps(first, lambda index, _: (index < 1, None)) as on_step,
     ):
         for index in range(4):

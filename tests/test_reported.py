@@ -30,7 +30,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.loading.settings import settings_of
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions, output_of
-from kandinsky.output.paths import check_target, user_path
+from kandinsky.output.paths import check_target
 from kandinsky.output.record import Record
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.unfinished import SUFFIX, Unfinished, VaeSource, kept, load_unfinished, save_unfinished
@@ -340,7 +340,7 @@ def test_home_is_expanded_in_every_path(pipe, tmp_path, monkeypatch):
     assert loaded.prompt_cache == tmp_path / "c"
     check_target("~/w.mp4")
     with pytest.raises(ValueError, match=r"save_path='~nobody-has-this-name/v\.mp4': Could not determine home"):
-        user_path("~nobody-has-this-name/v.mp4", "save_path")
+        check_target("~nobody-has-this-name/v.mp4")
 
 
 def test_a_long_prompt_is_not_printed_whole(pipe):

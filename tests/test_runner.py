@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_on_step(quick):
 def test_on_step_stops_the_run(quick, tmp_path):
     steps = []
     watched = changed(quick, dit=WatchedDit(quick.dit, steps.append))
-    with pytest.raises(StoppedError, match="a callback stopped the run after step 2 of 4"):
+    with pytest.raises(StoppedError, match="a callback or an interrupt stopped the run after step 2 of 4"):
         watched.run(asked(quick, tmp_path / "v.mp4", bs=2), on_step=lambda step, _total, _latents: step < 2)
     assert steps == [0, 1]  # nor is the second job begun
     assert list(tmp_path.iterdir()) == []
@@ -180,6 +181,24 @@ def test_interrupt_from_another_thread(quick):
     stop = threading.Timer(0, lambda: setattr(running, "interrupt", True))
     with pytest.raises(StoppedError, match="after step 3 of 4"):
         running("a cat", **LATENT)
+
+
+def test_an_interrupt_is_that_of_the_run_that_is_under_way(quick):
+    """A call that waits for its turn neither takes it away nor is stopped by it."""
+    waiting, made = [], []
+
+    def interrupt_and_call(index):
+        if index == 1 and not waiting:
+            running.interrupt = True
+            waiting.append(threading.Thread(target=lambda: made.append(running("a cat", **LATENT))))
+            waiting[0].start()
+            time.sleep(0.2)  # for it to come as far as it can
+
+    running = changed(quick, dit=WatchedDit(quick.dit, interrupt_and_call))
+    with pytest.raises(StoppedError, match="after step 2 of 4"):
+        running("a cat", **LATENT)
+    waiting[0].join()
+    assert torch.equal(made[0], quick("a cat", **LATENT))
 
 
 @pytest.mark.parametrize("name", ["on_step", "callback_on_step_end"])

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.config import ModelSet
 from kandinsky.output.options import Output, OutputOptions
-from kandinsky.output.paths import user_path
 from kandinsky.request import MAX_SEED, Job, Request, request_of
-from kandinsky.text.lines import parse_json, read_lines
+from kandinsky.user_files.lines import parse_json, read_lines
+from kandinsky.user_files.paths import user_path
 from kandinsky.video_shape import VideoShape, as_int
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -60,6 +60,20 @@ class Item:
         """Of the file, or with a slash at its end of the folder of png frames."""
         return str(self.asked["save_path"])
 
+    def check_made_for(self, model_set: ModelSet) -> None:
+        """Refuse a pipeline of another model set than the item was made for, where that matters.
+
+        Raises:
+            ValueError: it does not make clips of this size, or would make them of other lengths.
+        """
+        size = self.shape.seconds, self.shape.width, self.shape.height
+        try:
+            found = VideoShape.from_request(*size, model_set=model_set)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}; items are made with model_set=pipe.model_set") from error
+        if found != self.shape:
+            raise ValueError(f"{self.name}: made for another model set; items are made with model_set=pipe.model_set")
+
     @classmethod
     def of(cls, number: int, job: Job, request: Request, *, drawn: bool) -> "Item":
         """One job of a request that has a path; `drawn` if nobody asked for its seed."""
@@ -81,9 +95,9 @@ class Item:
 
 
 def read_prompts(
-    path: str | os.PathLike[str], settings: Mapping[str, object], *, model_set: ModelSet = FLASH_512
+    path: str | os.PathLike[str], settings: Mapping[str, object], *, model_set: ModelSet
 ) -> tuple[Item, ...]:
-    """Items of a `.txt` or `.jsonl` file; `settings` as for `make_items`.
+    """Items of a `.txt` or `.jsonl` file; `settings` and `model_set` as for `make_items`.
 
     Raises:
         ValueError: names the file, the line, the argument and what is allowed.
@@ -101,13 +115,14 @@ def read_prompts(
 
 
 def make_items(
-    prompts: Sequence[str | Mapping[str, object]], settings: Mapping[str, object], *, model_set: ModelSet = FLASH_512
+    prompts: Sequence[str | Mapping[str, object]], settings: Mapping[str, object], *, model_set: ModelSet
 ) -> tuple[Item, ...]:
     """Items of a list of prompts, or of mappings with the keys of a JSONL line.
 
     Args:
         settings: any of `DEFAULTS`, for lines that do not say otherwise; `seed` is that of the first item, the next
             ones count up (None draws one for each line).
+        model_set: of the pipeline that will make them, which tells what they may be and are by default.
 
     Raises:
         ValueError: names the prompt, the argument and what is allowed.

@@ -25,10 +25,11 @@ from torch import Tensor
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
 from kandinsky.model.isolation import isolated
-from kandinsky.output.paths import check_target, user_path
+from kandinsky.output.paths import check_target
 from kandinsky.output.result import GenerationResult
 from kandinsky.output.video import check_encoder
 from kandinsky.runner import Finish, Runner
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ def run_batch(pipe: Runner, items: Sequence[Item], folder: str | os.PathLike[str
         The result; None on ranks other than the main one.
 
     Raises:
-        ValueError: the folder cannot be written, or another batch writes in it.
+        ValueError: items were made for another model set, the folder cannot be written, or another batch writes in it.
         Exception: of processes that work together, or if it cannot be noted in the report, whatever failed.
     """
+    for item in items:
+        item.check_made_for(pipe.model_set)
     target = user_path(folder, "folder")
     if not pipe.ranks.is_main:
         if pipe.team.is_main:  # it writes too, perhaps on a machine of its own

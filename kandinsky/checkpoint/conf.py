@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kandinsky.config import DiTConfig
-from kandinsky.text.lines import read_yaml
+from kandinsky.user_files.lines import read_yaml
 
 _DIT_SIZES = tuple(f.name for f in fields(DiTConfig))
 _PATHS = {

@@ -14,7 +14,8 @@ from kandinsky.checkpoint import safetensors_file
 from kandinsky.checkpoint.dit_file import converted_file, copy_metadata
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
-from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.checkpoint.replace_set import settle
+from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.model.precision import EXACT, Precision, is_block_linear
 from kandinsky.model.sizes import is_quantised
@@ -25,7 +26,6 @@ def convert(
     *,
     precision: Precision = EXACT,
     device: torch.device,
-    model_set: ModelSet = FLASH_512,
     progress: bool,
 ) -> Path:
     """Write the copy for a precision; returns its path.
@@ -37,7 +37,8 @@ def convert(
         FileNotFoundError: the published file is not in `cache_dir`.
         CheckpointError: it is not a DiT.
     """
-    source = cache_dir / model_set.dit_file
+    settle(cache_dir)
+    source = cache_dir / FLASH_512.dit_file
     if not source.is_file():
         raise FileNotFoundError(f"{source} not found: `kandinsky generate` downloads it, weights/README.md says more")
     metadata = copy_metadata(source)  # before it is read: if it is replaced meanwhile, the copy is not taken for new
@@ -45,7 +46,7 @@ def convert(
     dit_config(checkpoint)
     if is_quantised(checkpoint.shapes):
         raise CheckpointError(f"{source} is quantised already")
-    target = converted_file(cache_dir, model_set, precision)
+    target = converted_file(cache_dir, FLASH_512, precision)
     layout = _layout(checkpoint, precision)
     with tqdm(total=len(layout), desc=f"writing {target.name}", disable=not progress, leave=False) as bar:
         safetensors_file.write(

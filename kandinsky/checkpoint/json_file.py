@@ -5,7 +5,7 @@ from typing import Any
 
 from kandinsky.checkpoint.pointer import check_no_pointer
 from kandinsky.errors import CheckpointError
-from kandinsky.text.lines import read_json
+from kandinsky.user_files.lines import read_json
 
 
 def json_of(path: Path, *, what: str) -> Any:

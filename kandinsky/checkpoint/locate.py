@@ -59,9 +59,7 @@ def locate(
         FileNotFoundError: a given path does not exist, or something is missing and cannot be downloaded.
         CheckpointError: nothing is missing, but something is damaged and cannot be downloaded.
     """
-    for name, path in given.items():
-        if not path.exists():
-            raise FileNotFoundError(f"{name} not found at {path}, the path that was given for it")
+    check_given(given)
     wanted = [name for name in COMPONENTS if name not in given]
     paths = {name: _path(cache_dir, name, model_set, precision) for name in wanted}
     faults = _faults(paths)
@@ -77,6 +75,17 @@ def locate(
         if faults := _faults(paths):
             raise _not_standing(cache_dir, faults, model_set, reason)
     return WeightPaths(**{**paths, **given})
+
+
+def check_given(given: Mapping[str, Path]) -> None:
+    """Look whether there is something at each path that was given for a component.
+
+    Raises:
+        FileNotFoundError: there is not.
+    """
+    for name, path in given.items():
+        if not path.exists():
+            raise FileNotFoundError(f"{name} not found at {path}, the path that was given for it")
 
 
 def fetch(

@@ -10,3 +10,8 @@ def place_of(folder: Path, name: str) -> Path:
     """Where the part `name` of the model set in `folder` is, or would be."""
     saved = folder / SAVED / name
     return saved if saved.exists() else folder / name
+
+
+def lasting(part: Path) -> Path:
+    """Where a part, found with `place_of`, will be when all are in their places: what may be written down of it."""
+    return part.parent.parent / part.name if part.parent.name == SAVED else part

@@ -25,6 +25,7 @@ from kandinsky.config import FLASH_512, PUBLISHED_DIT, DiTConfig
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import ModulationLayer
 from kandinsky.model.rope import RoPE3D
+from kandinsky.user_files.paths import user_path
 
 _SENTENCES = (
     "A red circle moves slowly to the right across a dark background.",
@@ -101,11 +102,11 @@ def make_random_weights(
         device: where they are drawn; a GPU saves minutes for "full".
 
     Raises:
-        ValueError: `size` is neither.
+        ValueError: `size` is neither, or `folder` is no path.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r}: allowed are {', '.join(SIZES)}")
-    sizes, target = SIZES[size], Path(folder)
+    sizes, target = SIZES[size], user_path(folder, "folder")
     generator = torch.Generator(device).manual_seed(seed)
     with replacing_set(target) as new:
         write_model_set(new, FLASH_512)

@@ -1,9 +1,10 @@
 """One model set in the place of another, as a whole: at any moment the folder holds the old one or the new one.
 
-A new set is written into a hidden folder within that of the set and becomes the valid one in one step, when this is
-renamed to `.saved`: its parts then go before those that stand beside it (see `pending`). Only after that are the old
-parts removed and the new ones put in their places, each in one step. A process that is killed before leaves the old
-set, one that is killed later the new one; the next set to be written puts the rest in its place.
+The same holds for some parts of a set, which take the places of those of their names. What is new is written into a
+hidden folder within that of the set and becomes valid in one step, when this is renamed to `.saved`: its parts then go
+before those that stand beside it (see `pending`). Only after that are the old parts removed and the new ones put in
+their places, each in one step. A process that is killed before leaves the old set, one that is killed later the new
+one; whoever writes into the folder next puts the rest in its place.
 """
 
 import os
@@ -23,7 +24,7 @@ MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".bin", ".msgpack", ".
 
 @contextmanager
 def replacing_set(folder: Path) -> Iterator[Path]:
-    """A folder to write a complete model set into; it takes the place of the set in `folder` if the body succeeds.
+    """A folder to write a model set into, or parts of one; it takes the place of that in `folder` if the body succeeds.
 
     What else is in `folder` stays. There has to be room for both sets.
 
@@ -37,6 +38,13 @@ def replacing_set(folder: Path) -> Iterator[Path]:
             new.mkdir()
             yield new
         _settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Put what was saved in its place, if a process that did so was killed: before a part is written by itself."""
+    if (folder / SAVED).is_dir():
+        with _alone_in(folder):
+            _settle(folder)
 
 
 @contextmanager

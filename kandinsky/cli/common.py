@@ -96,6 +96,30 @@ def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     return {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
 
 
+def add_no_distributed(parser: argparse.ArgumentParser) -> None:
+    """`--no-distributed`; see `heed_no_distributed`."""
+    parser.add_argument(
+        "--no-distributed",
+        action="store_true",
+        help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
+    )
+
+
+def heed_no_distributed(parsed: argparse.Namespace, *, num_gpus: int = 1) -> None:
+    """Forget a launcher's variables, if that was asked for.
+
+    Raises:
+        ValueError: it was, and with it several processes, which would forget that they are some of several.
+    """
+    if not parsed.no_distributed:
+        return
+    if num_gpus > 1:
+        raise ValueError(f"--no-distributed with --num-gpus {num_gpus}: allowed with it is 1, which works alone")
+    from kandinsky.parallel.ranks import ignore_launcher  # with torch, which not every command needs
+
+    ignore_launcher()
+
+
 def parse_and_run(
     parser: Parser, arguments: Sequence[str], command: Callable[[argparse.Namespace], Outcome | None]
 ) -> int:
@@ -149,12 +173,15 @@ def made(results: "Sequence[Result]", shape: "VideoShape") -> Outcome | None:
     return Outcome(lines, record)
 
 
-def writes_here(parsed: argparse.Namespace) -> bool:
-    """Whether this process writes files, so that it has to be able to: of several only the first, unless each works
-    alone."""
+def writes_here(*, each: bool = False) -> bool:
+    """Whether this process writes files, so that it has to be able to.
+
+    Args:
+        each: of several, each process makes files of its own; else only the first does.
+    """
     from kandinsky.parallel.ranks import launched, launched_rank
 
-    return parsed.parallelism == "none" or not launched() or launched_rank() == 0
+    return each or not launched() or launched_rank() == 0
 
 
 def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:

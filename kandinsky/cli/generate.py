@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
+    add_no_distributed,
     add_output_arguments,
     add_print_arguments,
     add_shape_arguments,
     check_and_launch,
     file_argument,
+    heed_no_distributed,
     load_pipeline,
     made,
     model_set_of,
@@ -56,6 +58,15 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
     add_shape_arguments(parser)
+    _add_loading_arguments(parser)
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add_print_arguments(parser)
+    # torch.distributed.launch passes this one; the rank itself comes from the environment.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is loaded, and where it runs; see `common.load_pipeline`."""
     parser.add_argument(
         "--weights",
         type=file_argument,
@@ -70,11 +81,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARALLELISMS,
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
-    parser.add_argument(
-        "--no-distributed",
-        action="store_true",
-        help="work alone, whatever a launcher has left in the environment (RANK, WORLD_SIZE, ...)",
-    )
+    add_no_distributed(parser)
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
         "--memory",
@@ -87,10 +94,6 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="with --prompts: make them on every node of a Ray cluster (auto, or HOST:PORT)",
     )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
-    add_print_arguments(parser)
-    # torch.distributed.launch passes this one; the rank itself comes from the environment.
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load = load_pipeline) -> Outcome | None:
@@ -104,11 +107,9 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
         ValueError: an argument is not what it may be; nothing was loaded.
     """
     from kandinsky.output.options import OutputOptions
-    from kandinsky.parallel.ranks import ignore_launcher
     from kandinsky.request import check_targets, request_of
 
-    if parsed.no_distributed:
-        ignore_launcher()
+    heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     model_set = model_set_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments, load=load)
@@ -125,7 +126,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
         model_set=model_set,
         options=OutputOptions(type="file", **output_settings(parsed)),
     )
-    if writes_here(parsed):
+    if writes_here():
         check_targets(request)
     if check_and_launch(parsed, arguments):
         return None
@@ -149,7 +150,7 @@ def _generate_batch(
     names = ("seed", "time_length", "width", "height")
     settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
-    if writes_here(parsed):
+    if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
     if parsed.ray is not None:
         result = _on_cluster(parsed, items)

@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments, file_argument, made
+from kandinsky.cli.common import (
+    Outcome,
+    add_no_distributed,
+    add_print_arguments,
+    file_argument,
+    heed_no_distributed,
+    made,
+    writes_here,
+)
 
 if TYPE_CHECKING:
     from kandinsky.output.record import Record
@@ -16,7 +24,7 @@ def add_record_commands(commands: Any) -> None:
     """Add the subcommands to argparse's `commands`."""
     resume = commands.add_parser("resume", help="finish a video whose latents were saved")
     resume.add_argument("file", type=file_argument, help="a .latents.safetensors file")
-    resume.add_argument("--save-path", help="default: what the interrupted command was to write")
+    resume.add_argument("--save-path", type=file_argument, help="default: what the interrupted command was to write")
     resume.add_argument(
         "--weights", type=file_argument, help="folder of the weights, default: those of the interrupted command"
     )
@@ -27,11 +35,12 @@ def add_record_commands(commands: Any) -> None:
     )
     replay = commands.add_parser("replay", help="make a file again from its record")
     replay.add_argument("file", type=file_argument, help="as for show")
-    replay.add_argument("--save-path", help="default: the file's name with -replay")
+    replay.add_argument("--save-path", type=file_argument, help="default: the file's name with -replay")
     replay.add_argument(
         "--weights", type=file_argument, default="./weights/", help="folder of the weights (default: ./weights/)"
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
+    add_no_distributed(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
     for command, run in ((resume, _resume), (show, _show), (replay, _replay)):
@@ -77,11 +86,13 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
     from kandinsky.checkpoint.model_set import read_model_set
     from kandinsky.config import FLASH_512
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.output.as_recorded import as_recorded
     from kandinsky.output.options import OutputOptions
     from kandinsky.output.read_record import read_record
     from kandinsky.output.record import differences
     from kandinsky.request import check_targets, request_of
 
+    heed_no_distributed(parsed)
     record = read_record(parsed.file)
     save_path = parsed.save_path or _replayed(parsed.file)
     request = request_of(
@@ -92,9 +103,10 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         height=record.height,
         seed=record.seed,
         model_set=read_model_set(Path(parsed.weights)) or FLASH_512,
-        options=OutputOptions(type="file", **_encoding(record, parsed.file, save_path)),
+        options=as_recorded(OutputOptions(type="file"), record, save_path),
     )
-    check_targets(request)
+    if writes_here():
+        check_targets(request)
     pipe = get_T2V_pipeline(
         parsed.device or _devices(record),
         cache_dir=parsed.weights,
@@ -102,24 +114,18 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         progress=not (parsed.no_progress or parsed.quiet),
         **_loading(record),
     )
-    for line in differences(record, pipe.origin):
+    for line in differences(record, pipe.origin) if writes_here() else ():
         print(f"warning: the result may differ: {line}", file=sys.stderr)
     return made(pipe.run(request), request.shape)
 
 
 def _replayed(file: str) -> str:
+    from kandinsky.output.unfinished import SUFFIX
+
     path = Path(file)
-    if file.endswith(".latents.safetensors"):
+    if file.endswith(SUFFIX):
         raise ValueError(f"{file} has latents; name a file for the video with --save-path")
     return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
-
-
-def _encoding(record: "Record", file: str, save_path: str) -> dict[str, Any]:
-    """What the record says of the file, as far as a file with the new ending has it."""
-    if record.time_length == 0:
-        return {}
-    same = Path(file).suffix == Path(save_path).suffix
-    return {"fps": record.fps, **({"crf": record.crf, "codec": record.codec} if same else {})}
 
 
 def _devices(record: "Record") -> str | dict[str, str]:

@@ -11,7 +11,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Defaults, Outcome, file_argument
+from kandinsky.cli.common import Defaults, Outcome, add_no_distributed, file_argument, heed_no_distributed
 from kandinsky.config import FLASH_512, MEMORY_MODES, PARALLELISMS, PRECISIONS
 from kandinsky.errors import KandinskyError
 
@@ -58,6 +58,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallelism", default="sequence", choices=PARALLELISMS[:2], help="how they do that; see `generate`"
     )
+    add_no_distributed(parser)
     parser.add_argument("--ray", metavar="ADDRESS", help="workers on every node of a Ray cluster: auto, or HOST:PORT")
     parser.add_argument("--keys", type=file_argument, help="file of API keys; without it this machine's users may")
     parser.add_argument("--add-key", metavar="NAME", help="add a key to the file, print it, and end")
@@ -87,6 +88,7 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     """
     if parsed.add_key is not None:
         return _add_key(parsed)
+    heed_no_distributed(parsed)
     import_server()
     from kandinsky.serving.http import make_app
     from kandinsky.serving.log import Log

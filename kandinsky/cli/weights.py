@@ -34,8 +34,10 @@ def add_weights_commands(commands: Any) -> None:
 
 def _random_weights(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.checkpoint.random_weights import make_random_weights
+    from kandinsky.loading.devices import device_of
 
-    folder = make_random_weights(parsed.folder, parsed.size, seed=parsed.seed, device=parsed.device)
+    device = device_of(parsed.device, "device")
+    folder = make_random_weights(parsed.folder, parsed.size, seed=parsed.seed, device=device)
     return Outcome([str(folder)], {"folder": str(folder)})
 
 

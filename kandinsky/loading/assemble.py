@@ -1,20 +1,24 @@
 """Settings to parts: load every component to its place, choose how the DiT runs, put it together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.fingerprint import fingerprint, text_mark
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
+from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
 from kandinsky.loading.parts import Parts, modulation_table
 from kandinsky.loading.settings import Settings
+from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
+from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
 from kandinsky.model.operations import Operations
@@ -32,6 +36,14 @@ from kandinsky.text.int8 import quantise_linears_
 from kandinsky.text.t5 import T5Encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.rows import all_rows
+
+Stage = Callable[[str], AbstractContextManager[object]]
+"""(name of a step of loading) -> a context that the step runs in."""
+
+
+def unwatched(_name: str) -> AbstractContextManager[None]:
+    """For steps whose time nobody takes."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -65,24 +77,11 @@ def load_parts(settings: Settings) -> Parts:
     settings = replace(settings, progress=settings.progress and ranks.is_main)
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
         pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
-        marks = pool.submit(_fingerprints, settings.paths) if team.is_main else None
+        marks = pool.submit(fingerprints, settings.paths) if team.is_main else None
         loaded = load_components(settings, team, marks)
-    dit = loaded.dit
-    missing = (
-        EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
-    )  # what the file has not done yet
-    with modulation_on(dit, device):
-        home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing)
-        modulation = modulation_table(dit, settings.schedule)
-    configure_(dit, settings.operations, attention=settings.attention, ranks=team, checkpoint=settings.checkpoint)
-    if loaded.messenger is not None:
-        settings.parallelism.apply_(dit, loaded.messenger)
-    for block in dit.blocks:
-        missing.convert_block_(block)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # what loading alone needed is in pieces that nothing else fits in
+    home, modulation = make_ready_(loaded.dit, settings, team, messenger=loaded.messenger)
     return Parts(
-        dit=dit,
+        dit=loaded.dit,
         dit_home=home,
         modulation=modulation,
         schedule=settings.schedule,
@@ -91,7 +90,7 @@ def load_parts(settings: Settings) -> Parts:
         model_set=settings.model_set,
         ranks=ranks,
         team=team,
-        origin=None if marks is None else _origin(settings, dit, team, marks.result()),
+        origin=None if marks is None else _origin(settings, loaded.dit, team, marks.result()),
         vae_source=None if marks is None else _vae_source(settings),
         progress=settings.progress,
     )
@@ -105,72 +104,116 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     Args:
         marks: fingerprints of the weights, which are being taken; the team's first rank needs them.
     """
-    devices, parallelism = settings.devices, settings.parallelism
+    devices = settings.devices
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
     with ThreadPoolExecutor(1) as pool:
         prompts = None
         if marks is not None:
-            model = _load_t5(settings) if settings.prompt_cache is None else None
+            model = t5_of(settings) if settings.prompt_cache is None else None
             prompts = pool.submit(_prompts, settings, model, marks)
-        dit = load_dit(
-            settings.checkpoint,
-            build=DiT if team.size == 1 else lambda config: parallelism.build(config, team),
-            shard=None if team.size == 1 else parallelism.shard(team),
-            device=_place(settings, "dit"),
-            dtype=settings.dtypes["dit"],
-            progress=settings.progress,
-        )
-        vae = _load_vae(settings, decoding) if team.is_main or decoding is not None else None
+        dit = dit_of(settings, team)
+        vae = vae_of(settings, decoding) if team.is_main or decoding is not None else None
         return Components(dit, prompts.result() if prompts is not None else None, vae, messenger)
 
 
-def configure_(
-    dit: DiT,
-    operations: Operations,
-    *,
-    attention: Attention | None,
-    ranks: Ranks,
-    checkpoint: Checkpoint | None = None,
-) -> None:
-    """How a DiT, whose modulation table is made, is to run; `checkpoint` is the one it came from."""
+def make_ready_(
+    dit: DiT, settings: Settings, team: Ranks, *, messenger: Messenger | None = None, stage: Stage = unwatched
+) -> tuple[Home | None, ModulationTable]:
+    """Let a DiT that has its weights run as the settings say.
+
+    Args:
+        messenger: of the team; None where one process works alone.
+        stage: entered around each step, with the step's name.
+
+    Returns:
+        What brings its weights, None if they stay, and the modulation of its timesteps.
+    """
+    device = settings.devices["dit"]
+    # What the file has not done yet.
+    missing = EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
+    with modulation_on(dit, device):
+        with stage("DiT to its home"):
+            home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing)
+        with stage("modulation table"):
+            modulation = modulation_table(dit, settings.schedule)
+    with stage("attention chosen"):
+        configure_(dit, settings.operations, attention=settings.attention, ranks=team)
+    with stage("modulation off the GPU"):
+        offload_modulation_(dit, settings.checkpoint)
+    if messenger is not None:
+        settings.parallelism.apply_(dit, messenger)
+    with stage("Linears to their precision"):
+        for block in dit.blocks:
+            missing.convert_block_(block)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading alone needed is in pieces that nothing else fits in
+    return home, modulation
+
+
+def configure_(dit: DiT, operations: Operations, *, attention: Attention | None, ranks: Ranks) -> None:
+    """How a DiT is to run; `ranks` all take the attention that the first one has."""
     head_dim, bound = dit.config.head_dim, dit.logit_bound()
     dit.operations = operations
     chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
-    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank: all take what the first one found
-    offload_modulation_(dit, checkpoint)
+    dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank
 
 
-def _place(settings: Settings, name: str) -> torch.device:
-    """Where a component's weights are read to: to the host, where they come and go later."""
-    return settings.devices[name] if settings.modes[name].stays else torch.device("cpu")
+def dit_of(settings: Settings, team: Ranks) -> DiT:
+    """The DiT, or this rank's part of it, with its weights."""
+    parallelism = settings.parallelism
+    return load_dit(
+        settings.checkpoint,
+        build=DiT if team.size == 1 else lambda config: parallelism.build(config, team),
+        shard=None if team.size == 1 else parallelism.shard(team),
+        device=settings.place("dit"),
+        dtype=settings.dtypes["dit"],
+        progress=settings.progress,
+    )
 
 
-def _load_t5(settings: Settings) -> T5Encoder:
+def t5_of(settings: Settings) -> T5Encoder:
+    """T5 with its weights."""
     return load_t5(
         settings.paths.text_encoder,
-        device=_place(settings, "text_embedder"),
+        device=settings.place("text_embedder"),
         dtype=settings.dtypes["text_embedder"],
         progress=settings.progress,
     )
+
+
+def text_encoder_of(settings: Settings, model: T5Encoder | None, *, stage: Stage = unwatched) -> TextEncoder:
+    """The text encoder, ready to run.
+
+    Args:
+        model: T5; None loads it.
+        stage: entered around each step, with the step's name.
+    """
+    device = settings.devices["text_embedder"]
+    with stage("T5"):
+        model = model or t5_of(settings)
+    with stage("tokenizer"):
+        tokenizer = load_tokenizer(settings.paths.tokenizer)
+    if settings.text_encoder_int8:
+        quantise_linears_(model, device)
+    with stage("T5 to its home"):
+        home = home_of_t5(model, device, mode=settings.modes["text_embedder"])
+    return TextEncoder(model, tokenizer, text_tokens=settings.model_set.text_tokens, home=home)
 
 
 def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[str, str]]") -> PromptCache:
     """The text encoder with its memory of prompts; without `model` it is loaded when it is first needed."""
     device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
     tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
-
-    def load() -> TextEncoder:
-        t5 = model or _load_t5(settings)
-        tokenizer = load_tokenizer(paths.tokenizer)
-        if int8:
-            quantise_linears_(t5, device)
-        home = home_of_t5(t5, device, mode=settings.modes["text_embedder"])
-        return TextEncoder(t5, tokenizer, text_tokens=tokens, home=home)
-
     weights = marks.result()["text_encoder"]
     mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
-    prompts = PromptCache(load, device=device, fingerprint=mark, folder=settings.prompt_cache)
+    prompts = PromptCache(
+        partial(text_encoder_of, settings, model),
+        device=device,
+        fingerprint=mark,
+        is_resident=settings.modes["text_embedder"].stays,
+        folder=settings.prompt_cache,
+    )
     if model is not None:
         _loaded = prompts.encoder
     if settings.prompt is not None:
@@ -178,7 +221,8 @@ def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[st
     return prompts
 
 
-def _load_vae(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
+def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
+    """The VAE, whose pictures are decoded in strips by the messenger's ranks, if there is one."""
     return load_vae(
         settings.paths.vae,
         device=settings.devices["vae"],
@@ -209,10 +253,11 @@ def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str
 def _vae_source(settings: Settings) -> VaeSource:
     """What latents of unfinished videos say of the VAE."""
     device, dtype = settings.devices["vae"], settings.dtypes["vae"]
-    return VaeSource(str(settings.paths.vae.absolute()), str(device), _name(dtype), settings.memory_saving)
+    folder = lasting(settings.paths.vae.absolute())
+    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving)
 
 
-def _fingerprints(paths: WeightPaths) -> dict[str, str]:
+def fingerprints(paths: WeightPaths) -> dict[str, str]:
     """What a record tells weights apart by."""
     return {name: fingerprint(open_checkpoint(getattr(paths, name))) for name in ("dit", "text_encoder", "vae")}
 

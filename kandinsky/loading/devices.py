@@ -1,5 +1,6 @@
 """Where each module runs and in which dtype, checked before anything is loaded."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 
 import torch
@@ -59,6 +60,18 @@ def device_of(value: object, name: str, *, distributed: bool = True) -> torch.de
         which = f" (number {index}, for this process's local rank)" if device.index is None and index else ""
         raise ValueError(f"{name}={value!r}{which} does not exist on this machine; allowed here: {available()}")
     return torch.device(device.type, index)
+
+
+def device_argument(given: str) -> torch.device:
+    """`device_of` as the `type` of an argument of `argparse`, which names the argument in its message.
+
+    Raises:
+        ArgumentTypeError: names what is available.
+    """
+    try:
+        return device_of(given, "device")
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def available() -> str:

@@ -9,17 +9,18 @@ import torch
 from kandinsky.checkpoint.fingerprint import fingerprint as fingerprint_of
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import lasting, place_of
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.loading.components import load_vae
 from kandinsky.loading.devices import default_dtype, device_of
 from kandinsky.output.finisher import Finisher
-from kandinsky.output.paths import user_path
 from kandinsky.output.unfinished import VaeSource
+from kandinsky.user_files.paths import user_path
 
 
 def model_set_beside(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> ModelSet:
     """What the VAE that `load_finisher` takes was trained for, as its folder declares."""
-    return read_model_set(_folder_of(source, weights).parent) or FLASH_512
+    return read_model_set(_vae_folder(source, weights).parent) or FLASH_512
 
 
 def load_finisher(
@@ -44,7 +45,8 @@ def load_finisher(
         CheckpointError: its weights are damaged.
     """
     place = device_of(device or (source.device if source else "cuda"), "device")
-    path = _folder_of(source, weights)
+    lasts = _vae_folder(source, weights)
+    path = place_of(lasts.parent, lasts.name)
     if not path.is_dir():
         raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
     dtype = default_dtype(place) if source is None or device is not None else getattr(torch, source.dtype)
@@ -55,9 +57,10 @@ def load_finisher(
     return Finisher(vae, model_set_beside(source, weights), progress=progress)
 
 
-def _folder_of(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> Path:
+def _vae_folder(source: VaeSource | None, weights: str | os.PathLike[str] | None) -> Path:
+    """The VAE's, or where it will be if it was just saved and is not in its place yet."""
     if weights is not None:
         return user_path(weights, "weights") / "vae"
     if source is None:
         raise ValueError("weights=None: the VAE is not known; name the folder of the weights")
-    return Path(source.path)
+    return lasting(Path(source.path))

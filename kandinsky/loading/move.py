@@ -10,6 +10,7 @@ import torch
 
 from kandinsky.loading.assemble import configure_
 from kandinsky.loading.parts import Parts, is_resident, modulation_table
+from kandinsky.memory.modes import offload_modulation_
 from kandinsky.model.precision import EXACT
 from kandinsky.vae.autoencoder import VideoAutoencoder
 
@@ -52,6 +53,7 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     vae = VideoAutoencoder.from_diffusers(autoencoder, memory_saving=parts.vae.memory_saving)
     modulation = modulation_table(parts.dit, parts.schedule)
     configure_(parts.dit, operations, attention=None, ranks=parts.team)
+    offload_modulation_(parts.dit)
     source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]))
     origin = parts.origin and replace(
         parts.origin,

@@ -1,40 +1,38 @@
 """Arguments of a load to `Settings`: every argument checked, every string turned into a value, no weight read.
 
-Headers of checkpoints are opened here, since sizes and what a file holds are part of what is checked.
+`execution` and `sources` have the checks of what names no files and of what does. Headers of checkpoints are opened
+here, since sizes and what a file holds are part of what is checked.
 """
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from kandinsky.checkpoint.conf import ConfFile, read_conf
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.json_file import json_of
-from kandinsky.checkpoint.load import dit_config, open_checkpoint
-from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths, locate
-from kandinsky.checkpoint.model_set import read_model_set
-from kandinsky.config import MODEL_SETS, ModelSet
+from kandinsky.checkpoint.load import dit_config
+from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths
+from kandinsky.config import ModelSet
 from kandinsky.errors import CheckpointError
-from kandinsky.loading.devices import DeviceMap, check_dtype, check_precision, default_dtype, devices_of
+from kandinsky.loading.devices import DeviceMap
+from kandinsky.loading.execution import Execution, execution_of
+from kandinsky.loading.sources import Weights, sources_of, weights_of
 from kandinsky.memory.choose import ALL_RESIDENT, Choice, choose_modes
-from kandinsky.memory.modes import Memory, Mode, modes_of
-from kandinsky.model.attention import Attention, attention_of
+from kandinsky.memory.modes import Memory, Mode
+from kandinsky.model.attention import check_head_dim
 from kandinsky.model.isolation import isolated
-from kandinsky.model.operations import Operations
-from kandinsky.model.precision import EXACT, Precision, precision_of
+from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
-from kandinsky.output.paths import user_path
-from kandinsky.parallel.apply import Parallelism, parallelism_of
-from kandinsky.parallel.ranks import Ranks, launched, processes_here
+from kandinsky.parallel.ranks import processes_here
 from kandinsky.sampler import Schedule
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Execution):
     """What is loaded, and where and how it runs.
 
     Args:
@@ -42,14 +40,8 @@ class Settings:
         paths: of all components.
         checkpoint: the DiT's, open: names and shapes.
         schedule: timesteps of the sampler.
-        devices, dtypes, modes: of each component: where it runs, in what, and where its weights live meanwhile.
-        dtype: as it was asked for; None is each device's own.
+        modes: of each component: where its weights live while they are not used.
         memory_saving: the VAE decodes with the least memory.
-        precision: of the blocks' Linears.
-        attention: the backend that was asked for; None is measured.
-        operations: the DiT's element-wise steps.
-        parallelism: what several processes do together.
-        distributed: whether a launcher's processes are joined.
         text_encoder_int8: T5's weights in 8 bits.
         prompt_cache: folder for embeddings that outlast the process.
         prompt: to be encoded while other weights are read.
@@ -60,20 +52,16 @@ class Settings:
     paths: WeightPaths
     checkpoint: Checkpoint
     schedule: Schedule
-    devices: Mapping[str, torch.device]
-    dtypes: Mapping[str, torch.dtype]
     modes: Mapping[str, Mode]
-    dtype: torch.dtype | None
     memory_saving: bool
-    precision: Precision
-    attention: Attention | None
-    operations: Operations
-    parallelism: Parallelism
-    distributed: bool
     text_encoder_int8: bool
     prompt_cache: Path | None
     prompt: str | None
     progress: bool
+
+    def place(self, name: str) -> torch.device:
+        """Where a component's weights are read to: to the host, where they come and go later."""
+        return self.devices[name] if self.modes[name].stays else torch.device("cpu")
 
 
 @isolated()
@@ -102,78 +90,100 @@ def settings_of(
     local_files_only: bool = False,
     revision: str | Mapping[str, str] | None = None,
     progress: bool = True,
+    repository: str | None = None,
 ) -> Settings:
     """The settings that the arguments of `get_T2V_pipeline` mean; its docstring explains them.
 
+    Args:
+        repository: `owner/name` on the hub, whose files are taken instead of those in `cache_dir`.
+
     Raises:
-        ValueError: an argument is not what it may be, or no memory mode fits.
+        ValueError: an argument is not what it may be, or no memory mode fits. No file was downloaded for those that can
+            be told without one.
         FileNotFoundError: weights are missing and cannot be downloaded.
         CheckpointError: a file is damaged or belongs to something else.
     """
-    devices = devices_of(device_map, distributed=distributed)
-    check_dtype(dtype)
-    backend, level, together = attention_of(attention), precision_of(precision), parallelism_of(parallelism)
-    check_precision(level, devices["dit"], dtype)
-    operations = level.operations(kernels, devices["dit"])
-    modes = modes_of(memory, devices)
-    if prompt is not None and not isinstance(prompt, str):
-        raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
-    folder = user_path(cache_dir, "cache_dir")
-    conf = read_conf(None if conf_path is None else user_path(conf_path, "conf_path"))
-    explicit = zip(COMPONENTS, (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path), strict=True)
-    given = {name: user_path(path, "conf_path") for name, path in conf.paths.items()}
-    given |= {name: user_path(path, f"{name}_path") for name, path in explicit if path is not None}
-    folders = [*_folder_of(given.get("dit")), folder]
-    resolution = conf.resolution if conf.resolution is not None else resolution
-    model_set = _model_set(folders, resolution, conf)
-    several = distributed and (launched() or Ranks.current().size > 1)
-    alone = not (several and together.one_video)
-    if not alone and modes not in (None, ALL_RESIDENT):
-        raise ValueError(f"memory={memory!r}: processes that make a video together allow only 'resident', 'auto'")
-    paths = locate(
-        folder,
-        model_set=model_set,
-        given=given,
-        local_files_only=local_files_only,
-        revision=revisions_of(revision, (model_set.dit_repository, model_set.components_repository)),
-        precision=level if alone else EXACT,  # a rank quantises its part of the weights itself
-    )
-    model_set = _model_set(folders, resolution, conf)  # which may have come with the weights
-    checkpoint = open_checkpoint(paths.dit)
-    conf.check_sizes(dit_config(checkpoint))
-    _check_quantised(checkpoint, level, alone=alone)
-    dtypes = {name: dtype or default_dtype(device) for name, device in devices.items()}
-    choice = Choice(modes or ALL_RESIDENT, memory_saving=False)
-    if modes is None and alone:
-        choice = choose_modes(
-            paths,
-            checkpoint,
-            devices=devices,
-            dtypes=dtypes,
-            precision=level,
-            model_set=model_set,
-            text_encoder_int8=text_encoder_int8,
-            processes=processes_here() if several else 1,
-        )
-    return Settings(
-        model_set=model_set,
-        paths=paths,
-        checkpoint=checkpoint,
-        schedule=read_schedule(paths.scheduler),
-        devices=devices,
-        dtypes=dtypes,
-        modes=choice.modes,
+    execution = execution_of(
+        device_map,
+        precision=precision,
+        memory=memory,
+        attention=attention,
+        kernels=kernels,
         dtype=dtype,
-        memory_saving=vae_memory_saving or choice.memory_saving,
-        precision=level,
-        attention=backend,
-        operations=operations,
-        parallelism=together,
+        parallelism=parallelism,
         distributed=distributed,
+    )
+    embeddings = _check_prompts(prompt, prompt_cache)
+    explicit = (dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path)
+    sources = sources_of(
+        dict(zip(COMPONENTS, explicit, strict=True)),
+        cache_dir=cache_dir,
+        conf_path=conf_path,
+        resolution=resolution,
+        repository=repository,
+        local_files_only=local_files_only,
+        revision=revision,
+    )
+    found = weights_of(sources, execution.precision if execution.alone else EXACT)  # a rank quantises its part itself
+    _check_dit(found.checkpoint, execution)
+    choice = _modes(execution, found, text_encoder_int8=text_encoder_int8)
+    return Settings(
+        **vars(execution),
+        **vars(found),
+        schedule=read_schedule(found.paths.scheduler),
+        modes=choice.modes,
+        memory_saving=vae_memory_saving or choice.memory_saving,
         text_encoder_int8=text_encoder_int8,
-        prompt_cache=None if prompt_cache is None else user_path(prompt_cache, "prompt_cache"),
+        prompt_cache=embeddings,
         prompt=prompt,
         progress=progress,
+    )
+
+
+def _check_prompts(prompt: object, prompt_cache: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of the cache.
+
+    Raises:
+        ValueError: it is none, or the prompt is not a text.
+    """
+    if prompt is not None and not isinstance(prompt, str):
+        raise ValueError(f"prompt={prompt!r}: allowed are None and one text")
+    if prompt_cache is None:
+        return None
+    folder = user_path(prompt_cache, "prompt_cache")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"prompt_cache={str(folder)!r} is a file; allowed is a folder, which need not be there")
+    return folder
+
+
+def _check_dit(checkpoint: Checkpoint, execution: Execution) -> None:
+    """Refuse what the DiT's sizes or its kind of weights do not allow.
+
+    Raises:
+        ValueError: says which.
+    """
+    check_head_dim(execution.attention, dit_config(checkpoint).head_dim)
+    if is_quantised(checkpoint.shapes) and (execution.precision.is_exact or not execution.alone):
+        raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
+
+
+def _modes(execution: Execution, weights: Weights, *, text_encoder_int8: bool) -> Choice:
+    """Where weights live: as it was asked for, or as it fits.
+
+    Raises:
+        NothingFits: no mode fits.
+    """
+    if execution.wanted_modes is not None or not execution.alone:
+        return Choice(execution.wanted_modes or ALL_RESIDENT, memory_saving=False)
+    return choose_modes(
+        weights.paths,
+        weights.checkpoint,
+        devices=execution.devices,
+        dtypes=execution.dtypes,
+        precision=execution.precision,
+        model_set=weights.model_set,
+        text_encoder_int8=text_encoder_int8,
+        processes=processes_here() if execution.several else 1,
     )
 
 
@@ -188,40 +198,3 @@ def read_schedule(path: Path) -> Schedule:
         return Schedule.from_config(json_of(file, what="a scheduler configuration"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is not a scheduler configuration for this sampler: {error}") from error
-
-
-def _check_quantised(checkpoint: Checkpoint, precision: Precision, *, alone: bool) -> None:
-    if is_quantised(checkpoint.shapes) and (precision.is_exact or not alone):
-        raise ValueError(f"{checkpoint.path} holds float8 weights: it is for precision='fast' on one GPU")
-
-
-def _folder_of(path: Path | None) -> list[Path]:
-    """That of a file or the folder itself; empty for None."""
-    return [] if path is None else [path if path.is_dir() else path.parent]
-
-
-def _model_set(folders: Sequence[Path], resolution: int, conf: ConfFile) -> ModelSet:
-    """What the first of some folders that does so declares its weights to be, else the published set.
-
-    The DiT was trained for it, so a folder of its own is asked before the one of all weights.
-    """
-    if resolution not in MODEL_SETS:
-        raise ValueError(f"resolution={resolution!r}: allowed is {', '.join(map(str, MODEL_SETS))}")
-    model_set = next((own for folder in folders if (own := read_model_set(folder))), MODEL_SETS[resolution])
-    return model_set if conf.text_tokens is None else dataclasses.replace(model_set, text_tokens=conf.text_tokens)
-
-
-def revisions_of(revision: str | Mapping[str, str] | None, repositories: Sequence[str]) -> Mapping[str, str]:
-    """The revision of each repository: one for all, or as they are named; those that are not get their newest.
-
-    Raises:
-        ValueError: it is neither a text nor a mapping, or names another repository.
-    """
-    if isinstance(revision, str):
-        return dict.fromkeys(repositories, revision)
-    if not isinstance(revision, Mapping | None):
-        raise ValueError(f"revision={revision!r}: allowed are a text for all repositories, a mapping, and None")
-    unknown = [name for name in revision or {} if name not in repositories]
-    if unknown:
-        raise ValueError(f"revision names {unknown[0]!r}; the repositories are {', '.join(repositories)}")
-    return revision or {}

@@ -134,16 +134,6 @@ class BlockStream:
             block.register_forward_pre_hook(partial(self._before, index))
             block.register_forward_hook(partial(self._after, index))
 
-    @property
-    def host_bytes(self) -> int:
-        """Page-locked."""
-        return sum(packed.nbytes for packed in self.packed)
-
-    @property
-    def device_bytes(self) -> int:
-        """While open."""
-        return self.slots * max(packed.nbytes for packed in self.packed)
-
     def __enter__(self) -> None:
         assert not self._open, "a block stream is open already"
         size = max(packed.nbytes for packed in self.packed)

@@ -9,7 +9,7 @@ agrees with PyTorch's float32 attention is taken. One that is named is taken, or
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -42,11 +42,14 @@ class Attention:
         name: of its row.
         attend: the callable.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
+        head_dims: those that it takes, if it is for GPUs alone: in bfloat16, from compute capability 8.0 on. None runs
+            everywhere.
     """
 
     name: str
     attend: Attend
     query_scale: Callable[[int], float] = _no_scale
+    head_dims: Container[int] | None = None
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -76,19 +79,21 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
-BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale)
+BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale, (bounded.HEAD_DIM,))
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
         for backend in (
             TORCH,
-            Attention("cudnn", cudnn_sdpa),
+            Attention("cudnn", cudnn_sdpa, head_dims=range(8, 129, 8)),
             BOUNDED,
-            Attention("flash_attn_2", flash_attention_2),
-            Attention("flash_attn_3", flash_attention_3),
+            Attention("flash_attn_2", flash_attention_2, head_dims=range(8, 257, 8)),
+            Attention("flash_attn_3", flash_attention_3, head_dims=range(8, 257, 8)),
         )
     }
 )
+CAPABILITY = (8, 0)
+"""CUDA compute capability from which on there is bfloat16, without which those for GPUs do not run."""
 _PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
 
 
@@ -102,12 +107,49 @@ def attention_of(name: object) -> Attention | None:
         return None
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"attention={name!r}: allowed are 'auto', {', '.join(map(repr, BACKENDS))}")
-    package = _PACKAGES.get(name)
-    if package is not None and find_spec(package) is None:
+    if not _is_installed(BACKENDS[name]):
+        package = _PACKAGES[name]
         raise ValueError(
             f"attention={name!r} needs the package {package}, which is not installed; 'auto' works without it"
         )
     return BACKENDS[name]
+
+
+def _is_installed(backend: Attention) -> bool:
+    package = _PACKAGES.get(backend.name)
+    return package is None or find_spec(package) is not None
+
+
+def check_device(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a backend that does not run on a device, or not in a dtype.
+
+    Raises:
+        ValueError: says what is needed and what is there.
+    """
+    if wanted is None or wanted.head_dims is None:
+        return
+    found = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if found is None or found < CAPABILITY or dtype != torch.bfloat16:
+        what = f"{dtype} on {device}" + ("" if found is None else f", which has {found[0]}.{found[1]}")
+        needed = ".".join(map(str, CAPABILITY))
+        raise ValueError(
+            f"attention={wanted.name!r} needs bfloat16 on a CUDA device of compute capability {needed} or newer, "
+            f"this is {what}; 'torch' and 'auto' run everywhere"
+        )
+
+
+def check_head_dim(wanted: Attention | None, head_dim: int) -> None:
+    """Refuse a backend whose kernel does not take heads of this size.
+
+    Raises:
+        ValueError: names the size.
+    """
+    if wanted is not None and not _takes(wanted, head_dim):
+        raise ValueError(f"attention={wanted.name!r} takes no heads of {head_dim} channels, which this DiT has")
+
+
+def _takes(backend: Attention, head_dim: int) -> bool:
+    return backend.head_dims is None or head_dim in backend.head_dims
 
 
 def choose_attention(
@@ -116,38 +158,31 @@ def choose_attention(
     """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
+        wanted: one that `check_device` and `check_head_dim` let pass.
         bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
 
     Raises:
-        ValueError: the wanted backend cannot run this model on this device.
+        ValueError: the wanted backend cannot run this model, as only its weights tell.
     """
-    if wanted is BOUNDED:
-        _check_bounded(device=device, dtype=dtype, head_dim=head_dim, bound=bound)
+    if wanted is BOUNDED and bound > bounded.MAX_LOGIT:
+        raise ValueError(
+            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
+            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
+        )
     if wanted is not None:
         return wanted
     if device.type != "cuda" or dtype != torch.bfloat16:
         return TORCH
-    names = [other for other in BACKENDS if _PACKAGES.get(other) is None or find_spec(_PACKAGES[other]) is not None]
-    if head_dim != bounded.HEAD_DIM or bound > bounded.MAX_LOGIT:
-        names.remove("bounded")
-    return fastest([BACKENDS[other] for other in names], device=device, head_dim=head_dim)
+    backends = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
+    if bound > bounded.MAX_LOGIT:
+        backends = [other for other in backends if other is not BOUNDED]
+    return fastest(backends, device=device, head_dim=head_dim)
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
     """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
     if wanted in (None, BOUNDED) and device.type == "cuda" and dtype == torch.bfloat16:
         bounded.prepare(device)
-
-
-def _check_bounded(*, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float) -> None:
-    if device.type != "cuda" or dtype != torch.bfloat16 or head_dim != bounded.HEAD_DIM:
-        found = f"head_dim {head_dim}, {dtype} on {device}"
-        raise ValueError(f"attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device, this is {found}")
-    if bound > bounded.MAX_LOGIT:
-        raise ValueError(
-            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
-            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
-        )
 
 
 def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:

@@ -13,26 +13,54 @@ from typing import Any
 
 import torch
 
-Switch = tuple[Callable[[], Any], Callable[[Any], object], Any]
-"""How to read it, how to set it, and PyTorch's own default."""
+Switch = tuple[Callable[[], Any], Callable[[Any], object], tuple[Any, ...]]
+"""How to read it, how to set it, PyTorch's own default, and what else means the same."""
 
 
-def _attribute(owner: object, name: str, wanted: object) -> Switch:
+def _attribute(owner: object, name: str, *wanted: object) -> Switch:
     return partial(getattr, owner, name), partial(setattr, owner, name), wanted
 
 
-_MATMUL, _CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
+_BACKENDS = torch.backends
+_MATMUL, _CUDNN, _MKLDNN = _BACKENDS.cuda.matmul, _BACKENDS.cudnn, _BACKENDS.mkldnn
+
+
+def _reduction(name: str) -> Switch:
+    """What matmul may do in 16 bits, read as it is set: a pair where sums may not be split (split-K) either."""
+
+    def read() -> bool | tuple[bool, bool]:
+        allowed, split = getattr(_MATMUL, name), getattr(_MATMUL, f"{name}_split_k", True)
+        return allowed if split else (allowed, split)
+
+    return read, partial(setattr, _MATMUL, name), (True,)
+
+
 _OF_THE_PROCESS: tuple[Switch, ...] = (
-    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
-    _attribute(_MATMUL, "allow_bf16_reduced_precision_reduction", True),
-    _attribute(_MATMUL, "allow_fp16_reduced_precision_reduction", True),
+    (torch.get_default_dtype, torch.set_default_dtype, (torch.float32,)),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, (0,)),
+    _reduction("allow_bf16_reduced_precision_reduction"),
+    _reduction("allow_fp16_reduced_precision_reduction"),
     _attribute(_CUDNN, "enabled", True),
     _attribute(_CUDNN, "benchmark", False),
     _attribute(_CUDNN, "deterministic", False),
-    _attribute(_CUDNN, "allow_tf32", True),
+    # Not `get_float32_matmul_precision` and `allow_tf32`: these raise once anyone has set what stands here. An
+    # operation without a precision of its own reads as its backend's, and that as the one of all backends: with those
+    # out of the way first, each reads as it was set, and is put back as that.
+    *(_attribute(owner, "fp32_precision", "none") for owner in (_BACKENDS, _CUDNN, _MKLDNN)),
+    *(_attribute(owner, "fp32_precision", "none", "ieee") for owner in (_MATMUL, _MKLDNN.matmul, _MKLDNN.conv)),
+    _attribute(_CUDNN.conv, "fp32_precision", "tf32"),
 )
+
+
+def _set_all() -> ExitStack:
+    """Set what differs; closing the answer puts it back. If one of them cannot be set, all are put back at once."""
+    with ExitStack() as found:
+        for read, write, wanted in _OF_THE_PROCESS:
+            value = read()
+            if value not in wanted:
+                found.callback(write, value)
+                write(wanted[0])
+        return found.pop_all()
 
 
 class _Switches:
@@ -41,25 +69,19 @@ class _Switches:
     def __init__(self) -> None:
         self._lock = Lock()
         self._users = 0
-        self._found: list[tuple[Callable[[Any], object], Any]] = []
+        self._found = ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
+            if not self._users:
+                self._found = _set_all()
             self._users += 1
-            if self._users > 1:
-                return
-            for read, write, wanted in _OF_THE_PROCESS:
-                found = read()
-                if found != wanted:
-                    self._found.append((write, found))
-                    write(wanted)
 
     def __exit__(self, *_error: object) -> None:
         with self._lock:
             self._users -= 1
-            while self._users == 0 and self._found:
-                write, found = self._found.pop()
-                write(found)
+            if not self._users:
+                self._found.close()
 
 
 _switches = _Switches()

@@ -1,6 +1,6 @@
 """Frames to an image, an animation or a folder of images, through Pillow, with the record inside.
 
-Like `video_io`'s writer: a context manager with `write` and `finish`, and nothing at the target before the end. The
+Like `video.VideoWriter`: a context manager with `write` and `finish`, and nothing at the target before the end. The
 record is a text chunk called `comment` in a png, the comment of a gif, and the Exif ImageDescription of jpg and webp.
 """
 
@@ -103,13 +103,18 @@ def _settings(ending: str, comment: str | None) -> dict[str, Any]:
 
 
 def read_image_comment(path: Path) -> str | None:
-    """The comment of an image file; None if it has none or is no image."""
+    """The comment of an image file; None if it has none or is no image.
+
+    Raises:
+        UnicodeError: it is not UTF-8.
+    """
     try:
         with Image.open(path) as image:
             image.load()  # text chunks may stand behind the picture
+            is_text = image.format == "PNG"  # whatever the file is called
             found = image.info.get("comment") or image.getexif().get(IMAGE_DESCRIPTION)
     except (UnidentifiedImageError, OSError):
         return None
-    if isinstance(found, str) and path.suffix.lower() != ".png":
-        found = found.encode("latin-1", errors="replace")  # Pillow reads Exif text as Latin-1
-    return found.decode(errors="replace") if isinstance(found, bytes) else found
+    if isinstance(found, str) and not is_text:
+        found = found.encode("latin-1")  # as which Pillow reads Exif text
+    return found.decode() if isinstance(found, bytes) else found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kandinsky.errors import shown
 from kandinsky.output.video import ffmpeg
+from kandinsky.user_files.paths import user_path
 
 VIDEO_CODECS = {
     ".mp4": ("h264", "hevc"),
@@ -19,23 +20,6 @@ VIDEO_ENDINGS = (*VIDEO_CODECS, *ANIMATION_ENDINGS)
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 MAX_NAME_BYTES = 255
 """What file systems allow."""
-
-
-def user_path(given: str | os.PathLike[str], name: str) -> Path:
-    """A path as a user gives it, with `~` as the home folder.
-
-    Args:
-        name: of the argument, for the message.
-
-    Raises:
-        ValueError: not a path of text, or a home folder that is not known.
-    """
-    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
-        raise ValueError(f"{name}={shown(given)}: allowed is a path of text")
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{name}={shown(str(given))}: {error}") from error
 
 
 def path_of(save_path: str | os.PathLike[str], *, is_image: bool = False) -> Path:

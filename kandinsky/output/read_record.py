@@ -16,7 +16,8 @@ def read_record(file: str | os.PathLike[str]) -> Record:
 
     Raises:
         FileNotFoundError: there is no such file.
-        RecordError: it has no record: it was written without, or by another program, or converted since.
+        RecordError: it has no record: it was written without, or by another program, or converted since; or what it has
+            is damaged.
     """
     path = Path(file)
     if not path.exists():
@@ -24,7 +25,11 @@ def read_record(file: str | os.PathLike[str]) -> Record:
     if path.name.endswith(SUFFIX):
         return load_unfinished(path)[0].record
     path = path / FIRST_FRAME if path.is_dir() else path
-    comment = read_comment(path) if path.suffix.lower() in VIDEO_CODECS else read_image_comment(path)
+    read = read_comment if path.suffix.lower() in VIDEO_CODECS else read_image_comment
+    try:
+        comment = read(path)
+    except UnicodeError as error:
+        raise RecordError(f"{file}: its comment is not a record of a generation ({error})") from error
     if comment is None:
         raise RecordError(f"{file} has no record of a generation: it was written without, or converted since")
     return Record.from_json(comment, file)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
+from kandinsky.output.as_recorded import as_recorded
 from kandinsky.output.options import Output, OutputOptions, output_of
-from kandinsky.output.paths import VIDEO_CODECS, check_target, user_path
+from kandinsky.output.paths import check_target
 from kandinsky.output.record import Record
 from kandinsky.output.unfinished import VaeSource, check_latents, load_unfinished
 from kandinsky.output.video import check_encoder
+from kandinsky.user_files.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def remaining_of(
         latents: `[T, H, W, C]` as sampled, or a `.latents.safetensors` file.
         save_path: as in a call of the pipeline; None is the target that the file names, if it is in the file's folder.
         model_set: what the VAE was trained for.
-        fps, crf, codec, metadata: as in a call of the pipeline; None is what the file says.
+        fps, crf, codec, metadata: as in a call of the pipeline; None is what the file says, see `as_recorded`.
 
     Raises:
         ValueError: an argument is not what it may be.
@@ -78,7 +80,7 @@ def remaining_of(
     given = OutputOptions(
         type="file", fps=fps, crf=crf, codec=codec, metadata=in_file if metadata is None else metadata
     )
-    options = _as_before(given, record, Path(save_path).suffix.lower(), is_image=is_image)
+    options = given if record is None or is_image else as_recorded(given, record, save_path)
     output, path = output_of(save_path, options, is_image=is_image, model_fps=model_set.fps)
     assert path is not None
     check_target(save_path, is_image=is_image)
@@ -100,13 +102,3 @@ def _check_own_folder(file: Path, target: str) -> None:
             f"{file} names a target in another folder, {shown(target)}: if that is where it should go, say so with "
             "save_path (--save-path)"
         )
-
-
-def _as_before(given: OutputOptions, record: Record | None, ending: str, *, is_image: bool) -> OutputOptions:
-    """Options with what `record` says where nothing was given and a file with this ending has such a thing."""
-    if record is None or is_image:
-        return given
-    options = given if given.fps is not None else dataclasses.replace(given, fps=record.fps)
-    if given.codec is None and given.crf is None and record.codec in VIDEO_CODECS.get(ending, ()):
-        options = dataclasses.replace(options, codec=record.codec, crf=record.crf)
-    return options

@@ -3,9 +3,10 @@
 A result is built when everything about it is known, and never changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -58,3 +59,29 @@ class LatentsResult(Result):
     """Latents `[T, H, W, C]` as sampled, on the DiT's device."""
 
     latents: Tensor
+
+
+Many = list[GenerationResult] | list[list[Image.Image]] | list[np.ndarray] | list[Tensor]
+"""What a call for several videos returns."""
+
+
+def returned(results: Sequence[Result], *, one: bool, flat: bool) -> GenerationResult | Frames | Many:
+    """What a call returns for its results, of which there is one at least.
+
+    Args:
+        one: the first alone, where one video was asked for; else all of them as a list.
+        flat: one list of PIL images, those of all results one after the other.
+    """
+    values = [_value(result) for result in results]
+    if flat:
+        return [image for images in values if isinstance(images, list) for image in images]
+    return values[0] if one else cast("Many", values)
+
+
+def _value(result: Result) -> GenerationResult | Frames:
+    if isinstance(result, FramesResult):
+        return result.frames
+    if isinstance(result, LatentsResult):
+        return result.latents
+    assert isinstance(result, GenerationResult)
+    return result

@@ -25,6 +25,9 @@ from kandinsky.errors import VideoError
 
 QUEUED_CHUNKS = 4
 MESSAGE_BYTES = 65536
+COLOURS = ("-colorspace", "smpte170m", "-color_range", "tv")
+"""How ffmpeg turns RGB into YUV where nobody says otherwise (BT.601's matrix, 16 to 235), said in the file, so that no
+player has to guess. Whose RGB it is stays unsaid: it is sRGB, as players take it."""
 TAGS_SUFFIX = ".ffmetadata"
 """Of the hidden file beside the target that hands ffmpeg the comment."""
 
@@ -81,9 +84,9 @@ def ffmpeg() -> str:
     try:
         program = get_ffmpeg_exe()
     except RuntimeError as error:
-        raise ValueError(f"no ffmpeg to write videos with: {error}") from error
+        raise ValueError(f"no ffmpeg to read or write videos with: {error}") from error
     if shutil.which(program) is None:
-        raise ValueError(f"no ffmpeg to write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
+        raise ValueError(f"no ffmpeg to read or write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
     return program
 
 
@@ -114,11 +117,15 @@ def escape(text: str) -> str:
 
 
 def read_comment(path: Path) -> str | None:
-    """The comment of a video file; None if it has none or is no video."""
+    """The comment of a video file; None if it has none or is no video.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
     command = [ffmpeg(), "-v", "error", "-i", f"file:{path}", "-f", "ffmetadata", "-"]
-    said = subprocess.run(command, capture_output=True, check=False).stdout.decode(errors="replace")
-    tag = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", said, flags=re.MULTILINE | re.IGNORECASE | re.DOTALL)
-    return tag and re.sub(r"\\(.)", r"\1", tag[1], flags=re.DOTALL)
+    said = subprocess.run(command, capture_output=True, check=False).stdout
+    tag = re.search(rb"^comment=((?:[^\\\n]|\\.)*)$", said, flags=re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return tag and re.sub(rb"\\(.)", rb"\1", tag[1], flags=re.DOTALL).decode()
 
 
 class VideoWriter:
@@ -155,7 +162,7 @@ class VideoWriter:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
         tags = ["-f", "ffmetadata", "-i", f"file:{self._tags.path}", "-map", "0:v", "-map_metadata", "1"]
         codec = CODECS[encoding.codec]
-        target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p"]
+        target = ["-c:v", codec.encoder, *codec.settings, "-crf", str(encoding.crf), "-pix_fmt", "yuv420p", *COLOURS]
         if path.suffix.lower() == ".mov":  # whose usual comment ends at 65,535 bytes
             target += ["-movflags", "use_metadata_tags"]
         if path.suffix.lower() in (".mkv", ".webm"):  # Matroska's marks are drawn at random: same video, other bytes

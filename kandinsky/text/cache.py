@@ -32,16 +32,24 @@ class PromptCache:
         load: makes the encoder.
         device: where embeddings are wanted: the encoder's.
         fingerprint: of all that decides an embedding besides the prompt.
+        is_resident: whether the encoder's weights stay where they are, once it is loaded.
         folder: for embeddings that outlast the process; None keeps them in memory only.
     """
 
     def __init__(
-        self, load: Callable[[], TextEncoder], *, device: torch.device, fingerprint: str, folder: Path | None = None
+        self,
+        load: Callable[[], TextEncoder],
+        *,
+        device: torch.device,
+        fingerprint: str,
+        is_resident: bool,
+        folder: Path | None = None,
     ):
         self._load = load
         self._encoder: TextEncoder | None = None
         self.device = device
         self.fingerprint = fingerprint
+        self.is_resident = is_resident
         self.folder = folder
         self._lock = RLock()
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
@@ -64,19 +72,10 @@ class PromptCache:
         """Of the encoder."""
         return self.encoder.tokenizer
 
-    @property
-    def is_resident(self) -> bool:
-        """Whether the encoder's weights stay where they are."""
-        return self.encoder.is_resident
-
     def to(self, device: torch.device) -> None:
         """Move the encoder."""
         self.encoder.to(device)
         self.device = device
-
-    def tokenize(self, text: str) -> Tensor:
-        """As the encoder does."""
-        return self.encoder.tokenize(text)
 
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` on the device. A prompt that is too long is warned of only when it is encoded."""

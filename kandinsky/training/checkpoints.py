@@ -10,7 +10,6 @@ the newest two are kept.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from kandinsky.atomic import replacing
+from kandinsky.atomic import remove_at_once, replacing
 from kandinsky.training.ema import Ema
 
 KEPT = 2
@@ -67,7 +66,7 @@ def save(folder: Path, trained: Trained, progress: dict[str, Any], *, is_main: b
     target = folder / f"checkpoint-{progress['step']:08}"
     if is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as partial:
+        with replacing(target, over_folder=True) as partial:
             partial.mkdir()
             save_file(averaged, partial / "ema.safetensors")
             save_file(_apart(model), partial / "model.safetensors")
@@ -75,9 +74,8 @@ def save(folder: Path, trained: Trained, progress: dict[str, Any], *, is_main: b
             save_file(tensors, partial / "optimiser.safetensors", metadata={"groups": json.dumps(groups)})
             record = progress | {"ema_updates": trained.ema.updates}
             (partial / "progress.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-            shutil.rmtree(target, ignore_errors=True)
         for old in sorted(folder.glob("checkpoint-*[0-9]"))[:-KEPT]:
-            shutil.rmtree(old)
+            remove_at_once(old)
     return target
 
 

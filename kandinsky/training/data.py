@@ -74,6 +74,11 @@ class ShardDataset:
         return latents, text
 
 
+def ids_in(folder: Path) -> set[str]:
+    """Ids of the clips in a folder's shards, of which there may be none."""
+    return {item.id for item in ShardDataset(folder).items} if any(folder.glob("shard-*.safetensors")) else set()
+
+
 def _items(shard: int, file: Path) -> Iterable[Item]:
     try:
         with safe_open(file, "pt") as handle:

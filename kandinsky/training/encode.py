@@ -29,13 +29,16 @@ from kandinsky.atomic import write_text
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import KandinskyError, UnreadableVideoError
 from kandinsky.loading.components import load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
-from kandinsky.text.lines import Line, each_line, is_utf8, parse_json, read_json
-from kandinsky.training.data import Encoded, ShardDataset, write_shards
+from kandinsky.loading.devices import default_dtype, device_argument
+from kandinsky.output.video import ffmpeg
+from kandinsky.training.data import Encoded, ids_in, write_shards
 from kandinsky.training.videos import read_clip
+from kandinsky.user_files.lines import Line, each_line, is_utf8, parse_json, read_json
+from kandinsky.user_files.paths import path_argument
 
 CAPTIONS, REPORT, SOURCE = "captions.jsonl", "report.jsonl", "encoding.json"
 PER_SHARD = 64
@@ -112,11 +115,6 @@ def _entry(line: Line) -> Entry:
     return Entry(values["file"], values["caption"])
 
 
-def done_already(folder: Path) -> set[str]:
-    """Ids of the clips in a folder's shards."""
-    return {item.id for item in ShardDataset(folder).items} if any(folder.glob("shard-*.safetensors")) else set()
-
-
 def ahead(
     read: Callable[[Any], Any], items: Iterable[Any], *, count: int = READ_AHEAD
 ) -> Generator[tuple[Any, Future]]:
@@ -145,9 +143,10 @@ class Encoder:
 
     def __init__(self, weights: Path, device: torch.device, model_set: ModelSet):
         place = {"device": device, "dtype": default_dtype(device)}
-        self.vae = load_vae(weights / "vae", **place)
+        self.vae = load_vae(place_of(weights, "vae"), **place)
         tokens = model_set.text_tokens
-        self.t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
+        folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+        self.t5 = load_text_encoder(*folders, text_tokens=tokens, **place)
 
     @torch.inference_mode()
     def __call__(self, entry: Entry, frames: Tensor) -> Encoded:
@@ -160,7 +159,8 @@ def check_source(folder: Path, weights: Path, model_set: ModelSet) -> None:
     Raises:
         ValueError: it was begun with other weights: latents of two VAEs don't mix; or what stands there is no JSON.
     """
-    now: dict[str, Any] = {part: fingerprint(open_checkpoint(weights / part)) for part in ("vae", "text_encoder")}
+    parts = ("vae", "text_encoder")
+    now: dict[str, Any] = {part: fingerprint(open_checkpoint(place_of(weights, part))) for part in parts}
     now |= {"fps": model_set.fps, "text_tokens": model_set.text_tokens}
     file = folder / SOURCE
     if file.exists() and (then := read_json(file)) != now:
@@ -203,8 +203,8 @@ def encode(
         per_shard: clips in a file; so many are lost at most when the process is killed.
 
     Raises:
-        ValueError: a length that the model set does not allow, no clip in a file, `out` was begun with other weights,
-            or the captions are in another encoding than UTF-8.
+        ValueError: a length that the model set does not allow, no clip in a file, no ffmpeg, `out` was begun with
+            other weights, or the captions are in another encoding than UTF-8.
         FileNotFoundError: no captions, or no weights.
     """
     model_set = read_model_set(weights) or FLASH_512
@@ -215,10 +215,11 @@ def encode(
         raise ValueError(f"per_shard={per_shard}: allowed is 1 and more")
     if not (videos / CAPTIONS).is_file():
         raise FileNotFoundError(f"{videos / CAPTIONS}: no such file")
+    ffmpeg()  # without it every file would be refused, after the weights were loaded
     out.mkdir(parents=True, exist_ok=True)
     check_source(out, weights, model_set)
     report = Report(out)
-    done = done_already(out)
+    done = ids_in(out)
     entries = [entry for entry in read_captions(videos / CAPTIONS, report) if entry.file not in done]
 
     if not entries:
@@ -230,16 +231,18 @@ def encode(
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", type=Path, help=f"folder of videos and {CAPTIONS}")
-    parser.add_argument("out", type=Path, help="folder of shards")
-    parser.add_argument("--weights", type=Path, required=True, help="folder with vae, text_encoder and tokenizer")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("videos", type=path_argument, help=f"folder of videos and {CAPTIONS}")
+    parser.add_argument("out", type=path_argument, help="folder of shards")
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, help="folder with vae, text_encoder and tokenizer"
+    )
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=int, nargs="+", help="allowed lengths; default: every whole second")
     parser.add_argument("--per-shard", type=int, default=PER_SHARD)
     given = parser.parse_args(arguments)
     interrupt_at_the_end()
     try:
-        place = {"weights": given.weights, "device": torch.device(given.device)}
+        place = {"weights": given.weights, "device": given.device}
         written, skipped = encode(given.videos, given.out, **place, seconds=given.seconds, per_shard=given.per_shard)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import predict_x0, renoise
 from kandinsky.training.discriminator import Features, Heads
@@ -120,7 +121,7 @@ class Ladd(nn.Module):
 
 def main(arguments: list[str]) -> None:
     settings = settings_or_exit(LaddSettings, arguments)
-    levels = Levels(settings.weights / "scheduler", num_steps=len(settings.student_levels.weights))
+    levels = Levels(place_of(settings.weights, "scheduler"), num_steps=len(settings.student_levels.weights))
     student, teacher = (load_trainable(settings.teacher) for _ in range(2))
     train(Ladd(student, teacher, levels, settings), settings)
 

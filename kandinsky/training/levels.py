@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.sampler import Schedule, noise_levels
-from kandinsky.text.lines import read_json
+from kandinsky.user_files.lines import read_json
 
 TIMESTEPS = 1000
 

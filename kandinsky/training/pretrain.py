@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.model.dit import DiT
 from kandinsky.sampler import renoise
 from kandinsky.training.initial import fresh, load_trainable
@@ -71,7 +72,7 @@ class Pretraining(nn.Module):
 def main(arguments: list[str]) -> None:
     settings = settings_or_exit(PretrainSettings, arguments)
     student = fresh(settings.dit, seed=settings.seed) if settings.initial is None else load_trainable(settings.initial)
-    train(Pretraining(student, Levels(settings.weights / "scheduler"), settings), settings)
+    train(Pretraining(student, Levels(place_of(settings.weights, "scheduler")), settings), settings)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kandinsky.atomic import write_text
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_vae
 from kandinsky.output.video import VideoWriter
@@ -30,7 +31,7 @@ class SampleWriter:
     """
 
     def __init__(self, settings: RunSettings, batches: Batches, accelerator: Accelerator):
-        self.folder, self.vae_folder = settings.output / "samples", settings.weights / "vae"
+        self.folder = settings.output / "samples"
         self.settings, self.accelerator = settings, accelerator
         self._vae: VideoAutoencoder | None = None
         self._batches = batches
@@ -50,7 +51,7 @@ class SampleWriter:
     def _decode(self, latents: Tensor, captions: list[str], step: int) -> None:
         if self._vae is None:
             dtype = torch.bfloat16 if latents.is_cuda else torch.float32
-            self._vae = load_vae(self.vae_folder, device=latents.device, dtype=dtype)
+            self._vae = load_vae(place_of(self.settings.weights, "vae"), device=latents.device, dtype=dtype)
         clips = [torch.cat(list(self._vae.decode(clip))) for clip in latents]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:08}.mp4"

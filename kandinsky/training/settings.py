@@ -2,7 +2,8 @@
 
     python -m kandinsky.training.ladd config.yaml [--steps N] [--max-seconds N] [--output FOLDER]
 
-Nothing here trains; every number is checked where it is built. A path in the file is relative to the current folder.
+Nothing here trains; every number is checked where it is built. A path in the file is relative to the current
+folder, and `~` is the home folder.
 """
 
 import argparse
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from kandinsky.config import DiTConfig
-from kandinsky.text.lines import read_yaml
 from kandinsky.training.levels import LogitNormal, StepWeights
+from kandinsky.user_files.lines import read_yaml
+from kandinsky.user_files.paths import path_argument, user_path
 
 S = TypeVar("S", bound="RunSettings")
 
@@ -170,10 +172,10 @@ def read_settings(kind: type[S], arguments: Sequence[str]) -> S:
         OSError: there is no such file.
     """
     parser = argparse.ArgumentParser(description=kind.__doc__)
-    parser.add_argument("config", type=Path, help="YAML file")
+    parser.add_argument("config", type=path_argument, help="YAML file")
     parser.add_argument("--steps", type=int, help="instead of the file's")
     parser.add_argument("--max-seconds", type=float, help="instead of the file's")
-    parser.add_argument("--output", type=Path, help="instead of the file's")
+    parser.add_argument("--output", type=path_argument, help="instead of the file's")
     parsed = parser.parse_args(arguments)
     settings = build(kind, read_yaml(parsed.config), where=str(parsed.config))
     given = {
@@ -224,7 +226,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if getattr(hint, "__origin__", None) is tuple and isinstance(value, list):
         return tuple(_value(options[0], each, where) for each in value)
     if hint is Path and isinstance(value, str):
-        return Path(value)
+        return user_path(value, where)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):
             return float(value)  # YAML reads 1e-4 as text

@@ -107,8 +107,8 @@ def test_wrong_file(tmp_path, name, content, message):
 
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        read_prompts(tmp_path / "none.txt", SETTINGS)
+        read_prompts(tmp_path / "none.txt", SETTINGS, model_set=SMALL)
     with pytest.raises(ValueError, match="setting 'output_type' is unknown; allowed are bs, seed"):
-        make_items(["x"], {"output_type": "pil"})
+        make_items(["x"], {"output_type": "pil"}, model_set=SMALL)
     with pytest.raises(ValueError, match="prompts='a cat': allowed is a list"):
-        make_items("a cat", {})
+        make_items("a cat", {}, model_set=SMALL)

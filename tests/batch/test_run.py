@@ -15,6 +15,7 @@ from PIL import Image
 
 from kandinsky.batch.prompts import make_items, read_prompts
 from kandinsky.batch.run import check_folder, run_batch
+from kandinsky.config import FLASH_512
 
 SETTINGS = {"seed": 1, "time_length": 0, "width": 64, "height": 64}
 PROMPTS = ["a cat", "a dog", "a 'bird'; rm -rf $HOME\n../🐦"]
@@ -64,6 +65,21 @@ def test_equals_single_calls(pipe, tmp_path):
         call = {**SETTINGS, "seed": 1 + number, "time_length": int(name.endswith(".mp4"))}
         alone = pipe(prompt, tmp_path / f"alone{name}", **call)
         assert alone.path.read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("model_set", "settings", "message"),
+    [
+        (FLASH_512, {"width": 512, "height": 512}, r"width=512, height=512: allowed width x height: 64x64, 96x64"),
+        (dataclasses.replace(SMALL, fps=4), VIDEO, "made for another model set"),
+    ],
+)
+def test_items_for_another_model_set_are_refused(quick, tmp_path, model_set, settings, message):
+    """Before the folder is made: they would be of sizes that the model was not trained for."""
+    items = make_items(["a cat"], {**SETTINGS, **settings}, model_set=model_set)
+    with pytest.raises(ValueError, match=rf"^0001\..*{message}.*model_set=pipe\.model_set"):
+        run_batch(quick, items, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_line_has_its_own_settings(quick, tmp_path):

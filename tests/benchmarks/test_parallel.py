@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from benchmark_helpers import all_positive
+from helpers import ROOT
 
 from kandinsky.checkpoint.random_weights import SIZES, random_dit
 from kandinsky.loading.components import load_dit
@@ -61,3 +62,17 @@ def test_two_processes_in_both_modes(run):
     for each in found["rows"][1:]:
         assert all_positive(each["step"], each["step_silent"], each["decode"], each["request"])
         assert each["difference"] < 1e-5
+
+
+def test_the_figures_in_the_docs_have_the_form_that_is_written_now(script):
+    """And the page has their table."""
+    rows = json.loads((ROOT / "docs" / "parallel.json").read_text())["rows"]
+    page = (ROOT / "docs" / "benchmarks.md").read_text().replace("**", "")
+    lines = script("parallel").table(rows).splitlines()
+    assert len(lines) == 2 + len(rows) + 4  # two about attention, each after an empty line
+    for line in lines[2 : 2 + len(rows)]:
+        _, gpus, mode, precision, step, _, decode, *_ = (cell.strip() for cell in line.split("|"))
+        start = f"| {gpus} | {mode.replace('none', '')} | {precision} |".replace("|  |", "| |")
+        (told,) = (each for each in page.splitlines() if each.startswith(start))
+        for time in (step, decode):
+            assert f"| {time.split(' (')[0]}" in told

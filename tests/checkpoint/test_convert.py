@@ -3,12 +3,14 @@
 import pytest
 import torch
 from checkpoint_helpers import CPU, NAME, dit_state, retrained
+from helpers import just_saved
 from safetensors.torch import load_file
 
 from kandinsky.checkpoint.convert import convert
 from kandinsky.checkpoint.dit_file import dit_in
 from kandinsky.checkpoint.files import TorchFile
 from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.pending import SAVED
 from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.components import load_dit
@@ -44,6 +46,16 @@ def test_a_copy_of_retrained_weights_takes_the_place_of_an_old_one(tmp_path):
     path = converted(tmp_path)
     assert dit_in(tmp_path, FLASH_512) == path
     assert all(torch.equal(value, other[name]) for name, value in load_file(path).items())
+
+
+def test_the_dit_that_was_just_saved_is_the_one_to_convert(tmp_path):
+    """Its parts are put in their places first: the old file is none of the set any more."""
+    weights = just_saved(published(tmp_path))
+    published(weights, retrained(dit_state()))
+    path = converted(weights)
+    assert path == dit_in(weights, FLASH_512) == weights / f"{NAME}.safetensors"
+    assert all(torch.equal(value, dit_state()[name]) for name, value in load_file(path).items())
+    assert not (weights / SAVED).exists()
 
 
 def test_a_file_in_a_wrapper_is_converted_without_it(tmp_path):

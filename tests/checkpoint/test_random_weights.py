@@ -34,6 +34,13 @@ def test_nothing_of_the_set_before_is_left(made):
     assert not any(faults_of(name, made / name).all for name in NEEDED)
 
 
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert make_random_weights("~/w", "tiny") == tmp_path / "w"
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
 def test_another_seed_is_another_model():
     sizes = SIZES["tiny"].dit
     one, other = (random_dit(sizes, torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 1))

@@ -1,6 +1,5 @@
 """How commands end and what they print where: exit codes, `--json`, `--quiet`, Ctrl-C."""
 
-import argparse
 import dataclasses
 import json
 import warnings
@@ -14,19 +13,23 @@ from kandinsky import errors
 from kandinsky.cli.common import (
     Outcome,
     Parser,
+    add_no_distributed,
     add_output_arguments,
     add_print_arguments,
     add_shape_arguments,
     file_argument,
+    heed_no_distributed,
     made,
     model_set_of,
     output_settings,
     parse_and_run,
     writes_here,
 )
+from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
 from kandinsky.errors import KandinskyError
 from kandinsky.output.result import GenerationResult
+from kandinsky.parallel.ranks import launched
 from kandinsky.video_shape import VideoShape
 
 
@@ -194,12 +197,35 @@ def test_a_path_on_the_command_line(monkeypatch, tmp_path):
     assert file_argument("./v.mp4") == "./v.mp4"
 
 
-@pytest.mark.parametrize(
-    ("rank", "parallelism", "writes"), [("0", "tensor", True), ("1", "tensor", False), ("1", "none", True)]
-)
-def test_only_who_writes_looks_at_the_target(monkeypatch, rank, parallelism, writes):
-    given = argparse.Namespace(parallelism=parallelism)
-    assert writes_here(given)
-    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+LAUNCHED = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(("rank", "each", "writes"), [("0", False, True), ("1", False, False), ("1", True, True)])
+def test_only_who_writes_looks_at_the_target(monkeypatch, rank, each, writes):
+    assert writes_here(each=each)
+    for name, value in {**LAUNCHED, "RANK": rank}.items():
         monkeypatch.setenv(name, value)
-    assert writes_here(given) == writes
+    assert writes_here(each=each) == writes
+
+
+def test_a_launcher_is_ignored_where_that_is_asked_for(monkeypatch):
+    for name, value in {**LAUNCHED, "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    parser = Parser()
+    add_no_distributed(parser)
+    heed_no_distributed(parser.parse_args([]), num_gpus=2)
+    assert launched()
+    alone = parser.parse_args(["--no-distributed"])
+    with pytest.raises(ValueError, match="--no-distributed with --num-gpus 2: allowed with it is 1"):
+        heed_no_distributed(alone, num_gpus=2)
+    assert launched()
+    heed_no_distributed(alone)
+    assert not launched()
+
+
+@pytest.mark.parametrize("command", ["generate", "replay", "web"])
+def test_what_may_wait_for_others_can_be_told_to_work_alone(command, capsys):
+    """`ranks` names this argument when a process has waited for some time."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "--no-distributed" in capsys.readouterr().out

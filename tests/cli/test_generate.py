@@ -92,6 +92,7 @@ def test_an_image(command, tmp_path, capsys):
         (["--save-path", "v.mp4", "--time-length", "0"], "must end with one of .png"),
         (["--save-path", "/nowhere/v.mp4"], "the folder '/nowhere' does not exist"),
         (["--num-gpus", "0"], "num_gpus=0: allowed is 1 and more"),
+        (["--num-gpus", "2", "--no-distributed"], "--no-distributed with --num-gpus 2: allowed with it is 1"),
         (["--parallelism", "all"], "invalid choice: 'all'"),
         (["--nothing"], "unrecognized arguments: --nothing"),
         (["--text", "a", "--prompts", "b"], "not allowed with argument"),
@@ -109,6 +110,37 @@ def test_nothing_is_loaded_for_wrong_arguments(command, tmp_path, capsys, wrong,
     assert message in capsys.readouterr().err
     assert command.loaded == []
     assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+class LoadedError(Exception):
+    """Raised where the weights would be loaded."""
+
+
+@pytest.mark.parametrize("parallelism", ["tensor", "none"])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_who_writes_looks_at_the_target(small_weights, tmp_path, monkeypatch, rank, parallelism):
+    """One request is the first process's, however several work; of a batch each has a share if each works alone."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "p.txt").write_text("a cat\n")
+    (tmp_path / "file").touch()
+
+    def load(*_given, **_options):
+        raise LoadedError
+
+    def looks(*arguments):
+        parser = Parser(prog="generate")
+        add_generate_arguments(parser)
+        settings = ["--weights", str(small_weights), *IMAGE, "--parallelism", parallelism]
+        with pytest.raises((ValueError, LoadedError)) as ended:
+            generate(parser.parse_args([*settings, *arguments]), arguments=[], load=load)
+        refused = ended.type is ValueError
+        assert ("save_path=" in str(ended.value)) == refused
+        return refused
+
+    assert looks("--save-path", "/nowhere/i.png") == (rank == "0")
+    batch = looks("--prompts", str(tmp_path / "p.txt"), "--save-path", str(tmp_path / "file"))
+    assert batch == (rank == "0" or parallelism == "none")
 
 
 def test_what_the_loader_refuses(capsys, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -67,6 +68,48 @@ def test_replay_of_other_kinds(pipe, small_weights, tmp_path, capsys, name, targ
     else:
         assert after == dataclasses.replace(before, crf=after.crf, codec=after.codec)
         assert after.codec in ("h264", "vp9")
+
+
+@pytest.mark.parametrize(("name", "target"), [("v.mkv", "w.webm"), ("v.webm", "w.WEBM"), ("v.mp4", "w.MOV")])
+def test_replay_keeps_the_codec_where_the_new_ending_may_have_it(pipe, small_weights, tmp_path, name, target):
+    """And its crf."""
+    codec = "hevc" if name == "v.mp4" else "vp9"
+    made = pipe("a cat", tmp_path / name, time_length=1, codec=codec, crf=33, **CALL).path
+    asked = ["--save-path", str(tmp_path / target), "--quiet"]
+    assert main(["replay", str(made), "--weights", str(small_weights), *asked]) == 0
+    assert read_record(tmp_path / target) == read_record(made)
+
+
+LAUNCHED = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_who_writes_looks_at_the_target(pipe, tmp_path, monkeypatch, capsys, rank):
+    """Of several processes the first; the others' file system may lack the folder."""
+    made = pipe("a cat", tmp_path / "i.png", time_length=0, **CALL).path
+
+    class LoadedError(Exception):
+        pass
+
+    def load(*_given, **_options):
+        raise LoadedError
+
+    monkeypatch.setattr("kandinsky.factory.get_T2V_pipeline", load)
+    monkeypatch.setattr("kandinsky.checkpoint.model_set.read_model_set", lambda _folder: pipe.model_set)
+    for name, value in {**LAUNCHED, "RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    with nullcontext() if rank == 0 else pytest.raises(LoadedError):
+        assert main(["replay", str(made), "--save-path", "/nowhere/i.png"]) == 2
+        assert "the folder '/nowhere' does not exist" in capsys.readouterr().err
+
+
+def test_replay_alone_whatever_a_launcher_left(pipe, small_weights, tmp_path, monkeypatch):
+    """Else it would wait for the other process."""
+    made = pipe("a cat", tmp_path / "i.png", time_length=0, **CALL).path
+    for name, value in {**LAUNCHED, "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["replay", str(made), "--weights", str(small_weights), "--no-distributed", "--quiet"]) == 0
+    assert (tmp_path / "i-replay.png").read_bytes() == made.read_bytes()
 
 
 def test_replay_tells_what_is_different(pipe, tmp_path, capsys):

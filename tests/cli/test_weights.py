@@ -43,6 +43,8 @@ def test_convert_says_where_the_copy_is(tmp_path, capsys):
         (["convert", "--weights", "/nowhere"], 1, "not found"),
         (["convert", "--precision", "half"], 2, "invalid choice: 'half'"),
         (["convert", "--device", "gpu"], 2, "device='gpu' is not a device"),
+        (["random-weights", "tiny", "/nowhere/x", "--device", "gpu"], 2, "device='gpu' is not a device"),
+        (["random-weights", "tiny", "/nowhere/x", "--device", "cuda:99"], 2, "device='cuda:99' does not exist"),
         (["random-weights", "huge", "x"], 2, "invalid choice: 'huge'"),
         (["random-weights", "tiny"], 2, "required: folder"),
     ],

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from checkpoint_helpers import dit_state
 from helpers import TINY, relative_error
 
 from kandinsky.checkpoint.files import SafetensorsFiles
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
+from kandinsky.checkpoint.pending import SAVED
+from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
+from kandinsky.loading import assemble
 from kandinsky.loading.assemble import configure_, load_components, load_parts
 from kandinsky.loading.parts import is_resident
 from kandinsky.loading.settings import settings_of
@@ -123,6 +127,11 @@ def test_t5_in_8_bits(settings, pipe):
     assert other.text_encoder.fingerprint != pipe.text_encoder.fingerprint
 
 
+def test_t5_is_not_loaded_to_tell_whether_it_stays(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(assemble, "load_t5", lambda *_, **__: pytest.fail("T5 was loaded"))
+    assert is_resident(load_parts(replace(settings, prompt_cache=tmp_path / "cache")))
+
+
 def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
     """They are taken by the first rank of a team, which is the only one that needs it."""
     loaded = load_components(settings, Ranks(), None)
@@ -131,14 +140,28 @@ def test_where_no_fingerprints_are_taken_no_text_encoder_is_loaded(settings):
     assert loaded.vae is not None
 
 
+def test_latents_name_a_place_of_the_vae_that_lasts(weights):
+    """Not that of parts that were saved and are not in their places yet."""
+    (weights / SAVED).mkdir()
+    (weights / "vae").rename(weights / SAVED / "vae")
+    settings = settings_of("cpu", cache_dir=weights, progress=False)
+    assert settings.paths.vae == weights / SAVED / "vae"
+    assert load_parts(settings).vae_source.path == str(weights / "vae")
+
+
 def test_heads_that_cannot_be_shared(settings):
     """Told from the header, before any weight is read."""
     with pytest.raises(ValueError, match="3 processes cannot share 2 heads; allowed: 1, 2"):
         check_size(3, dit_config(settings.checkpoint))
 
 
-def test_attention_that_cannot_run_here(settings):
-    with pytest.raises(ValueError, match="attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device"):
+def test_attention_whose_bound_the_weights_pass(weights):
+    """The only thing that is not told before they are read."""
+    state = dit_state()
+    name = "transformer_blocks.0.0.self_attention.query_norm.weight"
+    torch.save({**state, name: state[name] * 100}, weights / FLASH_512.dit_file)
+    settings = settings_of("cpu", cache_dir=weights, progress=False)
+    with pytest.raises(ValueError, match=r"attention='bounded' needs logits of at most 2\^100; this checkpoint's"):
         load_parts(replace(settings, attention=BACKENDS["bounded"]))
 
 

@@ -1,6 +1,7 @@
 """Where each module runs, and in which dtype and precision."""
 
 import types
+from argparse import ArgumentParser
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from kandinsky.loading.devices import (
     check_dtype,
     check_precision,
     default_dtype,
+    device_argument,
     device_of,
     devices_of,
 )
@@ -53,6 +55,17 @@ def test_wrong_device_map(case):
 def test_a_device_is_called_by_its_argument():
     with pytest.raises(ValueError, match="device='gpu' is not a device"):
         device_of("gpu", "device")
+
+
+def test_a_device_on_a_command_line(capsys):
+    parser = ArgumentParser()
+    parser.add_argument("--device", type=device_argument)
+    assert parser.parse_args(["--device", "cpu:0"]).device == CPU
+    for wrong, message in (("gpu", "is not a device"), ("cuda:99", "does not exist on this machine")):
+        with pytest.raises(SystemExit) as end:
+            parser.parse_args(["--device", wrong])
+        assert end.value.code == 2
+        assert f"argument --device: device='{wrong}' {message}; allowed here: cpu" in capsys.readouterr().err
 
 
 def test_the_process_with_a_number_has_that_gpu(monkeypatch):

@@ -2,13 +2,17 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import SMALL, TINY, own_weights
+from safetensors.torch import load_file, save_file
 
 from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.checkpoint.pending import SAVED
+from kandinsky.checkpoint.replace_set import settle
 from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.finisher import load_finisher, model_set_beside
@@ -43,6 +47,29 @@ def test_weights_that_are_named_win(tmp_path):
     assert load_finisher(None, weights=str(weights), device="cpu", progress=False).model_set == SMALL
     assert model_set_beside(lost, weights) == SMALL
     assert model_set_beside(SOURCE, None) == FLASH_512
+
+
+def test_a_vae_that_was_just_saved(tmp_path):
+    """Parts that are not in their places yet go before the old ones; a file may say either place."""
+    weights = own_weights(tmp_path / "w", SMALL)
+    new = own_weights(tmp_path / "w" / SAVED, replace(SMALL, max_seconds=2))
+    (new / "vae").unlink()
+    shutil.copytree(TINY / "vae", new / "vae")
+    (file,) = (new / "vae").glob("*.safetensors")
+    state = load_file(file)
+    state["decoder.conv_in.conv.bias"] += 1
+    save_file(state, file)
+    mark = fingerprint(open_checkpoint(new / "vae"))
+    sources = [VaeSource(str(folder / "vae"), "cpu", "float32", memory_saving=False) for folder in (weights, new)]
+    for settled in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for source, named in ((sources[0], None), (sources[1], None), (None, weights)):
+                finisher = load_finisher(source, weights=named, device="cpu", fingerprint=mark, progress=False)
+                assert finisher.model_set.max_seconds == 2
+        if not settled:
+            settle(weights)
+            assert not new.exists()
 
 
 def test_what_is_not_there():

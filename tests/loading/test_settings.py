@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import huggingface_hub
 import pytest
 import torch
 from helpers import SMALL, TINY, own_weights
 
 from kandinsky.config import FLASH_512, MODULES, PUBLISHED_DIT
 from kandinsky.errors import CheckpointError
-from kandinsky.loading.settings import read_schedule, revisions_of, settings_of
+from kandinsky.loading.settings import _check_dit, read_schedule, settings_of
 from kandinsky.memory.modes import RESIDENT
 from kandinsky.model.attention import TORCH
 from kandinsky.model.precision import EXACT
@@ -16,11 +17,12 @@ from kandinsky.parallel.apply import SEQUENCE, TENSOR
 from kandinsky.parallel.ranks import Ranks
 
 DEVICES = dict.fromkeys(MODULES, "cpu")
-REPOSITORIES = (FLASH_512.dit_repository, FLASH_512.components_repository)
 WRONG = {
     "device_map": ({"device_map": {}}, r"device_map=\{\}: missing key 'dit'"),
     "resolution": ({"resolution": 1024}, r"resolution=1024: allowed is 512"),
     "attention": ({"attention": "fastest"}, r"attention='fastest': allowed are 'auto'"),
+    "attention on a CPU": ({"attention": "cudnn"}, r"attention='cudnn' needs bfloat16 on a CUDA device"),
+    "prompt_cache": ({"prompt_cache": 3}, "prompt_cache=3: allowed is a path of text"),
     "dtype": ({"dtype": torch.int8}, r"dtype=torch.int8: allowed are None, torch.float32, torch.bfloat16"),
     "precision": ({"precision": "half"}, r"precision='half': allowed are 'exact', 'fast'"),
     "float8 on a CPU": ({"precision": "fast"}, r"precision='fast' needs a CUDA device of compute capability 8\.9"),
@@ -144,11 +146,32 @@ def test_conf_file_with_other_sizes(tmp_path):
         settings_of("cpu", cache_dir=TINY, conf_path=conf)
 
 
-def test_one_revision_is_that_of_every_repository():
-    assert revisions_of("main", REPOSITORIES) == dict.fromkeys(REPOSITORIES, "main")
-    assert revisions_of({REPOSITORIES[1]: "v2"}, REPOSITORIES) == {REPOSITORIES[1]: "v2"}
-    assert revisions_of(None, REPOSITORIES) == revisions_of({}, REPOSITORIES) == {}
+def test_a_revision_does_not_matter_where_files_stand():
     assert settings_of("cpu", cache_dir=TINY, revision="main").paths == settings_of("cpu", cache_dir=TINY).paths
+
+
+def test_what_only_the_dit_tells():
+    settings = settings_of("cpu", cache_dir=TINY)
+    _check_dit(settings.checkpoint, settings)
+    narrow = dataclasses.replace(settings, attention=dataclasses.replace(TORCH, name="narrow", head_dims=(32,)))
+    with pytest.raises(ValueError, match="attention='narrow' takes no heads of 64 channels, which this DiT has"):
+        _check_dit(settings.checkpoint, narrow)
+
+
+def test_nothing_is_downloaded_for_wrong_arguments(monkeypatch, tmp_path):
+    """Each that is refused for files that stand is refused before those of a repository are fetched."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("downloaded"))
+    revision = (WRONG["revision"][0], "revision names 'some/repo'; the repositories are some/body")
+    for arguments, message in (WRONG | {"revision": revision}).values():
+        with pytest.raises(ValueError, match=message):
+            settings_of(**{"device_map": "cpu", "cache_dir": tmp_path, **arguments}, repository="some/body")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_of_prompts_is_a_folder(tmp_path, unreadable):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"prompt_cache='.*file' is a file; allowed is a folder"):
+        settings_of("cpu", cache_dir=unreadable, prompt_cache=tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +195,6 @@ def test_a_scheduler_that_is_not_supported(tmp_path, text, message):
 
 def test_the_published_schedule():
     assert read_schedule(TINY / "scheduler").timesteps == (999, 749, 499, 249)
-
-
-@pytest.fixture
-def launcher(monkeypatch):
-    """The variables of a launcher of two processes."""
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.usefixtures("launcher")

@@ -1,6 +1,7 @@
 """Attention backends against a float64 oracle, and which one is taken."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from kandinsky.model.attention import (
     TORCH,
     Attention,
     attention_of,
+    check_device,
+    check_head_dim,
     choose_attention,
     fastest,
     torch_sdpa,
@@ -59,16 +62,54 @@ def test_auto_on_a_cpu_is_torch():
     assert choose_attention(None, **ON_A_CPU) is TORCH
 
 
-def test_what_is_wanted_is_taken_or_refused():
+def test_what_is_wanted_is_taken():
     assert choose_attention(WRONG, **ON_A_CPU) is WRONG
-    with pytest.raises(
-        ValueError, match=r"attention='bounded' needs head_dim 64 in bfloat16 on a CUDA device, this is head_dim 64"
-    ):
-        choose_attention(BOUNDED, **ON_A_CPU)
-    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16}
-    assert choose_attention(BOUNDED, **on_a_gpu) is BOUNDED
+    assert choose_attention(BOUNDED, **ON_A_CPU) is BOUNDED
     with pytest.raises(ValueError, match=r"this checkpoint's query and key norms allow 2\^101"):
-        choose_attention(BOUNDED, **{**on_a_gpu, "bound": 101.0})
+        choose_attention(BOUNDED, **{**ON_A_CPU, "bound": 101.0})
+
+
+GPU = torch.device("cuda", 0)
+ELSEWHERE = (
+    (torch.device("cpu"), torch.bfloat16, (8, 0), "this is torch.bfloat16 on cpu"),
+    (torch.device("mps"), torch.bfloat16, (8, 0), "this is torch.bfloat16 on mps"),
+    (GPU, torch.float32, (8, 0), "this is torch.float32 on cuda:0, which has 8.0"),
+    (GPU, torch.bfloat16, (7, 5), "this is torch.bfloat16 on cuda:0, which has 7.5"),
+)
+
+
+@pytest.mark.parametrize(("device", "dtype", "capability", "message"), ELSEWHERE)
+@pytest.mark.parametrize("name", sorted(BACKENDS.keys() - {"torch"}))
+def test_one_for_gpus_is_refused_elsewhere(name, device, dtype, capability, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        check_device(BACKENDS[name], device=device, dtype=dtype)
+    assert f"attention='{name}' needs bfloat16 on a CUDA device of compute capability 8.0" in str(caught.value)
+
+
+@pytest.mark.parametrize(("device", "dtype", "capability", "_message"), ELSEWHERE)
+def test_torch_and_auto_run_everywhere(device, dtype, capability, _message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    for wanted in (TORCH, None):
+        assert check_device(wanted, device=device, dtype=dtype) is None  # it raises nothing
+
+
+def test_all_run_on_a_gpu_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
+    for backend in BACKENDS.values():
+        assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
+
+
+def test_sizes_of_heads():
+    taken = {"torch": (20, 64, 512), "cudnn": (64, 128), "bounded": (64,), "flash_attn_2": (64, 256)}
+    refused = {"torch": (), "cudnn": (20, 136), "bounded": (32, 128), "flash_attn_2": (20, 264)}
+    for name, sizes in taken.items():
+        for size in sizes:
+            check_head_dim(BACKENDS[name], size)
+            check_head_dim(None, size)
+        for size in refused[name]:
+            with pytest.raises(ValueError, match=f"attention='{name}' takes no heads of {size} channels"):
+                check_head_dim(BACKENDS[name], size)
 
 
 def test_the_fastest_is_taken():
@@ -89,5 +130,17 @@ def test_auto_takes_a_backend_that_is_right():
     arguments = {"device": torch.device("cuda", 0), "dtype": torch.bfloat16, "head_dim": 64}
     assert choose_attention(None, bound=12.0, **arguments).name in BACKENDS
     assert choose_attention(None, bound=101.0, **arguments).name != "bounded"
-    with pytest.raises(ValueError, match=r"this checkpoint's query and key norms allow 2\^101"):
-        choose_attention(BOUNDED, bound=101.0, **arguments)
+    assert choose_attention(None, bound=12.0, **{**arguments, "head_dim": 32}).name != "bounded"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["torch", "cudnn", "bounded"])
+def test_what_is_let_pass_runs(name):
+    backend, device = BACKENDS[name], torch.device("cuda", 0)
+    check_device(backend, device=device, dtype=torch.bfloat16)
+    for head_dim in (8, 64, 128):
+        if backend.head_dims is None or head_dim in backend.head_dims:
+            qkv = torch.randn(33, 3, 2, head_dim, device=device)
+            scaled = qkv.clone()
+            scaled[:, 0] *= backend.query_scale(head_dim)
+            assert relative_error(backend.attend(scaled.bfloat16()), oracle(qkv)) < 1e-2

@@ -110,3 +110,10 @@ def test_a_comment_that_stands_behind_the_picture(tmp_path):
     chunk, end = content[start:data], content.index(b"IEND") - 4
     (tmp_path / "i.png").write_bytes(content[:start] + content[data:end] + chunk + content[end:])
     assert read_image_comment(tmp_path / "i.png") == NASTY
+
+
+def test_a_comment_of_a_png_that_is_called_otherwise(tmp_path):
+    """What a file is called says nothing of how its text is kept."""
+    write(image_writer(tmp_path / "a.png", "猫 é"), FRAMES[:1])
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert read_image_comment(tmp_path / "a.jpg") == "猫 é"

@@ -1,10 +1,13 @@
 """The record out of any file that a call writes."""
 
+import subprocess
+
 import pytest
-from fakes import QuickVae, changed
+from fakes import FFMPEG, QuickVae, changed
 from PIL import Image
 
 from kandinsky.errors import RecordError
+from kandinsky.output.image import IMAGE_DESCRIPTION
 from kandinsky.output.read_record import read_record
 from kandinsky.output.record import differences
 
@@ -60,6 +63,28 @@ def test_files_without_a_record(tmp_path):
             read_record(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_record(tmp_path / "nothing.mp4")
+
+
+DAMAGED = b'{"prompt": "caf\xe9"}'  # Latin-1: no half of a prompt is guessed
+
+
+def write_video(path, comment):
+    picture = ["-f", "lavfi", "-i", "color=size=64x64:rate=8:duration=1"]
+    command = [FFMPEG, "-v", "error", *picture, "-metadata", b"comment=" + comment, str(path)]
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "i.jpg", "i.webp", "i.gif"])
+def test_a_comment_that_is_not_utf8(tmp_path, name):
+    path = tmp_path / name
+    exif = Image.Exif()
+    exif[IMAGE_DESCRIPTION] = DAMAGED
+    if name.startswith("v"):
+        write_video(path, DAMAGED)
+    else:
+        Image.new("RGB", (8, 8)).save(path, **({"comment": DAMAGED} if name == "i.gif" else {"exif": exif}))
+    with pytest.raises(RecordError, match=rf"{name}: its comment is not a record of a generation \('utf-8' codec"):
+        read_record(path)
 
 
 def test_a_comment_of_somebody_else(tmp_path):

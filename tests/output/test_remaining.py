@@ -39,6 +39,10 @@ def test_other_options_win(tmp_path):
     assert (found.output.fps, found.output.crf, found.output.codec) == (24, 40, "h264")
     assert (found.record.fps, found.record.crf) == (24, 40)  # as it will stand in the file
     assert of(file, codec="hevc").output.crf == 10  # the default of the new codec
+    vp9 = saved(tmp_path / "x.mkv", record=dataclasses.replace(RECORD, crf=30, codec="vp9"))
+    found = of(vp9, crf=40).output  # which is a quality of the codec that it was
+    assert (found.crf, found.codec) == (40, "vp9")
+    assert of(vp9, codec="vp9").output.crf == 30
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,9 @@ def test_what_cannot_be_finished(tmp_path):
         of(SMALL_LATENTS, tmp_path / "v.mp4", fps=0)
     with pytest.raises(ValueError, match="latents=3: allowed is a path of text"):
         of(3)
+    for latents in (SMALL_LATENTS, saved(tmp_path / "v.mp4")):
+        with pytest.raises(ValueError, match="save_path=3: allowed is a path of text"):
+            of(latents, 3)
 
 
 def test_files_that_are_none(tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from kandinsky.output.result import FramesResult, GenerationResult, LatentsResult, Result
+from kandinsky.output.result import FramesResult, GenerationResult, LatentsResult, Result, returned
 
 KNOWN = {"seed": 3, "timings": {"total": 1.0}, "peak_memory": {}}
 RESULTS = (
@@ -34,3 +35,19 @@ def test_nothing_can_be_left_out():
 def test_a_result_can_be_printed_as_a_mapping():
     """As `--json` does."""
     assert dataclasses.asdict(RESULTS[0]) == {**KNOWN, "path": Path("v.mp4"), "num_frames": 9, "fps": 8}
+
+
+def test_what_a_call_returns():
+    """A file's result as it is, and what is in the others."""
+    file, frames, latents = RESULTS
+    assert returned([file], one=True, flat=False) is file
+    assert returned([frames], one=True, flat=False) is frames.frames
+    assert returned([latents, latents], one=False, flat=False) == [latents.latents] * 2
+    assert returned([file], one=False, flat=False) == [file]  # a list of one prompt
+
+
+def test_images_are_one_list():
+    image = Image.new("RGB", (8, 8))
+    results = [FramesResult(**KNOWN, frames=[image]) for _ in range(3)]
+    assert returned(results, one=False, flat=True) == [image] * 3
+    assert returned(results, one=False, flat=False) == [[image]] * 3

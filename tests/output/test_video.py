@@ -13,6 +13,7 @@ from fakes import FAILS_AT_THE_END, FFMPEG, ffmpeg_script
 from imageio_ffmpeg import read_frames
 
 from kandinsky.errors import VideoError
+from kandinsky.output import video
 from kandinsky.output.paths import VIDEO_CODECS
 from kandinsky.output.video import (
     CODECS,
@@ -84,6 +85,30 @@ def test_every_codec_in_every_container(tmp_path, ending, codec):
     assert ("hvc1" in said) == (codec == "hevc" and ending in (".mp4", ".mov"))
     assert read_comment(tmp_path / f"first{ending}") == NASTY
     assert made[0] == made[1]
+
+
+def planes_of(path):
+    """Decoded Y, U and V of all frames."""
+    command = [FFMPEG, "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+
+
+@pytest.mark.parametrize(("ending", "codec"), KINDS)
+def test_the_file_says_how_its_colours_are_meant(tmp_path, ending, codec):
+    """And they are: BT.601's red has a Y of 81, BT.709's 63; in the full range it would be 76."""
+    red = np.broadcast_to(np.array([255, 0, 0], np.uint8), (3, 64, 64, 3))
+    write(tmp_path / f"v{ending}", red, encoding=Encoding(codec, CODECS[codec].crf))
+    assert re.search(r"yuv420p\(tv, smpte170m", said_of(tmp_path / f"v{ending}"))
+    assert np.abs(planes_of(tmp_path / f"v{ending}")[: 64 * 64].astype(int) - 81).max() <= 1
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_said_of_colours_changes_no_picture(tmp_path, codec, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    write(tmp_path / "said.mkv", noise, encoding=Encoding(codec, CODECS[codec].crf))
+    monkeypatch.setattr(video, "COLOURS", ())
+    write(tmp_path / "unsaid.mkv", noise, encoding=Encoding(codec, CODECS[codec].crf))
+    assert np.array_equal(planes_of(tmp_path / "said.mkv"), planes_of(tmp_path / "unsaid.mkv"))
 
 
 def test_quality_is_used(tmp_path):
@@ -215,5 +240,5 @@ def test_no_ffmpeg_at_all(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"none' \(IMAGEIO_FFMPEG_EXE\) is not a program"):
         ffmpeg()
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
-    with pytest.raises(ValueError, match="no ffmpeg to write videos with: No ffmpeg exe could be found"):
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: No ffmpeg exe could be found"):
         ffmpeg()

@@ -115,6 +115,12 @@ def test_two_processes_make_the_video_of_one(two, alone, mode):
     assert [rank["has_text_encoder"] for rank in ranks] == [True, False]
 
 
+def test_an_interrupt_stops_all(two):
+    """The first rank's, also where there is no callback."""
+    stopped = "a callback or an interrupt stopped the run after step 2 of 4"
+    assert [rank["interrupted"] for rank in two.of("pipelines")] == [[stopped, "Tensor"], [stopped, "NoneType"]]
+
+
 def test_none_shares_out_the_jobs(two):
     assert [rank["made"] for rank in two.of("jobs")] == [[("v-0.mp4", 3), ("v-2.mp4", 5)], [("v-1.mp4", 4)]]
     assert all((two.folder / f"v-{index}.mp4").stat().st_size > 0 for index in range(3))

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from fakes import CPU, TextOnly
+from fakes import CPU
 from safetensors.torch import load_file, save_file
 
 from kandinsky.text.cache import KEPT, PromptCache
@@ -27,8 +27,8 @@ def never():
     pytest.fail("the encoder was loaded")
 
 
-def cache(load, folder=None, fingerprint="weights"):
-    return PromptCache(load, device=CPU, fingerprint=fingerprint, folder=folder)
+def cache(load, folder=None, fingerprint="weights", *, is_resident=True):
+    return PromptCache(load, device=CPU, fingerprint=fingerprint, is_resident=is_resident, folder=folder)
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def test_what_is_the_encoders(pipe):
     prompts = cache(lambda: encoder)
     assert prompts.model is encoder.model
     assert prompts.tokenizer is encoder.tokenizer
-    assert torch.equal(prompts.tokenize("a cat"), encoder.tokenize("a cat"))
-    assert prompts.is_resident
-    stays = TextOnly(torch.zeros(1))
-    stays.is_resident = False
-    assert not cache(lambda: stays).is_resident
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_whether_weights_stay_is_told_without_them(stays):
+    assert cache(never, is_resident=stays).is_resident == stays

@@ -1,6 +1,8 @@
 """Checkpoints: a run that goes on is the uninterrupted one, and what is published from it loads."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from safetensors.torch import load_file
 from training_helpers import run
 
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.training.checkpoints import KEPT, generator_state, newest, set_generator_state
+from kandinsky.training import checkpoints
+from kandinsky.training.checkpoints import KEPT, Trained, generator_state, newest, set_generator_state
+from kandinsky.training.ema import Ema
 from kandinsky.training.settings import PretrainSettings
 
 
@@ -42,6 +46,29 @@ def test_older_ones_go_and_half_written_ones_do_not_count(data, teacher, tmp_pat
         "checkpoint-00000003",
     ]
     assert newest(tmp_path / "nothing") is None
+
+
+def test_a_checkpoint_that_is_written_again_is_never_missing(whole_run, tmp_path, monkeypatch):
+    """What stands there is not removed before the new one has its place."""
+    target, replace = tmp_path / "checkpoint-00000004", os.replace
+    shutil.copytree(whole_run[1], target)
+    student = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(student.parameters())
+    trained = Trained(student, student, optimiser, Ema(student, 0.9))
+
+    def refuse(old, new):
+        if new == target and load_file(old / "ema.safetensors").keys() == {"weight", "bias"}:
+            raise PermissionError("in use")
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(PermissionError):
+            checkpoints.save(tmp_path, trained, {"step": 4}, is_main=True)
+    assert load_file(target / "ema.safetensors").keys() == load_file(whole_run[1] / "ema.safetensors").keys()
+    checkpoints.save(tmp_path, trained, {"step": 4}, is_main=True)
+    assert load_file(target / "ema.safetensors").keys() == {"weight", "bias"}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000004"]
 
 
 @pytest.mark.parametrize("draws", [0, 5])

@@ -6,18 +6,18 @@ import signal
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, just_saved, own_weights
 from video_helpers import SIZES, write_captions, write_video
 
 from kandinsky.checkpoint.model_set import write_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_vae
-from kandinsky.text.lines import MAX_LINE
 from kandinsky.training import encode as encode_module
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode
 from kandinsky.training.video_probe import UnreadableVideoError
 from kandinsky.training.videos import read_clip
+from kandinsky.user_files.lines import MAX_LINE
 
 CPU = torch.device("cpu")
 
@@ -117,11 +117,32 @@ def check_other_weights_are_refused(videos, out, weights, other):
         encode(videos, out, weights=weights, device=CPU)
 
 
+def test_weights_that_were_just_saved(weights, videos, tmp_path):
+    """They are those that were saved, wherever their parts are, and whatever of older ones stands beside them."""
+    saved = just_saved(own_weights(tmp_path / "w", SIZES))
+    (saved / "vae").mkdir()
+    (saved / "vae" / "config.json").write_text("an old one")
+    encode_module.check_source(tmp_path, weights, SIZES)
+    encode_module.check_source(tmp_path, saved, SIZES)
+    entry, frames = encode_module.Entry("a.mp4", "a cat"), read_clip(videos / "a.mp4", SIZES)
+    one, other = (encode_module.Encoder(folder, CPU, SIZES)(entry, frames) for folder in (weights, saved))
+    assert torch.equal(one.latents, other.latents)
+    assert torch.equal(one.text, other.text)
+
+
 def test_wrong_arguments(videos, weights, tmp_path):
     with pytest.raises(ValueError, match=r"seconds=\[3\]: allowed are 1 to 2"):
         encode(videos, tmp_path / "out", weights=weights, device=CPU, seconds=[3])
     with pytest.raises(ValueError, match="per_shard=0: allowed is 1 and more"):
         encode(videos, tmp_path / "out", weights=weights, device=CPU, per_shard=0)
+
+
+def test_without_ffmpeg_nothing_is_begun(videos, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    monkeypatch.setattr(encode_module, "check_source", lambda *_: pytest.fail("weights were opened"))
+    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: '/nowhere/ffmpeg'"):
+        encode(videos, tmp_path / "out", weights=weights, device=CPU)
+    assert list(tmp_path.iterdir()) == []
 
 
 OUTSIDE = "allowed is a path inside of the captions' folder"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import SMALL, just_saved, own_weights
 from training_helpers import losses_of, objective_of, run_settings
 
 from kandinsky.sampler import predict_x0
@@ -75,7 +75,7 @@ def test_heads_are_the_same_on_every_process(data, teacher, tmp_path):
 def test_a_run_from_a_file(data, teacher, tmp_path):
     config = tmp_path / "ladd.yaml"
     config.write_text(f"""
-        weights: {TINY}
+        weights: {just_saved(own_weights(tmp_path / "w", SMALL))}
         data: {data}
         teacher: {teacher}
         output: {tmp_path / "out"}

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 import yaml
-from helpers import TINY
+from helpers import SMALL, just_saved, own_weights
 from model_helpers import SMALL_DIT
 from training_helpers import first_batch, objective_of, run, run_settings
 
@@ -52,7 +52,7 @@ def test_it_learns(data, teacher, tmp_path):
 def test_a_run_from_a_file(data, teacher, tmp_path):
     """From given weights."""
     values = {
-        "weights": str(TINY),
+        "weights": str(just_saved(own_weights(tmp_path / "w", SMALL))),
         "data": str(data),
         "output": str(tmp_path / "out"),
         "initial": str(teacher),

@@ -1,10 +1,13 @@
 """A trained DiT as a published checkpoint."""
 
+from pathlib import Path
+
 import torch
-from helpers import TINY
+from helpers import SMALL, TINY, just_saved, own_weights
 from model_helpers import SMALL_DIT
 from safetensors.torch import load_file
 
+from kandinsky.checkpoint.dit_file import dit_in
 from kandinsky.config import FLASH_512
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.training.publish import main, publish
@@ -20,6 +23,16 @@ def test_a_published_dit_is_the_pipelines_own(teacher, tmp_path, capsys):
     assert dit.config == SMALL_DIT
     for name, value in load_file(teacher).items():
         assert torch.equal(dit.state_dict()[name], value.bfloat16().float())
+
+
+def test_it_goes_before_what_was_saved_before(teacher, tmp_path):
+    """Also where a save was killed before its parts were in their places; what was converted of it goes too."""
+    weights = own_weights(tmp_path / "w", SMALL)
+    (weights / Path(FLASH_512.dit_file).with_suffix(".safetensors")).write_bytes(b"converted")
+    publish(teacher, just_saved(weights))
+    dit = dit_in(weights, FLASH_512)
+    assert dit == weights / FLASH_512.dit_file
+    assert torch.load(dit).keys() == load_file(teacher).keys()
 
 
 def test_what_stands_there_is_replaced(teacher, tmp_path):

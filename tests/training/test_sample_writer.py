@@ -3,8 +3,10 @@
 import json
 
 import torch
+from helpers import SMALL, just_saved, own_weights
 from training_helpers import CPU, run_settings
 
+from kandinsky.checkpoint.replace_set import settle
 from kandinsky.training.data import Batches, ShardDataset
 from kandinsky.training.loop import make_accelerator
 from kandinsky.training.sample_writer import SampleWriter
@@ -23,7 +25,9 @@ def test_samples_and_captions_are_written(whole_run):
 
 def test_noise_and_captions_are_the_same_each_time(data, teacher, tmp_path):
     """And fit the clips: of so many captions, in so many steps."""
-    settings = run_settings(PretrainSettings, data, teacher, tmp_path, batch_size=4, sample_prompts=3)
+    weights = just_saved(own_weights(tmp_path / "w", SMALL))
+    shape = {"batch_size": 4, "sample_prompts": 3}
+    settings = run_settings(PretrainSettings, data, teacher, tmp_path, weights=weights, **shape)
     batches = Batches(ShardDataset(data), 4, seed=0, device=CPU)
     first = batches.first()
     seen = []
@@ -33,6 +37,7 @@ def test_noise_and_captions_are_the_same_each_time(data, teacher, tmp_path):
         return torch.zeros_like(noises[0])
 
     writer = SampleWriter(settings, batches, make_accelerator(settings))
+    settle(weights)  # which moves the VAE, in another process
     for step in (1, 2):
         writer.write(objective, step, noise_levels=4)
         next(batches)

@@ -72,6 +72,16 @@ def test_a_command_wins_over_its_file(tmp_path):
     assert settings.batch_size == 2
 
 
+def test_home_is_expanded_in_the_file_and_in_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(VALUES | {"weights": "~/w", "teacher": "~/t.pt"}))
+    settings = read_settings(LaddSettings, ["~/file.yaml", "--output=~/there"])
+    assert (settings.weights, settings.teacher) == (tmp_path / "w", tmp_path / "t.pt")
+    assert (settings.data, settings.output) == (Path("d"), tmp_path / "there")
+    with pytest.raises(ValueError, match="file: data='~nobody-has-this-name/d': Could not determine home"):
+        build(LaddSettings, VALUES | {"data": "~nobody-has-this-name/d"}, where="file")
+
+
 def test_learning_rate_rises_and_falls():
     adam = AdamSettings(learning_rate=8.0, warmup=4, cooldown=2)
     assert [adam.rate(step, 8) for step in range(8)] == [2, 4, 6, 8, 8, 8, 8, 4]

@@ -20,14 +20,16 @@ from tqdm import tqdm
 
 from kandinsky.atomic import replacing
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512
 from kandinsky.loading.components import load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.training.data import Encoded, write_shards
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.render import render
 from kandinsky.training.world.vae import to_pixels
 from kandinsky.training.world.wording import reword
+from kandinsky.user_files.paths import path_argument
 
 LENGTHS: Mapping[int, int] = MappingProxyType({1: 1, 9: 3, 17: 4, 25: 3})
 """Numbers of frames, and how often each is drawn."""
@@ -61,9 +63,10 @@ def encoded_clips(
         lengths: numbers of frames, and how often each is drawn.
     """
     place = {"device": device, "dtype": default_dtype(device)}
-    vae = load_vae(weights / "vae", **place).autoencoder
+    vae = load_vae(place_of(weights, "vae"), **place).autoencoder
     tokens = (read_model_set(weights) or FLASH_512).text_tokens
-    t5 = load_text_encoder(weights / "text_encoder", weights / "tokenizer", text_tokens=tokens, **place)
+    folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+    t5 = load_text_encoder(*folders, text_tokens=tokens, **place)
     choice, generator, texts = random.Random(seed), torch.Generator().manual_seed(seed), {}
     scenes = split()[0]
     often = [SMALL_WEIGHT if scene.size == "small" else 1 for scene in scenes]
@@ -87,13 +90,15 @@ def _embedded(t5: Any, text: str, known: dict[str, Tensor]) -> Tensor:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", type=Path, required=True, help="folder with vae, text_encoder and tokenizer")
+    parser.add_argument("out", type=path_argument)
+    parser.add_argument(
+        "--weights", type=path_argument, required=True, help="folder with vae, text_encoder and tokenizer"
+    )
     parser.add_argument("--clips", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
-    device = torch.device(given.device)
+    device = given.device
     if given.out.exists() and any(given.out.iterdir()):
         parser.error(f"out={str(given.out)!r} has files in it; allowed is a new folder")
     clips = encoded_clips(given.weights, device, clips=given.clips, seed=given.seed)

@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kandinsky.atomic import write_text
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.checkpoint.pending import place_of
 from kandinsky.loading.components import load_dit, load_text_encoder, load_vae
-from kandinsky.loading.devices import default_dtype
+from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.sampler import draw_noise
 from kandinsky.training.levels import Levels
 from kandinsky.training.sampling import ddim, sample_from
@@ -28,6 +30,7 @@ from kandinsky.training.world.grammar import Scene, caption, split
 from kandinsky.training.world.judge import agreement, judge
 from kandinsky.training.world.metrics import frechet_distance, random_features, sharpness
 from kandinsky.training.world.render import render
+from kandinsky.user_files.paths import path_argument
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
@@ -37,10 +40,10 @@ MANY_STEPS = 50
 BATCH = 64
 
 
-def some_scenes(count: int, *, seed: int = 0) -> list[Scene]:
-    """Of the scenes that were held out from training, so many, in an order that the seed gives."""
+def some_scenes(count: int) -> list[Scene]:
+    """Of the scenes that were held out from training, so many, in a fixed random order."""
     held_out = split()[1]
-    picked = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))[:count]
+    picked = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:count]
     return [held_out[index] for index in picked.tolist()]
 
 
@@ -80,21 +83,20 @@ class Evaluation:
         ValueError: the folder declares no model set.
     """
 
-    def __init__(self, weights: Path, device: torch.device, *, count: int, seconds: int, seed: int = 0):
+    def __init__(self, weights: Path, device: torch.device, *, count: int, seconds: int):
         model_set = read_model_set(weights)
         if model_set is None:
             raise ValueError(
                 f"weights={str(weights)!r}: has no model_set.json; allowed is the synthetic world's folder"
             )
         width, height = model_set.sizes[0]
-        self.weights, self.device, self.seed = weights, device, seed
+        self.weights, self.device = weights, device
         self.shape = VideoShape.from_request(seconds, width, height, model_set=model_set)
-        self.scenes = some_scenes(count, seed=seed)
+        self.scenes = some_scenes(count)
         place = {"device": device, "dtype": default_dtype(device)}
-        self.vae = load_vae(weights / "vae", **place)
-        t5 = load_text_encoder(
-            weights / "text_encoder", weights / "tokenizer", text_tokens=model_set.text_tokens, **place
-        )
+        self.vae = load_vae(place_of(weights, "vae"), **place)
+        folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
+        t5 = load_text_encoder(*folders, text_tokens=model_set.text_tokens, **place)
         with torch.inference_mode():
             self.text = torch.stack([t5(caption(scene)) for scene in self.scenes])
 
@@ -107,8 +109,8 @@ class Evaluation:
 
     @torch.inference_mode()
     def made(self, make: Make) -> list[Tensor]:
-        """Clips of the scenes by a DiT."""
-        generator = torch.Generator().manual_seed(self.seed)
+        """Clips of the scenes by a DiT, from the same noise each time."""
+        generator = torch.Generator().manual_seed(0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             return [
                 video for text in self.text.float().split(BATCH) for video in decode(self.vae, make(text, generator))
@@ -127,7 +129,8 @@ class Evaluation:
 
 def makers(evaluation: Evaluation, teacher: Path, student: Path | None) -> dict[str, Make]:
     """The rows that need a DiT."""
-    few, many = (Levels(evaluation.weights / "scheduler", num_steps=n).to(evaluation.device) for n in (4, MANY_STEPS))
+    scheduler = place_of(evaluation.weights, "scheduler")
+    few, many = (Levels(scheduler, num_steps=n).to(evaluation.device) for n in (4, MANY_STEPS))
 
     def load(path: Path):
         return load_dit(open_checkpoint(path), device=evaluation.device, dtype=torch.float32)
@@ -158,15 +161,15 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the model set")
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--student", type=Path)
+    parser.add_argument("--weights", type=path_argument, required=True, help="folder of the model set")
+    parser.add_argument("--teacher", type=path_argument, required=True)
+    parser.add_argument("--student", type=path_argument)
     parser.add_argument("--prompts", type=int, default=240)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=path_argument)
     given = parser.parse_args(arguments)
-    evaluation = Evaluation(given.weights, torch.device(given.device), count=given.prompts, seconds=given.seconds)
+    evaluation = Evaluation(given.weights, given.device, count=given.prompts, seconds=given.seconds)
     reference = evaluation.rendered(seed=1)
     rows = {
         "rendered, through the VAE": score(
@@ -177,7 +180,7 @@ def main(arguments: list[str]) -> None:
         rows[title] = score(evaluation.scenes, evaluation.made(make), reference)
     print(table(rows))
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(given.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

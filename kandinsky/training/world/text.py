@@ -14,8 +14,10 @@ import argparse
 import io
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,8 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.wording import reword
+from kandinsky.user_files.paths import path_argument
 
 TEXT_TOKENS = 24
 SIZES: dict[str, Any] = {"d_model": 128, "d_ff": 256, "d_kv": 32, "num_heads": 4, "num_layers": 3}
@@ -130,18 +134,22 @@ def main(arguments: list[str]) -> None:
     from transformers import T5Tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_argument)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     texts = sentences(given.seed)
-    write_tokenizer(given.folder / "tokenizer", texts)
-    tokenizer = T5Tokenizer.from_pretrained(given.folder / "tokenizer")
-    mask = tokenizer.convert_tokens_to_ids("<extra_id_0>")
-    encoder = train_encoder(
-        tokenize(tokenizer, texts), vocabulary=len(tokenizer), mask=mask, steps=given.steps, seed=given.seed
-    )
-    encoder.bfloat16().save_pretrained(given.folder / "text_encoder")
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "tokenizer"
+        write_tokenizer(folder, texts)
+        tokenizer = T5Tokenizer.from_pretrained(folder)
+        mask = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        encoder = train_encoder(
+            tokenize(tokenizer, texts), vocabulary=len(tokenizer), mask=mask, steps=given.steps, seed=given.seed
+        )
+        with replacing_set(given.folder) as new:  # one encoder's tokens mean nothing to another
+            shutil.copytree(folder, new / "tokenizer")
+            encoder.bfloat16().save_pretrained(new / "text_encoder")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kandinsky.checkpoint.replace_set import replacing_set
 from kandinsky.loading.components import load_vae
+from kandinsky.loading.devices import device_argument
 from kandinsky.training.world.grammar import Scene, split
 from kandinsky.training.world.render import render
+from kandinsky.user_files.paths import path_argument
 
 SIZES: dict[str, Any] = {"block_out_channels": (16, 32, 64, 64), "layers_per_block": 1, "norm_num_groups": 8}
 KL_WEIGHT = 1e-4
@@ -189,20 +192,21 @@ def quality(folder: Path, device: torch.device, *, clips: int) -> dict[str, floa
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_argument)
     parser.add_argument("--seconds", type=float, default=130.0, help="of training")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--initial", type=Path, metavar="VAE", help="folder of the VAE to begin with")
+    parser.add_argument("--initial", type=path_argument, metavar="VAE", help="folder of the VAE to begin with")
     given = parser.parse_args(arguments)
-    device = torch.device(given.device)
+    device = given.device
     stages, clips = (STAGES, 16) if device.type == "cuda" else (CPU_STAGES, 1)
     vae = new_vae(given.seed) if given.initial is None else trained_vae(given.initial)
     stages = stages if given.initial is None else stages[-1:]
     train_vae(vae, device, seconds=given.seconds, seed=given.seed, stages=stages)
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, device), 4))
     nn.Module.to(vae, torch.bfloat16)
-    vae.save_pretrained(given.folder / "vae", safe_serialization=True)
+    with replacing_set(given.folder) as new:
+        vae.save_pretrained(new / "vae", safe_serialization=True)
     print(json.dumps({"psnr": quality(given.folder / "vae", device, clips=clips)}))
 
 

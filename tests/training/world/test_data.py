@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from world_helpers import CPU, TEXT_TOKENS
+from helpers import just_saved
+from world_helpers import CPU, TEXT_TOKENS, world_weights
 
 from kandinsky.loading.components import load_vae
 from kandinsky.training.data import ShardDataset
@@ -40,6 +41,12 @@ def test_a_seed_gives_the_same_clips(one, weights):
         assert torch.equal(a.latents, b.latents)
         assert torch.equal(a.text, b.text)
     assert [clip.caption for clip in one] != [clip.caption for clip in other]
+
+
+def test_weights_that_were_just_saved(one, tmp_path):
+    (clip,) = encoded_clips(just_saved(world_weights(tmp_path)), CPU, clips=1, seed=0, batch=1, lengths={1: 3, 9: 1})
+    assert clip.caption == one[0].caption
+    assert torch.equal(clip.text, one[0].text)
 
 
 def test_captions_are_those_of_training_scenes(one):

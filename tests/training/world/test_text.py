@@ -3,7 +3,10 @@
 import pytest
 import torch
 from transformers import T5Tokenizer
+from world_helpers import CPU
 
+from kandinsky.loading.components import load_text_encoder
+from kandinsky.training.world import text
 from kandinsky.training.world.grammar import caption, split
 from kandinsky.training.world.text import (
     PAD,
@@ -41,9 +44,9 @@ def test_only_training_scenes_are_read(texts):
 
 def test_words_are_tokens(tokenizer, texts):
     """Each word of a caption is a piece of its own, whatever its capitals, so that all texts fit."""
-    text = "a small red circle at the top moves right on a dark background"
-    assert len(tokenizer(text).input_ids) == len(text.split()) + 1
-    assert tokenizer(text.upper()).input_ids == tokenizer(text).input_ids
+    said = "a small red circle at the top moves right on a dark background"
+    assert len(tokenizer(said).input_ids) == len(said.split()) + 1
+    assert tokenizer(said.upper()).input_ids == tokenizer(said).input_ids
     found = tokenize(tokenizer, texts[::100])
     assert found.shape == (len(texts[::100]), TEXT_TOKENS)
     assert (found[:, -1] == PAD).all()
@@ -82,3 +85,25 @@ def test_an_encoder_is_the_seeds(tokenizer, texts):
     assert not any(torch.equal(states[0][name], states[2][name]) for name in states[0] if "SelfAttention" in name)
     assert not any(value.requires_grad for value in one.parameters())
     assert one(input_ids=numbers[:2]).last_hidden_state.shape == (2, TEXT_TOKENS, SIZES["d_model"])
+
+
+def test_tokenizer_and_encoder_appear_together(texts, tmp_path, monkeypatch):
+    """An encoder of another tokenizer is never beside it; what else was in their folders of the model is gone."""
+    monkeypatch.setattr(text, "sentences", lambda _seed: texts[::40])
+    for part in ("tokenizer", "text_encoder"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "old.safetensors").write_text("old")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(text, "train_encoder", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            text.main([str(tmp_path), "--steps", "1"])
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {"old.safetensors"}
+    text.main([str(tmp_path), "--steps", "1"])
+    place = {"device": CPU, "dtype": torch.float32}
+    made = load_text_encoder(tmp_path / "text_encoder", tmp_path / "tokenizer", text_tokens=TEXT_TOKENS, **place)
+    assert made("a small red circle").shape == (TEXT_TOKENS, SIZES["d_model"])
+    assert not list(tmp_path.rglob("old.safetensors"))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from world_helpers import CPU
 
+from kandinsky.loading.components import load_vae
+from kandinsky.training.world import vae as vae_module
 from kandinsky.training.world.vae import (
     Stage,
     latent_deviation,
@@ -83,3 +85,17 @@ def test_latents_are_scaled_to_one():
     deviation = latent_deviation(vae, CPU)
     assert 0 < deviation < 10
     assert latent_deviation(vae, CPU) == deviation
+
+
+def test_a_vae_takes_the_place_of_another_as_a_whole(tmp_path, monkeypatch):
+    """Files of the old one that the new one has not are not read with it; what is no part of a model stays."""
+    for name in ("train_vae", "quality"):
+        monkeypatch.setattr(vae_module, name, lambda *_, **__: None)
+    monkeypatch.setattr(vae_module, "latent_deviation", lambda *_: 0.5)
+    (tmp_path / "vae").mkdir()
+    for name in ("diffusion_pytorch_model.safetensors.index.json", "LICENSE"):
+        (tmp_path / "vae" / name).write_text("old")
+    vae_module.main([str(tmp_path), "--device", "cpu"])
+    names = {"config.json", "diffusion_pytorch_model.safetensors", "LICENSE"}
+    assert {path.name for path in (tmp_path / "vae").iterdir()} == names
+    assert load_vae(tmp_path / "vae", device=CPU, dtype=torch.float32).config.scaling_factor == 2

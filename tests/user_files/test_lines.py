@@ -11,10 +11,11 @@ from kandinsky.checkpoint.conf import read_conf
 from kandinsky.checkpoint.folder import weight_files
 from kandinsky.checkpoint.load import read_config
 from kandinsky.checkpoint.model_set import read_model_set, write_model_set
+from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.settings import read_schedule
-from kandinsky.text.lines import MAX_LINE, MAX_TEXT, Line, each_line, is_utf8, read_json, read_lines, read_text
 from kandinsky.training.settings import PretrainSettings, read_settings, settings_or_exit
+from kandinsky.user_files.lines import MAX_LINE, MAX_TEXT, Line, each_line, is_utf8, read_json, read_lines, read_text
 
 
 def written(folder, content):
@@ -114,8 +115,8 @@ def read_index(path):
 
 
 READERS = {
-    "p.txt": lambda path: read_prompts(path, {}),
-    "p.jsonl": lambda path: read_prompts(path, {}),
+    "p.txt": lambda path: read_prompts(path, {}, model_set=FLASH_512),
+    "p.jsonl": lambda path: read_prompts(path, {}, model_set=FLASH_512),
     "conf.yaml": read_conf,
     "train.yaml": lambda path: read_settings(PretrainSettings, [str(path)]),
     "model_set.json": lambda path: read_model_set(path.parent),
