@@ -5,6 +5,7 @@ disk, where a writer asks for that, before any of them is answered, and many cli
 waits for a writer.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +13,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import RLock, Thread
 from typing import Any, TypeVar
+
+from kandinsky.serving.job import Asked, Job
 
 T = TypeVar("T")
 _Write = tuple[Callable[[sqlite3.Connection], Any], Future, bool]
@@ -59,9 +62,14 @@ class Database:
         Raises:
             Exception: of `do`, or sqlite3's.
         """
+        return self.post(do, forced=forced).result()
+
+    def post(self, do: Callable[[sqlite3.Connection], T], *, forced: bool = False) -> Future[T]:
+        """The same without waiting."""
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # who goes away meanwhile does not undo it
         self._inbox.put((do, future, forced))
-        return future.result()
+        return future
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
         """What a query finds."""
@@ -135,3 +143,15 @@ class Database:
             return None, error
         self._writer.execute("RELEASE one")
         return value, None
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job of a line."""
+    names = ("number", "id", "owner", "status", "created", "started", "finished", "kills", "code", "reason", "size")
+    return Job(
+        **{name: row[name] for name in names},
+        asked=Asked.from_json(row["asked"]),
+        cancelled=bool(row["cancelled"]),
+        downloaded=bool(row["downloaded"]),
+        timings=json.loads(row["timings"] or "{}"),
+    )

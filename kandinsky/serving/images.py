@@ -27,7 +27,7 @@ def add_images(app: FastAPI, service: Service) -> None:
         body = await read_body(request)
         asked = images_of(body, service.options)
         key = request.headers.get("idempotency-key")
-        jobs = await run_in_threadpool(service.create, asked, owner=owner, body=body, key=key)
+        jobs = await service.create(asked, owner=owner, body=body, key=key)
         try:
             data = [await _made(service, job, request) for job in jobs]
         except (Refusal, asyncio.CancelledError):

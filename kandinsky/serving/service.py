@@ -1,5 +1,6 @@
 """What the routes share: who asks, a new job, and a job as it is told."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,11 @@ from typing import Any
 from fastapi import Request
 
 from kandinsky.serving.answers import Refusal, not_found, turned_away, video, wrong
+from kandinsky.serving.arrivals import Arrival, FullError, OtherBodyError
 from kandinsky.serving.job import Asked, Job
 from kandinsky.serving.log import Log
 from kandinsky.serving.options import Options
 from kandinsky.serving.scheduler import Scheduler
-from kandinsky.serving.store import FullError, OtherBodyError
 
 MAX_KEY = 200
 """Characters of an Idempotency-Key."""
@@ -51,7 +52,7 @@ class Service:
             raise not_found(job_id)
         return job
 
-    def create(
+    async def create(
         self, asked: Sequence[Asked], *, owner: str, body: Mapping[str, Any], key: str | None = None
     ) -> list[Job]:
         """New jobs, on the disk when this returns.
@@ -69,13 +70,14 @@ class Service:
             raise wrong(f"Idempotency-Key: allowed are 1 to {MAX_KEY} characters, for one job", param="Idempotency-Key")
         options = self.options
         try:
-            jobs = self.store.create(
-                asked,
+            arrival = Arrival(
+                asked=tuple(asked),
                 owner=owner,
                 repeat=None if key is None else (key, _digest(body)),
                 most_queued=options.max_queue,
                 most_of_owner=options.max_jobs_of_key,
             )
+            jobs = await asyncio.wrap_future(self.store.create_soon(arrival))
         except FullError as error:
             raise turned_away(str(error), code="queue_full", status=429) from None
         except OtherBodyError:

@@ -8,27 +8,20 @@ Any thread may call. Two servers on one folder would start each other's jobs: th
 """
 
 import json
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from kandinsky.atomic import remove
-from kandinsky.serving.database import Database
+from kandinsky.serving.arrivals import Arrival
+from kandinsky.serving.database import Database, job_of
 from kandinsky.serving.job import STATUSES, Asked, Job, Status
 
 MAX_NUMBER = 2**63 - 1
-
-
-class OtherBodyError(Exception):
-    """An Idempotency-Key came again with another body."""
-
-
-class FullError(Exception):
-    """The queue, or one key's share of it, is full; the message says which."""
 
 
 class Store:
@@ -82,45 +75,26 @@ class Store:
     ) -> list[Job]:
         """Note new jobs; they are on the disk when this returns.
 
-        Args:
-            repeat: an Idempotency-Key and a digest of the body: the same ones again give the same jobs. For one job.
-            most_queued: jobs that may wait, of all owners.
-            most_of_owner: jobs of this owner that may be open.
-
-        Raises:
-            OtherBodyError: the key came with another body before.
-            FullError: there is no room; nothing was noted.
-            sqlite3.Error: it could not be written.
+        Arguments and errors are those of an `Arrival`; and an `sqlite3.Error` if it could not be written.
         """
-        key, body = repeat or (None, None)
+        return self.create_soon(
+            Arrival(
+                asked=tuple(asked),
+                owner=owner,
+                repeat=repeat,
+                most_queued=most_queued,
+                most_of_owner=most_of_owner,
+            )
+        ).result()
 
-        def do(database: sqlite3.Connection) -> list[Job]:
-            if key is not None:
-                found = database.execute(
-                    "SELECT * FROM jobs WHERE owner = ? AND repeat_key = ?", (owner, key)
-                ).fetchone()
-                if found is not None:
-                    if found["repeat_body"] != body:
-                        raise OtherBodyError
-                    return [_job(found)]
-            _check_room(database, len(asked), owner, most_queued, most_of_owner)
-            ids = []
-            for one in asked:
-                ids.append(f"{one.kind}_{secrets.token_hex(12)}")
-                database.execute(
-                    "INSERT INTO jobs (id, owner, status, asked, created, repeat_key, repeat_body) "
-                    "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    (ids[-1], owner, one.to_json(), self.clock(), key, body),
-                )
-            rows = [database.execute("SELECT * FROM jobs WHERE id = ?", (one,)).fetchone() for one in ids]
-            return [_job(row) for row in rows]
-
-        return self._database.write(do, forced=True)
+    def create_soon(self, arrival: Arrival) -> Future[list[Job]]:
+        """The same for whoever cannot wait here: done when they are on the disk, or will not be."""
+        return self._database.post(lambda database: arrival.note(database, now=self.clock()), forced=True)
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""
         row = self._database.one("SELECT * FROM jobs WHERE id = ?", job_id)
-        return None if row is None or owner not in (None, row["owner"]) else _job(row)
+        return None if row is None or owner not in (None, row["owner"]) else job_of(row)
 
     def page(
         self, *, owner: str, limit: int, after: int | None = None, ascending: bool = False
@@ -140,7 +114,7 @@ class Store:
             bound if after is None else after,
             limit + 1,
         )
-        return [_job(row) for row in rows[:limit]], len(rows) > limit
+        return [job_of(row) for row in rows[:limit]], len(rows) > limit
 
     def place(self, job: Job) -> int:
         """How many jobs come before a queued one."""
@@ -154,11 +128,11 @@ class Store:
 
         def do(database: sqlite3.Connection) -> Job | None:
             row = database.execute(first).fetchone()
-            if row is None or not fits(_job(row)):
+            if row is None or not fits(job_of(row)):
                 return None
             values = (self.clock(), row["id"])
             database.execute("UPDATE jobs SET status = 'in_progress', started = ? WHERE id = ?", values)
-            return _job(row)
+            return job_of(row)
 
         if self._database.one(first) is None:  # asked after every message: no transaction for nothing
             return None
@@ -200,7 +174,7 @@ class Store:
                 (int(killed), job_id),
             )
             row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            return None if row is None else _job(row)
+            return None if row is None else job_of(row)
 
         return self._database.write(do)
 
@@ -214,7 +188,7 @@ class Store:
             )
             database.execute("UPDATE jobs SET cancelled = 1 WHERE id = ? AND status = 'in_progress'", (job_id,))
             row = database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            return None if row is None else _job(row)
+            return None if row is None else job_of(row)
 
         return self._database.write(do, forced=True)
 
@@ -257,7 +231,7 @@ class Store:
     def ended(self) -> list[Job]:
         """All jobs that have ended, first come first."""
         rows = self._database.all("SELECT * FROM jobs WHERE status NOT IN ('queued', 'in_progress') ORDER BY number")
-        return [_job(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     def counts(self) -> dict[Status, int]:
         """How many jobs are in each state."""
@@ -280,31 +254,3 @@ class Store:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-
-def _check_room(
-    database: sqlite3.Connection, new: int, owner: str, most_queued: int | None, most_of_owner: int | None
-) -> None:
-    if most_queued is not None:
-        (queued,) = database.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()
-        if queued + new > most_queued:
-            raise FullError(f"{queued} jobs wait already, and {most_queued} may (--max-queue)")
-    if most_of_owner is not None:
-        (mine,) = database.execute(
-            "SELECT count(*) FROM jobs INDEXED BY open_by_owner "
-            "WHERE owner = ? AND status IN ('queued', 'in_progress')",
-            (owner,),
-        ).fetchone()
-        if mine + new > most_of_owner:
-            raise FullError(f"{mine} jobs of this key wait or run, and {most_of_owner} may (--max-jobs-per-key)")
-
-
-def _job(row: sqlite3.Row) -> Job:
-    names = ("number", "id", "owner", "status", "created", "started", "finished", "kills", "code", "reason", "size")
-    return Job(
-        **{name: row[name] for name in names},
-        asked=Asked.from_json(row["asked"]),
-        cancelled=bool(row["cancelled"]),
-        downloaded=bool(row["downloaded"]),
-        timings=json.loads(row["timings"] or "{}"),
-    )

@@ -45,7 +45,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         body = await read_body(request)
         asked = video_of(body, service.options)
         key = request.headers.get("idempotency-key")
-        (job,) = await run_in_threadpool(service.create, [asked], owner=owner, body=body, key=key)
+        (job,) = await service.create([asked], owner=owner, body=body, key=key)
         return service.show(job)
 
     @app.get("/v1/videos", tags=["videos"])

@@ -11,7 +11,8 @@ import sys
 import pytest
 from serving_kit import ASKED
 
-from kandinsky.serving.store import FullError, OtherBodyError, Store
+from kandinsky.serving.arrivals import FullError, OtherBodyError
+from kandinsky.serving.store import Store
 
 
 @pytest.fixture
