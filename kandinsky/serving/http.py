@@ -27,7 +27,8 @@ from kandinsky.serving.videos import add_videos
 
 def make_app(scheduler: Scheduler, options: Options, *, metrics: Metrics, log: Log) -> Guard:
     """The application; the scheduler is started and ended by who made it."""
-    app = FastAPI(title="Kandinsky", version=VERSION, description="The videos protocol, and fields of our own.")
+    about = "The videos protocol, and fields of our own."
+    app = FastAPI(title="Kandinsky", version=VERSION, description=about, docs_url=None, redoc_url=None)
     service = Service(scheduler, options, log)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_route)

@@ -1,4 +1,6 @@
-"""The page in the browser: three files that use the protocol like any other client."""
+"""The page in the browser, and the page of routes: files that use the protocol like any other client. Nothing of them
+comes from another server.
+"""
 
 from pathlib import Path
 
@@ -10,6 +12,8 @@ FILES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
+    "/docs": ("docs.html", "text/html"),
+    "/docs.js": ("docs.js", "text/javascript"),
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data: blob:; media-src blob:"

@@ -11,6 +11,7 @@ from kandinsky.serving.answers import Refusal, not_found, not_yet, wrong
 from kandinsky.serving.events import events
 from kandinsky.serving.fields import VIDEO_FIELDS, as_form, read_body, video_of
 from kandinsky.serving.service import Service, check_query
+from kandinsky.serving.stills import spritesheet, thumbnail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,7 @@ MEDIA = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
 }
+STILLS = {"thumbnail": thumbnail, "spritesheet": spritesheet}
 MAX_PAGE = 100
 
 
@@ -97,17 +99,23 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 def _add_results(app: FastAPI, service: Service) -> None:
     @app.get("/v1/videos/{video_id}/content", tags=["videos"])
     def content(video_id: str, request: Request, variant: str = "video") -> FileResponse:
-        """The file of a completed job."""
+        """The file of a completed job; or `variant=thumbnail`, its middle frame, or `spritesheet`, 25 of its frames."""
         job = service.job_of(video_id, request)
         check_query(request, "variant")
-        if variant != "video":
-            raise not_yet(f"variant={variant[:40]!r}", param="variant")
+        if variant not in ("video", *STILLS):
+            raise wrong(f"variant={variant[:40]!r}: allowed are video, thumbnail and spritesheet", param="variant")
         if job.status != "completed":
             said = f"the video is not there: its job is {service.show(job)['status']}"
             raise Refusal(404, said, code="video_not_ready", param="video_id")
         path: Path = service.store.file_of(job)
         if not path.is_file():
             raise Refusal(404, "the video's file is gone", code="file_gone", param="video_id")
+        if variant in STILLS:
+            try:
+                still = STILLS[variant](path)
+            except OSError as error:
+                raise Refusal(500, str(error), code="file_unreadable", param="variant") from None
+            return FileResponse(still, media_type=MEDIA[still.suffix], content_disposition_type="inline")
         whole = "range" not in request.headers
         return FileResponse(
             path,

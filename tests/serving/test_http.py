@@ -81,6 +81,8 @@ def test_the_openai_client(hands, openai_client):
     assert made.seed == 2**62 + 1  # type: ignore[attr-defined]  # our own field
     assert videos.download_content(made.id).read() == b"a video"
     assert hands.store.get(made.id).downloaded
+    with pytest.raises(openai.InternalServerError, match="cannot be read"):  # it is not really a video
+        videos.download_content(made.id, variant="thumbnail")
     ids = [made.id] + [videos.create(prompt=str(number)).id for number in range(4)]
     assert [video.id for video in videos.list(limit=2)] == ids[::-1]  # the client turns the pages
     assert [video.id for video in videos.list(limit=2, order="asc")] == ids
@@ -187,7 +189,7 @@ def test_unknown_parameters_and_routes(client):
         ("GET", "/v1/videos?limit=0", 400),
         ("GET", "/v1/videos?limit=many", 400),
         ("GET", "/v1/videos?after=video_nobody", 404),
-        ("GET", f"/v1/videos/{video['id']}/content?variant=thumbnail", 400),
+        ("GET", f"/v1/videos/{video['id']}/content?variant=poster", 400),
         ("GET", "/v1/videos/..%2F..%2Fjobs.db/content", 404),
         ("GET", "/v1/nothing", 404),
         ("PUT", "/v1/videos", 405),
@@ -359,7 +361,10 @@ def test_state(client, hands):
     assert client.get("/v1/models").json()["data"][0]["sizes"] == ["64x64", "96x64"]
     routes = client.get("/openapi.json").json()["paths"]
     assert "additionalProperties" in json.dumps(routes["/v1/videos"]["post"])
-    assert client.get("/docs").status_code == 200
+    for name in ("/docs", "/docs.js", "/page.js", "/page.css"):
+        page = client.get(name)
+        assert page.status_code == 200
+        assert "http" not in page.text.replace("http-equiv", "")  # all that it loads comes from this server
     page = client.get("/")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     hands.scheduler.drain()
