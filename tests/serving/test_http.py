@@ -80,7 +80,7 @@ def test_the_openai_client(hands, openai_client):
     assert made.expires_at == made.completed_at + 7 * 86400
     assert made.seed == 2**62 + 1  # type: ignore[attr-defined]  # our own field
     assert videos.download_content(made.id).read() == b"a video"
-    assert hands.store.get(made.id).downloaded
+    until(lambda: hands.store.get(made.id).downloaded)  # noted when all of it was sent
     with pytest.raises(openai.InternalServerError, match="cannot be read"):  # it is not really a video
         videos.download_content(made.id, variant="thumbnail")
     ids = [made.id] + [videos.create(prompt=str(number)).id for number in range(4)]
