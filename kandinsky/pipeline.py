@@ -17,24 +17,25 @@ from PIL import Image
 from torch import Tensor
 
 from kandinsky.checkpoint.save import save_model_set
+from kandinsky.extend.call import Extends
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.devices import DeviceMap, devices_of
 from kandinsky.loading.move import check_whole, moved
 from kandinsky.loading.settings import settings_of
 from kandinsky.loading.sources import pretrained
 from kandinsky.model.isolation import isolated
+from kandinsky.output.inputs import Inputs
 from kandinsky.output.options import OutputOptions
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.result import Frames, GenerationResult, Many, returned
 from kandinsky.progress import AfterStep, OnStep
 from kandinsky.request import DEFAULT_PATH, Extras, Request, Sized, check_targets, request_of
-from kandinsky.runner import Runner
 from kandinsky.user_files.paths import user_path
 
 Target = str | os.PathLike[str]
 
 
-class Kandinsky4T2VPipeline(Runner):
+class Kandinsky4T2VPipeline(Extends):
     """Text to video: the published call, and diffusers' names for what this library does.
 
     Args:
@@ -44,18 +45,10 @@ class Kandinsky4T2VPipeline(Runner):
 
     @overload
     def __call__(
-        self,
-        text: str | Sequence[str],
-        *,
-        bs: int = 1,
-        time_length: Literal[0],
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: bool = False,
-        output_type: Literal["pil"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> list[Image.Image]: ...
+        self, text: str | Sequence[str], *, bs: int = 1, time_length: Literal[0], width: int | None = None,
+        height: int | None = None, seed: int | None = None, return_frames: bool = False,
+        output_type: Literal["pil"] | None = None, **extras: Unpack[Extras],
+    ) -> list[Image.Image]: ...  # fmt: skip
     @overload
     def __call__(
         self, text: str, save_path: Target = ..., bs: Literal[1] = 1, *, return_frames: Literal[True],
@@ -98,34 +91,16 @@ class Kandinsky4T2VPipeline(Runner):
     ) -> list[Tensor]: ...  # fmt: skip
     @overload
     def __call__(
-        self,
-        text: str,
-        save_path: Target = ...,
-        bs: Literal[1] = 1,
-        time_length: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: Literal[False] = False,
-        *,
-        output_type: Literal["file"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> GenerationResult: ...
+        self, text: str, save_path: Target = ..., bs: Literal[1] = 1, time_length: int | None = None,
+        width: int | None = None, height: int | None = None, seed: int | None = None,
+        return_frames: Literal[False] = False, *, output_type: Literal["file"] | None = None, **extras: Unpack[Extras],
+    ) -> GenerationResult: ...  # fmt: skip
     @overload
     def __call__(
-        self,
-        text: str | Sequence[str],
-        save_path: Target = ...,
-        bs: int = 1,
-        time_length: int | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        seed: int | None = None,
-        return_frames: Literal[False] = False,
-        *,
-        output_type: Literal["file"] | None = None,
-        **extras: Unpack[Extras],
-    ) -> list[GenerationResult]: ...
+        self, text: str | Sequence[str], save_path: Target = ..., bs: int = 1, time_length: int | None = None,
+        width: int | None = None, height: int | None = None, seed: int | None = None,
+        return_frames: Literal[False] = False, *, output_type: Literal["file"] | None = None, **extras: Unpack[Extras],
+    ) -> list[GenerationResult]: ...  # fmt: skip
 
     def __call__(
         self,
@@ -145,6 +120,12 @@ class Kandinsky4T2VPipeline(Runner):
         metadata: bool = True,
         on_step: OnStep | None = None,
         callback_on_step_end: AfterStep | None = None,
+        image: object = None,
+        last_image: object = None,
+        video: object = None,
+        strength: float | None = None,
+        mask: object = None,
+        fit: str | None = None,
     ) -> GenerationResult | Frames | Many | None:
         """Make videos or images.
 
@@ -173,6 +154,19 @@ class Kandinsky4T2VPipeline(Runner):
                 timestep and `{"latents": latents}`; returns such a mapping, whose latents are gone on with.
                 Setting `pipe.interrupt = True`, there or from another thread, stops the run after the step; of several
                 ranks that make a video together, on the first one.
+            image: the first frame: a path, a PIL image, an array or a tensor `[height, width, 3]`, of any size. It is
+                turned as its Exif data say, and laid over black where it is transparent.
+            last_image: what the last four frames, the last latent frame, show; with `image` the video goes from one to
+                the other.
+            video: what is changed, with `strength`, `mask` or both: a path, a list of PIL images, or an array or tensor
+                `[frames, height, width, 3]` at the model's 8 frames a second. Its whole seconds are the length, unless
+                `time_length` says a shorter one.
+            strength: how much of `video` changes: 1 all of it, as if there were none, 0.75, 0.5 or 0.25 hardly.
+            mask: what is made anew (white) of `video` or of `image`; the rest stays. One picture, or a clip as long as
+                `video`. With `time_length=0` a picture is filled in.
+            fit: how pictures get to the size: "cover" it and be cropped (default), "contain" it with black bars, or
+                "stretch". Without `width` and `height` the size is the one whose proportions are nearest to the
+                picture's; another one needs a `fit`.
 
         Returns:
             A `GenerationResult` for a file; a list of PIL images; uint8 `[frames, height, width, 3]` as an array or a
@@ -186,17 +180,26 @@ class Kandinsky4T2VPipeline(Runner):
             StoppedError: a callback or `interrupt` stopped the run; videos of this call that were finished before stay.
         """
         watch = self._watch(on_step, callback_on_step_end)
+        inputs = Inputs(image=image, last_image=last_image, video=video, strength=strength, mask=mask, fit=fit)
 
         def asked() -> Request:
             options = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
             size = (time_length, width, height)
             request = request_of(
-                text, save_path, bs, *size, seed, return_frames, model_set=self.model_set, options=options
+                text,
+                save_path,
+                bs,
+                *size,
+                seed,
+                return_frames,
+                model_set=self.model_set,
+                options=options,
+                inputs=inputs,
             )
             check_targets(request)
             return request
 
-        request = self.ranks.share_made(asked)
+        request = self._shared_request(asked)
         results = self._run(request, watch)
         if not results:
             return None

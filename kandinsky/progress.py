@@ -85,7 +85,10 @@ class Steps:
 
 @dataclass
 class Clock:
-    """Seconds of each stage, and peak bytes on the CUDA `devices`, whose queues are emptied at the end of each."""
+    """Seconds of each stage, and peak bytes on the CUDA `devices`, whose queues are emptied at the end of each.
+
+    Of a stage that is gone through again: all its seconds, and the highest peak.
+    """
 
     devices: frozenset[torch.device]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -103,14 +106,15 @@ class Clock:
             for device in devices:
                 torch.cuda.synchronize(device)
         if devices:
-            self.peak_memory[name] = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            peak = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            self.peak_memory[name] = max(peak, self.peak_memory.get(name, 0))
 
     @contextmanager
     def host_stage(self, name: str) -> Iterator[None]:
         """A stage without the devices, which may be busy with another job meanwhile."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def total(self) -> dict[str, float]:
         """Seconds of each stage so far, and `total` since the clock was made."""

@@ -8,7 +8,7 @@ process that will write.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -20,6 +20,8 @@ from kandinsky.output.video import check_encoder
 from kandinsky.video_shape import VideoShape, as_int
 
 if TYPE_CHECKING:  # with torch, which a server's own process does without
+    from kandinsky.known.given import Given
+    from kandinsky.output.inputs import Inputs
     from kandinsky.progress import AfterStep, OnStep
 
 MAX_SEED = 2**63 - 1
@@ -39,6 +41,12 @@ class Extras(TypedDict, total=False):
     metadata: bool
     on_step: "OnStep | None"
     callback_on_step_end: "AfterStep | None"
+    image: object
+    last_image: object
+    video: object
+    strength: float | None
+    mask: object
+    fit: str | None
 
 
 class Sized(Extras, total=False):
@@ -61,11 +69,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """All jobs of one call; they share a shape and a kind of output."""
+    """All jobs of one call; they share a shape, a kind of output, and what is given besides the text."""
 
     jobs: tuple[Job, ...]
     shape: VideoShape
     output: Output
+    given: "Given | None" = None
+
+    def without_pixels(self) -> "Request":
+        """For ranks that do not encode; pixels are large."""
+        return self if self.given is None else replace(self, given=self.given.elsewhere())
 
 
 def request_of(
@@ -80,18 +93,26 @@ def request_of(
     *,
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
+    inputs: "Inputs | None" = None,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
     Args:
         model_set: what the weights were trained for.
         options: what is wanted back.
+        inputs: pictures and videos, which are read here.
 
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    shape = VideoShape.from_request(time_length, width, height, model_set=model_set)
-    prompts = _prompts_of(text)
+    size = (time_length, width, height)
+    if inputs is None:
+        shape, given = VideoShape.from_request(*size, model_set=model_set), None
+    else:
+        from kandinsky.output.inputs import shape_and_given
+
+        shape, given = shape_and_given(inputs, *size, model_set=model_set)
+    prompts = prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
         raise ValueError(f"bs={bs!r}: allowed is 1 and more")
@@ -111,7 +132,7 @@ def request_of(
         Job(prompt, first + index, _numbered(path, index, total))
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
-    return Request(tuple(jobs), shape, output)
+    return Request(tuple(jobs), shape, output, given)
 
 
 def check_targets(request: Request) -> None:
@@ -127,7 +148,12 @@ def check_targets(request: Request) -> None:
         check_encoder(request.output.codec)
 
 
-def _prompts_of(text: object) -> list[str]:
+def prompts_of(text: object) -> list[str]:
+    """The prompts of a call's `text`.
+
+    Raises:
+        ValueError: it is neither a string nor a list of them.
+    """
     prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if not prompts or wrong:

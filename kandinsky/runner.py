@@ -7,6 +7,7 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from threading import RLock
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor
 from kandinsky import sampler
 from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
+from kandinsky.known.given import Given
+from kandinsky.known.latents import Known, known_of
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
-from kandinsky.output.record import Origin, Record
+from kandinsky.output.record import GivenRecord, Origin, Record
 from kandinsky.output.result import Frames, Result
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.watchdog import rescue
@@ -66,14 +69,32 @@ class Runner:
         Raises:
             DecodeError, StoppedError: as a call.
         """
-        return self._run(self.ranks.share(request), self._watch(on_step, None))
+        return self._run(self._shared_request(lambda: request), self._watch(on_step, None))
+
+    def _shared_request(self, make: Callable[[], Request]) -> Request:
+        """What the main rank makes, on every rank; pixels only where they are encoded.
+
+        Raises:
+            ValueError: on every rank, if it is refused.
+        """
+        whole: list[Request] = []
+
+        def light() -> Request:
+            whole.append(make())
+            return whole[0] if self.team.size < self.ranks.size else whole[0].without_pixels()
+
+        if self.ranks.size == 1:
+            return make()
+        shared = self.ranks.share_made(light)
+        return whole[0] if self.ranks.is_main else shared
 
     def _run(self, request: Request, watch: Watch) -> list[Result]:
         with self._alone():
             self._interrupt = False  # not before: until the lock is there, it is another run's
             alone = self.team.size < self.ranks.size
             mine = request.jobs[self.ranks.rank :: self.ranks.size] if alone else request.jobs
-            results = [self.begin(job, request.shape, request.output, watch=watch)() for job in mine]
+            known = self._known_once(request.given, request.shape)
+            results = [self._begin(job, request.shape, request.output, None, watch, known)() for job in mine]
             return [result for result in results if result is not None]
 
     def begin(
@@ -84,12 +105,14 @@ class Runner:
         *,
         text_embed: Tensor | None = None,
         watch: Watch | None = None,
+        given: Given | None = None,
     ) -> Finish:
         """Encode, sample and decode one checked job; the file may be finished while the next job begins.
 
         Args:
             text_embed: what the text encoder made of the prompt, if it has run already.
             watch: asked after each step.
+            given: pixels that the result is to hold, or to begin with.
 
         Returns:
             A function, to be called once and from any thread, that waits for the video encoder, puts the file in its
@@ -99,17 +122,27 @@ class Runner:
             DecodeError, StoppedError: as a call; the function raises DecodeError too.
         """
         with self._alone():
-            return self._begin(job, shape, output, text_embed, watch)
+            known = self._known_once(given, shape)
+            return self._begin(job, shape, output, text_embed, watch, known)
 
     def _begin(
-        self, job: Job, shape: VideoShape, output: Output, text_embed: Tensor | None, watch: Watch | None
+        self,
+        job: Job,
+        shape: VideoShape,
+        output: Output,
+        text_embed: Tensor | None,
+        watch: Watch | None,
+        known: "KnownOnce | None",
     ) -> Finish:
         parts = (self.dit, self.vae, self.text_encoder)
         clock = Clock(frozenset(part.device for part in parts if part is not None))
         with clock.stage("text"):
             text_embed = self.encode(job.prompt) if text_embed is None else self._shared(text_embed)
+        if known is not None:
+            with clock.stage("given"):
+                known()
         with clock.stage("sample"):
-            latents = self.sample(text_embed, shape, seed=job.seed, watch=watch)
+            latents = self.sample(text_embed, shape, seed=job.seed, watch=watch, known=known and known())
         if not self.team.is_main:
             if not latents.isfinite().all():  # as the first rank finds too
                 raise DecodeError(NOT_FINITE)
@@ -126,6 +159,7 @@ class Runner:
             crf=output.crf,
             codec=output.codec,
             origin=self.origin,
+            given=known and GivenRecord.of(known.given),
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 
@@ -134,8 +168,35 @@ class Runner:
         with self._alone():
             return self._shared(self.text_encoder(prompt) if self.text_encoder is not None else None)
 
-    def sample(self, text_embed: Tensor, shape: VideoShape, *, seed: int, watch: Watch | None = None) -> Tensor:
+    def known(self, given: Given, shape: VideoShape) -> Known:
+        """What the first rank's VAE makes of given pixels, on the DiT's device of every rank of the team."""
+        with self._alone():
+            team, dit, made = self.team, self.dit, None
+            if team.is_main:
+                assert self.vae is not None
+                made = known_of(given, self.vae.encode, shape.latent_grid, steps=len(self._parts.schedule.timesteps))
+            dtype, first = team.share((made.latents.dtype, made.first) if made is not None else (dit.dtype, 0))
+            size = (*shape.latent_grid, dit.config.in_visual_dim)
+            latents = team.share_tensor(made and made.latents, size, device=dit.device, dtype=dtype)
+            mask = team.share_tensor(made and made.mask, shape.latent_grid, device=dit.device, dtype=torch.uint8)
+            return Known(latents, mask.bool(), first)
+
+    def _known_once(self, given: Given | None, shape: VideoShape) -> "KnownOnce | None":
+        return None if given is None else KnownOnce(given, lambda: self.known(given, shape))
+
+    def sample(
+        self,
+        text_embed: Tensor,
+        shape: VideoShape,
+        *,
+        seed: int,
+        watch: Watch | None = None,
+        known: Known | None = None,
+    ) -> Tensor:
         """Latents `[T, H, W, C]` for a text embedding `[text_tokens, in_text_dim]` on the DiT's device.
+
+        Args:
+            known: what the result is to hold, or to begin with.
 
         Raises:
             StoppedError: `watch` stopped the run.
@@ -157,6 +218,7 @@ class Runner:
                 generator=torch.Generator("cpu").manual_seed(seed),
                 device=dit.device,
                 on_step=on_step,
+                known=known,
             )
 
     def decode(self, latents: Tensor, kind: FrameKind = "np") -> Frames:
@@ -269,3 +331,15 @@ class Runner:
     def is_resident(self) -> bool:
         """Whether all weights that this process has stay on their devices."""
         return is_resident(self._parts)
+
+
+class KnownOnce:
+    """Given pixels, encoded when they are first asked for: all jobs of a request share them."""
+
+    def __init__(self, given: Given, encode: Callable[[], Known]):
+        self.given = given
+        self._encode = cache(encode)
+
+    def __call__(self) -> Known:
+        """What the sampler takes."""
+        return self._encode()

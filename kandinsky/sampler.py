@@ -9,9 +9,9 @@ Nothing here knows of text, frames or files.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,39 @@ Velocity = Callable[[Tensor, int], Tensor]
 """(latents [T, H, W, C] in bfloat16 precision, index of the timestep) -> velocity of the same shape."""
 OnStep = Callable[[int, Tensor], Tensor | None]
 """(index of the step, latents after it) -> latents to go on with, or None for the same."""
+
+
+class Known(Protocol):
+    """What a sample is to hold, known before it is drawn; `kandinsky.known` makes such values.
+
+    Frames that are known stay what they are, as in RePaint (arXiv 2201.09865): they are put in before each noising and
+    after the last step. A run that begins at a later timestep begins with `latents`, as in SDEdit (arXiv 2108.01073).
+    """
+
+    @property
+    def latents(self) -> Tensor:
+        """`[T, H, W, C]`; where nothing is known, the first noised step begins with them if `first` is not 0."""
+        ...
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool `[T, H, W]`: where the result is `latents`."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Index of the timestep that the run begins with."""
+        ...
+
+    @property
+    def noised(self) -> str:
+        """How much what is known is noised in each step, one of `NOISED`."""
+        ...
+
+
+NOISED = ("own", "ahead", "none")
+"""Noise of what is known in a step: as the rest has; as the next step has, so that the rest sees it a step ahead of
+itself; or none, for weights that were trained so."""
 
 _SUPPORTED: Mapping[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -105,15 +138,17 @@ def sample(
     generator: torch.Generator,
     device: torch.device,
     on_step: OnStep | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Draw one sample.
 
     Args:
         velocity: the model, called once per timestep with the latents and the timestep's index.
         shape: of the latents, `[T, H, W, C]`.
-        generator: on the CPU; advanced by 1 + len(timesteps) draws.
+        generator: on the CPU; advanced by 1 + len(timesteps) draws, however many steps are run.
         device: where the latents live.
         on_step: called after each step with its index and the latents; what it returns takes their place.
+        known: what the result is to hold, or to begin with.
 
     Returns:
         Latents `[T, H, W, C]`, float64 (float32 on devices without float64).
@@ -122,10 +157,36 @@ def sample(
     draw_noise(shape, generator)  # the published code's first sample: multiplied by zero, but it advances the generator
     # All noise is drawn before the first step: the steps then never wait for the host.
     noises = [draw_noise(shape, generator).to(device) for _ in schedule.timesteps]
+    held = None if known is None else _Held(known, device=device, dtype=dtype)
     latents = torch.zeros(shape, dtype=dtype, device=device)
+    if held is not None and held.known.first:
+        latents = held.latents
     for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
+        if held is not None and index < held.known.first:
+            continue
         latents = renoise(latents, noise.to(dtype), alpha)
+        if held is not None:
+            latents = held.noised_into(latents, noise.to(dtype), schedule.alphas_cumprod[index:])
         latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
+        latents = latents if held is None else held.into(latents)
         replaced = on_step(index, latents) if on_step is not None else None
         latents = latents if replaced is None else replaced
-    return latents
+    return latents if held is None else held.into(latents)
+
+
+class _Held:
+    """What is known, on a device."""
+
+    def __init__(self, known: Known, *, device: torch.device, dtype: torch.dtype):
+        self.known = known
+        self.latents = known.latents.to(device, dtype)
+        self._mask = known.mask.to(device)[..., None]
+
+    def into(self, latents: Tensor) -> Tensor:
+        """Latents with the known part in its place."""
+        return torch.where(self._mask, self.latents, latents)
+
+    def noised_into(self, latents: Tensor, noise: Tensor, alphas: Sequence[float]) -> Tensor:
+        """Noised latents with the known part in its place, noised too; `alphas` are those from this step on."""
+        alpha = {"own": alphas[0], "ahead": alphas[min(1, len(alphas) - 1)], "none": 1.0}[self.known.noised]
+        return torch.where(self._mask, renoise(self.latents, noise, alpha), latents)

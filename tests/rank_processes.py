@@ -40,6 +40,9 @@ FOUR_HEADS = replace(SMALL_DIT, model_dim=64, ff_dim=128)
 LAYOUT = TokenLayout((Clip((1, 2, 3), 5), Clip((2, 2, 3), 4)))
 """Two clips, cut by ranks where no segment ends."""
 SHAPE = VideoShape.from_request(1, 96, 64, model_set=SMALL)
+CLIP = np.random.default_rng(2).integers(0, 256, (9, 64, 64, 3), np.uint8)
+KNOWN = {"image": CLIP[0], "last_image": CLIP[-1], "time_length": 1, "seed": 3, "output_type": "latent"}
+EXTENDED = {"seconds": 1, "seed": 3, "crf": 1}
 SECONDS_TO_END = 200
 
 
@@ -195,10 +198,18 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
             "frames": torch.cat(frames) if frames else None,
             "image": image and torch.from_numpy(np.asarray(image[0]).copy()),
             "has_text_encoder": pipe.text_encoder is not None,
+            "known": pipe("a cat" if ranks.is_main else "ignored", **KNOWN),
+            "extended": extended(pipe, folder / f"{mode}.mp4"),
         }
     results["batch"] = batch(pipe, ranks, folder / "together")
     results["interrupted"] = [interrupted(pipe, ranks, rank) for rank in (0, 1)]
     return results
+
+
+def extended(pipe, path: Path) -> int | None:
+    """How many frames `pipe.extend` says that it wrote; None on ranks that do not write."""
+    result = pipe.extend(CLIP, "a cat", path, **EXTENDED)
+    return result and result.num_frames
 
 
 def interrupted(pipe, ranks: Ranks, rank: int) -> str:
@@ -221,6 +232,8 @@ def in_jobs(ranks: Ranks, folder: Path) -> dict:
     results = pipe(prompts, folder / "v.mp4", time_length=1, width=64, height=64, seed=3)
     return {
         "made": [(result.path.name, result.seed) for result in results],
+        "known": pipe("a cat", **{**KNOWN, "bs": 2}),
+        "extended": extended(pipe, folder / "none.mp4"),
         "batch": batch(pipe, ranks, folder / "each"),
     }
 

@@ -42,6 +42,7 @@ FLOORS = {
     "kandinsky.vae": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
+    "kandinsky.known": 2,
     "kandinsky.model": 2,
     "kandinsky.text": 2,
     "kandinsky.user_files": 2,
@@ -52,6 +53,7 @@ FLOORS = {
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
     "kandinsky.runner": 6,
+    "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
@@ -63,7 +65,9 @@ FLOORS = {
 }
 """Of each folder and single file. A room imports rooms on lower floors; on its own floor only what `BESIDE` names."""
 BESIDE = {
-    "kandinsky.pipeline": {"kandinsky.runner"},
+    "kandinsky.known": {"kandinsky.video_shape"},
+    "kandinsky.extend": {"kandinsky.runner"},
+    "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
     "kandinsky.cli": {"kandinsky.serving"},
 }
 ALONE = {
@@ -73,6 +77,7 @@ ALONE = {
     "kandinsky.config": set(),
     "kandinsky.atomic": set(),
     "kandinsky.model": {"kandinsky.config"},
+    "kandinsky.known": {"kandinsky.config", "kandinsky.errors", "kandinsky.sampler", "kandinsky.video_shape"},
 }
 """Rooms that may import nothing of ours besides themselves and these."""
 MOST_SINGLE_FILES = 12

@@ -1,13 +1,15 @@
 """The schedule against diffusers' scheduler, and the formulas against each other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler
 from helpers import TINY
 
-from kandinsky.sampler import Schedule, draw_noise, noise_levels, predict_x0, renoise, sample
+from kandinsky.known.latents import Known
+from kandinsky.sampler import NOISED, Schedule, draw_noise, noise_levels, predict_x0, renoise, sample
 
 CONFIG = json.loads((TINY / "scheduler" / "scheduler_config.json").read_text())
 CPU = torch.device("cpu")
@@ -69,3 +71,61 @@ def test_sample_follows_the_published_loop():
 def test_noise_is_float32_rounded_to_bfloat16():
     noise = draw_noise((3, 5), torch.Generator().manual_seed(1))
     assert torch.equal(noise, torch.randn(3, 5, generator=torch.Generator().manual_seed(1)).bfloat16())
+
+
+def run(known=None, on_step=None):
+    seen = []
+
+    def velocity(x, index):
+        seen.append((index, x.clone()))
+        return (x * (index + 1)).bfloat16()
+
+    settings = {"generator": torch.Generator().manual_seed(5), "device": CPU, "known": known, "on_step": on_step}
+    return sample(velocity, (3, 2, 2, 16), Schedule.from_config(CONFIG), **settings), seen
+
+
+def noises_of_a_run():
+    generator = torch.Generator().manual_seed(5)
+    return [draw_noise((3, 2, 2, 16), generator).double() for _ in range(5)][1:]
+
+
+def known_first_frame(first=0):
+    mask = torch.zeros(3, 2, 2, dtype=torch.bool)
+    mask[0] = True
+    latents = torch.randn(3, 2, 2, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    return Known(latents, mask, first)
+
+
+def test_nothing_known_changes_no_bit():
+    nothing = Known(torch.ones(3, 2, 2, 16), torch.zeros(3, 2, 2, dtype=torch.bool))
+    assert torch.equal(run()[0], run(nothing)[0])
+
+
+@pytest.mark.parametrize("noised", NOISED)
+def test_the_known_part_is_bit_equal_and_seen_at_every_step(noised):
+    known = replace(known_first_frame(), noised=noised)
+    latents, seen = run(known)
+    assert torch.equal(latents[0], known.latents[0].double())
+    assert not torch.equal(latents[1], known.latents[1].double())
+    levels = Schedule.from_config(CONFIG).alphas_cumprod
+    noises = noises_of_a_run()
+    for index, x in seen:
+        level = {"own": levels[index], "ahead": levels[min(index + 1, 3)], "none": 1.0}[noised]
+        expected = renoise(known.latents.double(), noises[index], level)
+        assert torch.equal(x[0], expected[0])
+
+
+def test_callbacks_see_and_cannot_change_the_known_part():
+    known, shown = known_first_frame(), []
+    latents, _ = run(known, on_step=lambda _, latents: shown.append(latents) or torch.zeros_like(latents))
+    assert all(torch.equal(each[0], known.latents[0].double()) for each in shown)
+    assert torch.equal(latents[0], known.latents[0].double())
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_later_beginning_skips_steps_and_not_their_noise(first):
+    known = replace(known_first_frame(first), mask=torch.zeros(3, 2, 2, dtype=torch.bool))
+    _, seen = run(known)
+    assert [index for index, _ in seen] == list(range(first, 4))
+    alpha = Schedule.from_config(CONFIG).alphas_cumprod[first]
+    assert torch.equal(seen[0][1], renoise(known.latents.double(), noises_of_a_run()[first], alpha))

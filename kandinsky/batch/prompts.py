@@ -8,12 +8,17 @@ written outside of the folder. Whether anything can be written there is for the 
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from kandinsky.config import ModelSet
+from kandinsky.known.given import Given
+from kandinsky.output.inputs import FILES as INPUT_FILES
+from kandinsky.output.inputs import NO_INPUTS, Inputs, shape_and_given
 from kandinsky.output.options import Output, OutputOptions
+from kandinsky.output.record import GivenRecord
 from kandinsky.request import MAX_SEED, Job, Request, request_of
 from kandinsky.user_files.lines import parse_json, read_lines
 from kandinsky.user_files.paths import user_path
@@ -32,7 +37,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "metadata": True,
     }
 )
-KEYS = ("text", *DEFAULTS, "save_path")
+INPUTS = ("image", "last_image", "video", "strength", "mask", "fit")
+"""What a call may give besides its text; paths in a line are taken from the folder of its file."""
+KEYS = ("text", *DEFAULTS, *INPUTS, "save_path")
 """What a line may say: the arguments of a call that writes files."""
 MAX_NAME_BYTES = 200
 """File systems allow 255; the rest is for the endings of files that are kept beside the video."""
@@ -47,6 +54,7 @@ class Item:
         job: with a path inside of the batch's folder, relative to it.
         shape, output: of the file.
         asked: what was asked for, as in the report: it tells whether a finished file is the one wanted.
+        inputs: pictures and videos, which are read again when their turn comes: those of a whole batch are many.
     """
 
     number: int
@@ -54,6 +62,21 @@ class Item:
     shape: VideoShape
     output: Output
     asked: Mapping[str, object]
+    inputs: Inputs = field(default=NO_INPUTS, compare=False)  # their pixels' marks are in `asked`
+
+    def given(self, model_set: ModelSet) -> Given | None:
+        """Read what is given besides the text.
+
+        Raises:
+            ValueError: it cannot be read (any more).
+        """
+        shape = self.shape
+        return shape_and_given(self.inputs, shape.seconds, shape.width, shape.height, model_set=model_set)[1]
+
+    @property
+    def given_elsewhere(self) -> Given | None:
+        """For a rank that does not encode: whether there is something."""
+        return Given.elsewhere() if self.inputs.named else None
 
     @property
     def name(self) -> str:
@@ -75,7 +98,7 @@ class Item:
             raise ValueError(f"{self.name}: made for another model set; items are made with model_set=pipe.model_set")
 
     @classmethod
-    def of(cls, number: int, job: Job, request: Request, *, drawn: bool) -> "Item":
+    def of(cls, number: int, job: Job, request: Request, inputs: Inputs, *, drawn: bool) -> "Item":
         """One job of a request that has a path; `drawn` if nobody asked for its seed."""
         assert job.path is not None
         shape, output = request.shape, request.output
@@ -91,7 +114,9 @@ class Item:
             "codec": output.codec,
             "metadata": output.metadata,
         }
-        return cls(number, job, shape, output, asked)
+        if request.given is not None:
+            asked["given"] = asdict(GivenRecord.of(request.given))
+        return cls(number, job, shape, output, asked, inputs)
 
 
 def read_prompts(
@@ -111,7 +136,8 @@ def read_prompts(
         raise ValueError(f"prompts={str(file)!r} cannot be read: {error.strerror}") from error
     lines = {f"{file.name}, line {n}": line.strip() for n, line in enumerate(content, 1) if line.strip()}
     as_object = _parse if file.suffix.lower() == ".jsonl" else _plain
-    return _items([(where, as_object(where, line)) for where, line in lines.items()], settings, model_set)
+    objects = [(where, as_object(where, line)) for where, line in lines.items()]
+    return _items(objects, settings, model_set, folder=file.parent)
 
 
 def make_items(
@@ -120,8 +146,8 @@ def make_items(
     """Items of a list of prompts, or of mappings with the keys of a JSONL line.
 
     Args:
-        settings: any of `DEFAULTS`, for lines that do not say otherwise; `seed` is that of the first item, the next
-            ones count up (None draws one for each line).
+        settings: any of `DEFAULTS` and `INPUTS`, for lines that do not say otherwise; `seed` is that of the first
+            item, the next ones count up (None draws one for each line).
         model_set: of the pipeline that will make them, which tells what they may be and are by default.
 
     Raises:
@@ -144,17 +170,25 @@ def _parse(where: str, line: str) -> object:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _items(lines: list[tuple[str, object]], settings: Mapping[str, object], model_set: ModelSet) -> tuple[Item, ...]:
-    unknown = [key for key in settings if key not in DEFAULTS]
+def _items(
+    lines: list[tuple[str, object]],
+    settings: Mapping[str, object],
+    model_set: ModelSet,
+    *,
+    folder: Path | None = None,
+) -> tuple[Item, ...]:
+    """The items; relative paths in lines are taken from `folder`."""
+    unknown = [key for key in settings if key not in (*DEFAULTS, *INPUTS)]
     if unknown:
-        raise ValueError(f"setting {unknown[0]!r} is unknown; allowed are {', '.join(DEFAULTS)}")
+        raise ValueError(f"setting {unknown[0]!r} is unknown; allowed are {', '.join((*DEFAULTS, *INPUTS))}")
     if not lines:
         raise ValueError("no prompts: every line is blank")
     items: list[Item] = []
     seen: dict[str, str] = {}
     for place, (where, line) in enumerate(lines, 1):
         try:
-            items += _items_of_line(line, {**DEFAULTS, **settings}, model_set, place=place, done=len(items))
+            named = _located(line, folder)
+            items += _items_of_line(named, {**DEFAULTS, **settings}, model_set, place=place, done=len(items))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         for item in items[len(seen) :]:
@@ -176,11 +210,29 @@ def _items_of_line(
     _check_plain(given)
     options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
+    inputs = Inputs(**{name: asked[name] for name in INPUTS if asked.get(name) is not None})
     request = request_of(
-        asked["text"], given, asked["bs"], seed=asked["seed"], model_set=model_set, options=options, **size
+        asked["text"],
+        given,
+        asked["bs"],
+        seed=asked["seed"],
+        model_set=model_set,
+        options=options,
+        inputs=inputs,
+        **size,
     )
     drawn = asked["seed"] is None
-    return [Item.of(done + index, job, request, drawn=drawn) for index, job in enumerate(request.jobs, 1)]
+    return [Item.of(done + index, job, request, inputs, drawn=drawn) for index, job in enumerate(request.jobs, 1)]
+
+
+def _located(line: object, folder: Path | None) -> object:
+    """A line with its inputs' relative paths taken from a folder."""
+    if not isinstance(line, Mapping) or folder is None:
+        return line
+    return {
+        key: str(folder / Path(value).expanduser()) if key in INPUT_FILES and isinstance(value, str) else value
+        for key, value in line.items()
+    }
 
 
 def _checked(line: object) -> Mapping[str, Any]:

@@ -176,7 +176,9 @@ class _Run:
             if self.report is not None:
                 check_target(f"{self.report.folder}/{item.name}", is_image=item.shape.is_image)
             embedding = None if text is None else text.result()
-            return self.pipe.begin(replace(item.job, path=path), item.shape, item.output, text_embed=embedding)
+            given = item.given(self.pipe.model_set) if self.pipe.team.is_main else item.given_elsewhere
+            job = replace(item.job, path=path)
+            return self.pipe.begin(job, item.shape, item.output, text_embed=embedding, given=given)
         except Exception as error:  # noqa: BLE001  # whatever it is, the other items must not be lost with it
             self._failed(item, error)
             return None

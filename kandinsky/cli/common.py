@@ -73,9 +73,13 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def model_set_of(parsed: argparse.Namespace) -> ModelSet:
-    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's."""
+    """The model set of the weights; of the published one, sizes that nobody asked for are the demonstration's.
+
+    A picture or a video that is given chooses the size itself.
+    """
     own = read_model_set(Path(parsed.weights))
-    for name, value in DEMO_SIZE.items() if own is None else ():
+    chosen = any(getattr(parsed, name, None) is not None for name in ("image", "last_image", "video"))
+    for name, value in DEMO_SIZE.items() if own is None and not chosen else ():
         if getattr(parsed, name) is None:
             setattr(parsed, name, value)
     return own or FLASH_512
@@ -184,7 +188,7 @@ def writes_here(*, each: bool = False) -> bool:
     return each or not launched() or launched_rank() == 0
 
 
-def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bool:
+def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str], *, command: str = "generate") -> bool:
     """Start `--num-gpus` processes and wait for them, if there are to be several; whether this process is done.
 
     Raises:
@@ -197,7 +201,7 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> bo
     check_launch(parsed.num_gpus, parsed.device)
     if parsed.num_gpus == 1 or launched():
         return False
-    launch(arguments, parsed.num_gpus)
+    launch(arguments, parsed.num_gpus, command=command)
     return True
 
 

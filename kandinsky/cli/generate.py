@@ -21,6 +21,7 @@ from kandinsky.cli.common import (
     output_settings,
     writes_here,
 )
+from kandinsky.cli.inputs import add_input_arguments, input_settings
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=42, help="same seed, same video; with --prompts that of the first, then counting up"
     )
     add_shape_arguments(parser)
+    add_input_arguments(parser)
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Weights, devices, how they are used, and what is printed."""
     _add_loading_arguments(parser)
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
     add_print_arguments(parser)
@@ -106,6 +113,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     Raises:
         ValueError: an argument is not what it may be; nothing was loaded.
     """
+    from kandinsky.output.inputs import Inputs
     from kandinsky.output.options import OutputOptions
     from kandinsky.request import check_targets, request_of
 
@@ -125,6 +133,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
         seed=parsed.seed,
         model_set=model_set,
         options=OutputOptions(type="file", **output_settings(parsed)),
+        inputs=Inputs(**input_settings(parsed)),
     )
     if writes_here():
         check_targets(request)
@@ -148,7 +157,7 @@ def _generate_batch(
     if parsed.save_path is None:
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
-    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed) | input_settings(parsed)
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)

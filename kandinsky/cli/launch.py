@@ -28,8 +28,8 @@ def check_launch(num_gpus: int, device: str) -> None:
         raise ValueError(f"num_gpus={num_gpus}: this machine has {available()}")
 
 
-def launch(arguments: Sequence[str], num_gpus: int) -> None:
-    """Run `kandinsky generate` with `arguments` in `num_gpus` processes.
+def launch(arguments: Sequence[str], num_gpus: int, *, command: str = "generate") -> None:
+    """Run a command of `kandinsky` with `arguments` in `num_gpus` processes.
 
     Raises:
         LaunchError: one of them failed; the others were ended.
@@ -51,7 +51,7 @@ def launch(arguments: Sequence[str], num_gpus: int) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "kandinsky", "generate", *arguments)
+        elastic_launch(config, sys.executable)("-m", "kandinsky", command, *arguments)
     except SignalException as error:
         if error.sigval != signal.SIGINT:
             raise

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from kandinsky.cli.common import Parser, parse_and_run
+from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make = commands.add_parser("generate", help="make a video", description="Make a video from a prompt.")
     add_generate_arguments(make)
     make.set_defaults(run=partial(generate, arguments=given[1:]))
+    go_on = commands.add_parser("extend", help="go on from a video", description="Go on from a video, for minutes.")
+    add_extend_arguments(go_on)
+    go_on.set_defaults(run=partial(extend, arguments=given[1:]))
     add_serve_commands(commands)
     add_record_commands(commands)
     add_plan_command(commands)

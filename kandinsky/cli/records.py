@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kandinsky.cli.common import (
     Outcome,
@@ -15,15 +15,18 @@ from kandinsky.cli.common import (
     made,
     writes_here,
 )
-
-if TYPE_CHECKING:
-    from kandinsky.output.record import Record
+from kandinsky.cli.extend import replay_extension, resume_extension
+from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
+from kandinsky.cli.loading import devices_as, loading_as
 
 
 def add_record_commands(commands: Any) -> None:
     """Add the subcommands to argparse's `commands`."""
     resume = commands.add_parser("resume", help="finish a video whose latents were saved")
-    resume.add_argument("file", type=file_argument, help="a .latents.safetensors file")
+    resume.add_argument(
+        "file", type=file_argument, help="a .latents.safetensors file, or the folder .pieces of an unfinished extension"
+    )
+    resume.add_argument("--video", type=file_argument, help="of an extension, if its video has moved")
     resume.add_argument("--save-path", type=file_argument, help="default: what the interrupted command was to write")
     resume.add_argument(
         "--weights", type=file_argument, help="folder of the weights, default: those of the interrupted command"
@@ -40,6 +43,7 @@ def add_record_commands(commands: Any) -> None:
         "--weights", type=file_argument, default="./weights/", help="folder of the weights (default: ./weights/)"
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
+    add_file_arguments(replay)
     add_no_distributed(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
@@ -48,7 +52,9 @@ def add_record_commands(commands: Any) -> None:
         command.set_defaults(run=run)
 
 
-def _resume(parsed: argparse.Namespace) -> Outcome:
+def _resume(parsed: argparse.Namespace) -> Outcome | None:
+    if Path(parsed.file).is_dir():
+        return resume_extension(parsed)
     from kandinsky.loading.finisher import load_finisher, model_set_beside
     from kandinsky.output.remaining import remaining_of
     from kandinsky.output.unfinished import load_unfinished
@@ -95,6 +101,11 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
     heed_no_distributed(parsed)
     record = read_record(parsed.file)
     save_path = parsed.save_path or _replayed(parsed.file)
+    inputs = inputs_again(record, parsed, Path(parsed.file).parent)
+    if record.given is not None and record.given.seeds is not None:
+        options = as_recorded(OutputOptions(type="file"), record, save_path)
+        encoding = {name: getattr(options, name) for name in ("fps", "crf", "codec")}
+        return replay_extension(record, str(inputs.video), save_path, encoding, parsed)
     request = request_of(
         record.prompt,
         save_path,
@@ -104,15 +115,18 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         seed=record.seed,
         model_set=read_model_set(Path(parsed.weights)) or FLASH_512,
         options=as_recorded(OutputOptions(type="file"), record, save_path),
+        inputs=inputs,
     )
+    if request.given is not None:
+        check_same(record, request.given.marks)
     if writes_here():
         check_targets(request)
     pipe = get_T2V_pipeline(
-        parsed.device or _devices(record),
+        parsed.device or devices_as(record),
         cache_dir=parsed.weights,
         prompt=record.prompt,
         progress=not (parsed.no_progress or parsed.quiet),
-        **_loading(record),
+        **loading_as(record),
     )
     for line in differences(record, pipe.origin) if writes_here() else ():
         print(f"warning: the result may differ: {line}", file=sys.stderr)
@@ -126,21 +140,3 @@ def _replayed(file: str) -> str:
     if file.endswith(SUFFIX):
         raise ValueError(f"{file} has latents; name a file for the video with --save-path")
     return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
-
-
-def _devices(record: "Record") -> str | dict[str, str]:
-    devices = dict(record.origin.devices) if record.origin else {"dit": "cuda"}
-    kinds = set(devices.values())
-    return kinds.pop() if len(kinds) == 1 else devices
-
-
-def _loading(record: "Record") -> dict[str, Any]:
-    """Arguments of `get_T2V_pipeline` that decide about bits."""
-    import torch
-
-    origin = record.origin
-    if origin is None:
-        return {}
-    names = ("precision", "attention", "kernels", "vae_memory_saving", "text_encoder_int8")
-    dtype = None if origin.dtype is None else getattr(torch, origin.dtype)
-    return {"dtype": dtype, **{name: getattr(origin, name) for name in names}}

@@ -5,17 +5,22 @@ It holds no path, no name of a machine and no date: the same call writes the sam
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from types import NoneType
 from typing import Any, get_origin, get_type_hints
 
 import torch
 
 from kandinsky.config import VERSION
 from kandinsky.errors import RecordError, shown
+from kandinsky.known.given import STRENGTHS, Given
 
 DTYPES = ("float32", "bfloat16")
 """That weights may have."""
+INPUTS = ("image", "last_image", "video", "mask")
+"""That a record may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,48 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenRecord:
+    """What was given besides the prompt.
+
+    Args:
+        inputs: of each, by the name that a call has for it, its file's `name` without a folder (None if it came as
+            pixels) and the `sha256` of its pixels as they were used.
+        strength: of a video that was changed.
+        fit: as the call said it; None if it did not.
+        overlap, seeds: of a video that was gone on with: seconds that pieces know of each other, and a seed for each.
+    """
+
+    inputs: Mapping[str, Mapping[str, str | None]]
+    strength: float | None = None
+    fit: str | None = None
+    overlap: int | None = None
+    seeds: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the types: anybody may have written a record.
+
+        Raises:
+            TypeError: it is not what this library writes.
+        """
+        for name, entry in self.inputs.items():
+            file, mark = entry["name"], entry["sha256"]
+            plain = file is None or (isinstance(file, str) and PurePath(file).name == file)
+            if name not in INPUTS or not plain or not isinstance(mark, str):
+                raise TypeError(f"input {shown(name)} is {shown(entry)}")
+        seeds = [] if self.seeds is None else list(self.seeds)
+        if any(type(seed) is not int for seed in seeds) or type(self.overlap) not in (int, NoneType):
+            raise TypeError(f"seeds are {shown(self.seeds)}, overlap is {shown(self.overlap)}")
+        if self.strength not in (None, *STRENGTHS) or not isinstance(self.fit, str | None):
+            raise TypeError(f"strength is {shown(self.strength)}, fit is {shown(self.fit)}")
+
+    @classmethod
+    def of(cls, given: Given) -> "GivenRecord":
+        """Of pixels that a call gave."""
+        inputs = {name: dataclasses.asdict(mark) for name, mark in given.marks.items()}
+        return cls(inputs=inputs, strength=None if given.video is None else given.strength, fit=given.fit)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One generation.
 
@@ -51,6 +98,7 @@ class Record:
         prompt, seed, width, height, time_length: of the call; seconds are those of the model, before any other `fps`.
         fps, crf, codec: of the file, where it has them.
         origin: None for a pipeline that was put together by hand.
+        given: what was given besides the prompt; None, and not in the file, if nothing was.
         kandinsky, torch: versions.
     """
 
@@ -63,12 +111,16 @@ class Record:
     crf: int | None
     codec: str | None
     origin: Origin | None
+    given: GivenRecord | None = None
     kandinsky: str = VERSION
     torch: str = torch.__version__
 
     def to_json(self) -> str:
         """One line; non-ASCII text stands as it is."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        found = dataclasses.asdict(self)
+        if self.given is None:
+            del found["given"]
+        return json.dumps(found, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> "Record":
@@ -80,7 +132,9 @@ class Record:
         try:
             found = json.loads(text)
             origin = found["origin"]
-            made = cls(**{**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))})
+            given = found.get("given")
+            known = {**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))}
+            made = cls(**{**known, "given": None if given is None else GivenRecord(**_known(GivenRecord, given))})
             _check_types(made)
             if made.origin is not None:
                 _check_types(made.origin)

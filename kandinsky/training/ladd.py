@@ -9,6 +9,8 @@ heads train together, in one backward pass: the heads see the fake features deta
 detached.
 
 No distillation loss, no guidance. `latents` may be real ones or the teacher's own (`kandinsky.training.teacher_data`).
+With `known_share` the student is given a part of some clips without noise, and the heads see it in its clips too:
+what does not go with it is told apart (see `known_frames`).
 Legend: see `velocity`.
 """
 
@@ -24,6 +26,7 @@ from kandinsky.model.dit import DiT
 from kandinsky.sampler import predict_x0, renoise
 from kandinsky.training.discriminator import Features, Heads
 from kandinsky.training.initial import load_trainable
+from kandinsky.training.known_frames import draw_known, put_in
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
@@ -39,6 +42,7 @@ class Draws(NamedTuple):
         steps: index of the student's timestep, `[clips]`.
         time: the discriminator's level, `[clips]`.
         student_noise, fake_noise, real_noise, nudge: standard normal, shaped as the latents.
+        known: what the student is given, bool `[clips, T, H, W]`.
     """
 
     steps: Tensor
@@ -47,13 +51,14 @@ class Draws(NamedTuple):
     fake_noise: Tensor
     real_noise: Tensor
     nudge: Tensor
+    known: Tensor
 
 
 class Ladd(nn.Module):
     """Student and heads; the teacher is held beside them, not as a part.
 
     Args:
-        student: begins as the teacher's copy; trained.
+        student: trained; it begins as the teacher's copy, or from weights of its own.
         teacher: frozen.
         levels: of the model set.
         settings: see `LaddSettings`.
@@ -73,14 +78,18 @@ class Ladd(nn.Module):
         """For a batch of latents of `shape`."""
         index = self.settings.student_levels.draw(shape[0], generator)
         time = self.settings.discriminator_levels.draw(shape[0], generator)
-        return Draws(index, time, *torch.randn((4, *shape), generator=generator, device=generator.device).unbind())
+        student, fake, real, nudge = torch.randn((4, *shape), generator=generator, device=generator.device).unbind()
+        known = draw_known(shape, self.settings.known_share, generator)
+        return Draws(index, time, student, fake, real, nudge, known)
 
     def forward(self, latents: Tensor, text: Tensor, draws: Draws | None) -> Losses | Tensor:
         """Losses of one step; without draws, samples made from `latents`, one noise for each timestep stacked in
         front."""
         if draws is None:
             return self.sample(latents, text)
-        fake = self.denoise(renoise(latents, draws.student_noise, self._alpha(draws.steps)), text, draws.steps)
+        noisy = renoise(latents, draws.student_noise, self._alpha(draws.steps))
+        made = self.denoise(put_in(draws.known, latents, noisy), text, draws.steps)
+        fake = put_in(draws.known, latents, made)
         level = self.levels.alpha(draws.time)
         noisy_fake, noisy_real = renoise(fake, draws.fake_noise, level), renoise(latents, draws.real_noise, level)
         seen = self.features(noisy_fake, text, draws.time, checkpointing=self.settings.checkpointing)
@@ -122,7 +131,7 @@ class Ladd(nn.Module):
 def main(arguments: list[str]) -> None:
     settings = settings_or_exit(LaddSettings, arguments)
     levels = Levels(place_of(settings.weights, "scheduler"), num_steps=len(settings.student_levels.weights))
-    student, teacher = (load_trainable(settings.teacher) for _ in range(2))
+    student, teacher = (load_trainable(path) for path in (settings.initial or settings.teacher, settings.teacher))
     train(Ladd(student, teacher, levels, settings), settings)
 
 

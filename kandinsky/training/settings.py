@@ -132,6 +132,8 @@ class LaddSettings(RunSettings):
 
     Args:
         teacher: DiT weights, `.pt` or `.safetensors`.
+        initial: DiT weights that the student begins with; the teacher's if None.
+        known_share: of the clips, from 0 to 1, of which the student is given a part; see `known_frames`.
         heads: optimiser of the discriminator's heads.
         student_levels: how often each of the student's timesteps is drawn; their number is the student's steps.
         discriminator_levels: of the noise under which real and fake are compared.
@@ -140,6 +142,8 @@ class LaddSettings(RunSettings):
     """
 
     teacher: Path
+    initial: Path | None = None
+    known_share: float = 0.0
     heads: AdamSettings
     student_levels: StepWeights = field(default_factory=lambda: StepWeights(weights=(1.0, 1.0, 1.0, 1.0)))
     discriminator_levels: LogitNormal = field(default_factory=lambda: LogitNormal(mean=0.0, std=1.0))
@@ -150,6 +154,8 @@ class LaddSettings(RunSettings):
         super().__post_init__()
         if self.r1_weight < 0 or self.r1_distance <= 0:
             raise ValueError(f"r1_weight={self.r1_weight}, r1_distance={self.r1_distance}: allowed are >= 0 and > 0")
+        if not 0 <= self.known_share <= 1:
+            raise ValueError(f"known_share={self.known_share}: allowed is 0 to 1")
 
     @property
     def smallest_batch(self) -> int:

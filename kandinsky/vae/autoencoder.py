@@ -5,6 +5,7 @@ Decoding is our own runtime (see `decoder`) over the weights of diffusers' `Auto
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -123,11 +124,24 @@ class VideoAutoencoder:
         if frames.dtype != torch.uint8 or channels != 3 or (count - 1) % 4 or height % 8 or width % 8:
             found = f"{frames.dtype} {list(frames.shape)}"
             raise ValueError(f"frames are {found}; allowed: uint8 [4 n + 1, multiple of 8, multiple of 8, 3]")
-        vae = self.autoencoder
-        torch.nn.Module.to(vae, self.device)  # diffusers' own `to` warns about modules that this model does not have
-        pixels = frames.to(vae.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
-        posterior = vae.encode(pixels).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
-        if self.staged:
-            torch.nn.Module.to(vae, "cpu")
+        with self._encoder() as vae:
+            pixels = frames.to(self.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
+            posterior = vae.encode(pixels).latent_dist
+            latents = posterior.mode() if generator is None else posterior.sample(generator)
         return latents[0].permute(1, 2, 3, 0) * self.config.scaling_factor
+
+    @contextmanager
+    def _encoder(self) -> Iterator[Any]:
+        """diffusers' autoencoder with the weights that encode on the device; a staged one's are there meanwhile."""
+        vae = self.autoencoder
+        parts = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
+        weights = [weight for part in parts for weight in part.parameters()]
+        homes = [weight.data for weight in weights]
+        for part in parts:
+            torch.nn.Module.to(part, self.device)
+        try:
+            yield vae
+        finally:
+            for weight, home in zip(weights, homes, strict=True):
+                if self.staged:
+                    weight.data = home  # nothing is copied back

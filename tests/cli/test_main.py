@@ -9,7 +9,7 @@ from helpers import ROOT
 
 from kandinsky.cli.main import generate_main, main
 
-COMMANDS = ("generate", "serve", "web", "resume", "show", "replay", "plan", "random-weights", "convert")
+COMMANDS = ("generate", "extend", "serve", "web", "resume", "show", "replay", "plan", "random-weights", "convert")
 
 
 def run(file, *arguments):

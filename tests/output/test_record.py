@@ -43,7 +43,8 @@ def test_nothing_tells_where_and_when(pipe, tmp_path):
     """So that the same call writes the same bytes, and a file that is given away tells nobody's paths."""
     record = dataclasses.replace(RECORD, origin=pipe.origin)
     assert {field.name for field in dataclasses.fields(Record)} == {
-        "prompt", "seed", "width", "height", "time_length", "fps", "crf", "codec", "origin", "kandinsky", "torch"
+        "prompt", "seed", "width", "height", "time_length", "fps", "crf", "codec", "origin", "given", "kandinsky",
+        "torch",
     }  # fmt: skip
     assert "/" not in record.to_json()
     assert str(tmp_path.parent) not in record.to_json()

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 from helpers import relative_error
-from rank_processes import CPU, FOUR_HEADS, SHAPE, dit_inputs
+from rank_processes import CLIP, CPU, EXTENDED, FOUR_HEADS, KNOWN, SHAPE, dit_inputs
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.config import PARALLELISMS, PUBLISHED_DIT
 from kandinsky.loading.components import load_dit
 from kandinsky.model.dit import DiT
+from kandinsky.output.read_clip import read_clip
 from kandinsky.output.read_record import read_record
 from kandinsky.parallel.apply import KINDS, NONE, SEQUENCE, TENSOR, check_size, parallelism_of
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.tensor import TENSOR_PLAN
 
 MODES = ["tensor", "sequence"]
+JOB_OF = {"tensor": "pipelines", "sequence": "pipelines", "none": "jobs"}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,36 @@ def test_two_processes_make_the_video_of_one(two, alone, mode):
         assert ranks[0][name].shape == expected.shape
         assert (ranks[0][name].int() - expected.int()).abs().max() <= 1
     assert [rank["has_text_encoder"] for rank in ranks] == [True, False]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_known_pixels_are_shared(two, pipe, mode):
+    """The first rank encodes; what is known is bit for bit its VAE's, on all."""
+    alone = pipe("a cat", **KNOWN)
+    first, second = (rank[mode]["known"] for rank in two.of("pipelines"))
+    assert second is None
+    assert torch.equal(first[[0, 2]], alone[[0, 2]])
+    assert relative_error(first, alone) < 1e-5
+
+
+@pytest.mark.parametrize("mode", [*MODES, "none"])
+def test_extensions_are_those_of_one_process(two, pipe, tmp_path, mode):
+    made = [rank["extended"] if mode == "none" else rank[mode]["extended"] for rank in two.of(JOB_OF[mode])]
+    assert made == [9 + 8, None]
+    alone = pipe.extend(CLIP, "a cat", tmp_path / "v.mp4", **EXTENDED)
+    frames = [
+        read_clip(path, "video").frames((64, 64), "cover", fps=8, most=99)
+        for path in (alone.path, two.folder / f"{mode}.mp4")
+    ]
+    assert (frames[0].int() - frames[1].int()).abs().max() <= 2
+    assert [path.suffix for path in two.folder.glob(f"{mode}.mp4*")] == [".mp4"]
+
+
+def test_each_rank_encodes_for_its_own_videos(two, pipe):
+    found = [latents for rank in two.of("jobs") for latents in rank["known"]]
+    assert len(found) == 2
+    for latents, seed in zip(found, (3, 4), strict=True):
+        assert relative_error(latents, pipe("a cat", **{**KNOWN, "seed": seed})) < 1e-6
 
 
 def test_an_interrupt_stops_all(two):

@@ -5,7 +5,7 @@ import torch
 from helpers import SMALL, just_saved, own_weights
 from training_helpers import losses_of, objective_of, run_settings
 
-from kandinsky.sampler import predict_x0
+from kandinsky.sampler import predict_x0, renoise
 from kandinsky.training.ladd import main
 from kandinsky.training.settings import LaddSettings
 from kandinsky.training.velocity import velocity
@@ -64,6 +64,34 @@ def test_draws(data, teacher, tmp_path):
     noises = (one.student_noise, one.fake_noise, one.real_noise, one.nudge)
     assert all(noise.shape == shape for noise in noises)
     assert not any(torch.equal(noises[0], noise) for noise in noises[1:])
+
+
+def test_the_student_is_given_latents_without_noise_and_keeps_them(data, teacher, tmp_path, monkeypatch):
+    """What it sees, and what the heads see of it."""
+    objective = objective_of(run_settings(LaddSettings, data, teacher, tmp_path, known_share=1.0))
+    shape = (8, 3, 4, 4, 16)
+    generator = torch.Generator().manual_seed(0)
+    latents, text = torch.randn(shape, generator=generator), torch.randn(8, 3, 64, generator=generator)
+    draws = objective.draw(shape, generator)
+    assert draws.known.any()
+    seen = {}
+
+    def denoise(noisy, *_):
+        seen["student"] = noisy
+        return torch.zeros_like(noisy)
+
+    def features(noisy, *_, **__):
+        seen.setdefault("heads", noisy)
+        raise InterruptedError
+
+    monkeypatch.setattr(objective, "denoise", denoise)
+    monkeypatch.setattr(objective, "features", features)
+    with pytest.raises(InterruptedError):
+        objective(latents, text, draws)
+    assert torch.equal(seen["student"][draws.known], latents[draws.known])
+    assert (seen["student"] != latents).any(-1)[~draws.known].all()
+    made = torch.where(draws.known[..., None], latents, 0)
+    assert torch.equal(seen["heads"], renoise(made, draws.fake_noise, objective.levels.alpha(draws.time)))
 
 
 def test_heads_are_the_same_on_every_process(data, teacher, tmp_path):

@@ -46,6 +46,7 @@ def test_values_become_what_they_are_declared_as():
         ({"optimiser": {}}, "file: optimiser: 'learning_rate' is missing"),
         ({"optimiser": 3}, "file: optimiser: expected a mapping, found 3"),
         ({"r1_weight": -1}, "r1_weight=-1"),
+        ({"known_share": 1.5}, r"known_share=1\.5: allowed is 0 to 1"),
         ({"student_levels": {"weights": [0]}}, "allowed are numbers from 0, not all of them 0"),
     ],
 )

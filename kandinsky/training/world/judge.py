@@ -102,6 +102,20 @@ def judge(frames: Tensor) -> Verdict:
     )
 
 
+def object_path(frames: Tensor) -> Tensor:
+    """Where the object is in each frame of a clip, uint8 `[F, height, width, 3]`: `[F, 2]`, to fractions of a pixel.
+
+    It is the middle of what differs from the background, weighted by how much; where nothing does, it means nothing.
+    """
+    parts = take_apart(_smooth(frames.movedim(-1, 1).float() / 255))
+    weight = (parts.contrast / parts.most[:, None, None].clamp(min=LEAST_CONTRAST) - 0.4).clamp(0, 0.4)
+    height, width = frames.shape[1:3]
+    across, down = (torch.arange(size) + 0.5 - size / 2 for size in (width, height))
+    total = weight.sum((1, 2)).clamp(min=1e-6)
+    middle = torch.stack(((weight * across).sum((1, 2)), (weight * down[:, None]).sum((1, 2))), dim=1)
+    return middle / total[:, None] / min(height, width)
+
+
 def _smooth(pixels: Tensor) -> Tensor:
     """Mean of 3 x 3 pixels `[F, 3, height, width]`: noise falls to a third, edges hardly move."""
     return F.avg_pool2d(F.pad(pixels.contiguous(), (1, 1, 1, 1), mode="replicate"), 3, stride=1)

@@ -1,0 +1,10 @@
+"""Memory of extensions, by their length."""
+
+from benchmark_helpers import all_positive
+
+
+def test_figures(run):
+    rows = run("extend_memory")["rows"]
+    assert [row["seconds"] for row in rows] == [1, 2]
+    assert [row["frames"] for row in rows] == [9 + 8, 17 + 16]
+    assert all_positive(*(row["host_gib"] for row in rows))
