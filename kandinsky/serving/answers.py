@@ -30,8 +30,13 @@ class Refusal(Exception):  # noqa: N818  # it is an answer
         kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        error = {"message": _sendable(str(self)), "type": kind, "param": _sendable(self.param), "code": self.code}
         return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def _sendable(text: str | None) -> str | None:
+    """Without halves of characters, which JSON may name and UTF-8 cannot have."""
+    return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def wrong(message: str, *, param: str | None = None, code: str = "invalid_value") -> Refusal:

@@ -3,11 +3,13 @@
 Multipart forms carry text, so numbers and truth values may come as text in JSON too.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 
 from kandinsky.errors import shown
 from kandinsky.serving.answers import Refusal, wrong
@@ -21,7 +23,10 @@ async def read_body(request: Request) -> dict[str, Any]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        form = await request.form()
+        try:
+            form = await request.form()
+        except HTTPException as error:
+            raise wrong(f"the body is not a form: {error.detail}", code="invalid_form") from None
         names = [name for name, _ in form.multi_items()]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -30,12 +35,22 @@ async def read_body(request: Request) -> dict[str, Any]:
     if kind != "application/json":
         raise Refusal(415, "allowed are application/json and multipart/form-data", code="unsupported_media_type")
     try:
-        body = await request.json()
+        body = json.loads(await request.body(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise wrong(f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):
         raise wrong("the body is not a JSON object", code="invalid_json")
     return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no name comes twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise wrong(f"the field {shown(name)} came twice", param=name[:64])
+        found[name] = value
+    return found
 
 
 def _nested(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:

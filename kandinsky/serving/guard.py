@@ -6,9 +6,9 @@ header tells. An address in the Host header cannot be a stranger's name.
 """
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from kandinsky.serving.answers import Refusal
 
@@ -17,14 +17,16 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+"""A name or an address, with or without a port, and nothing else that a URL may have there."""
+MAX_DIGITS = 18
+"""Of a Content-Length that is read as a number at all."""
 
 
 def name_of(host: str) -> str:
     """A Host header without its port, in small letters; "" if it is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").lower() if found else ""
 
 
 def may_be_ours(host: str, names: frozenset[str]) -> bool:
@@ -57,8 +59,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(headers)
+        refusal = self._refusal([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         if refusal is not None:
             await refusal.response()(scope, receive, send)
             return
@@ -74,15 +75,18 @@ class Guard:
 
         await self._app(scope, counted, send)
 
-    def _refusal(self, headers: dict[str, str]) -> Refusal | None:
+    def _refusal(self, given: list[tuple[str, str]]) -> Refusal | None:
+        headers = dict(given)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not may_be_ours(host, self._names):
+        hosts = sum(name == "host" for name, _ in given)
+        if hosts != 1 or not may_be_ours(host, self._names):
             said = f"the Host header {host[:100]!r} is not a name of this server (--allow-host)"
             return Refusal(421, said, code="wrong_host")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return Refusal(403, f"a page of {origin[:100]!r} may not use this server", code="wrong_origin")
         length = headers.get("content-length", "0")
-        return self._too_large() if not length.isdecimal() or int(length) > self._max_body else None
+        readable = length.isdecimal() and len(length) <= MAX_DIGITS
+        return None if readable and int(length) <= self._max_body else self._too_large()
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"a body may have {self._max_body} bytes (--max-body)", code="body_too_large")

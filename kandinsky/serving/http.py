@@ -7,10 +7,11 @@ answers while weights load and while the database is locked.
 import sqlite3
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from kandinsky.config import VERSION
 from kandinsky.serving import page
@@ -21,7 +22,7 @@ from kandinsky.serving.log import Log
 from kandinsky.serving.metrics import Metrics
 from kandinsky.serving.options import MODEL, Options
 from kandinsky.serving.scheduler import Scheduler
-from kandinsky.serving.service import Service
+from kandinsky.serving.service import Service, check_query
 from kandinsky.serving.videos import add_videos
 
 
@@ -36,6 +37,7 @@ def make_app(scheduler: Scheduler, options: Options, *, metrics: Metrics, log: L
     app.add_exception_handler(405, _no_route)
     app.add_exception_handler(RequestValidationError, _no_value)
     app.add_exception_handler(sqlite3.Error, _no_store)
+    app.add_exception_handler(Exception, _fault)
     add_videos(app, service)
     add_images(app, service)
     _add_state(app, service, metrics)
@@ -68,6 +70,7 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
     async def models(request: Request) -> dict[str, Any]:
         """The model, and what may be asked of it."""
         service.owner_of(request)
+        check_query(request)
         model_set = options.model_set
         facts = {
             "sizes": [f"{width}x{height}" for width, height in model_set.sizes],
@@ -97,6 +100,11 @@ async def _no_value(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = str(first["loc"][-1])
     return Refusal(400, f"{name}: {first['msg']}", code="invalid_value", param=name).response()
+
+
+async def _fault(_request: Request, error: Exception) -> Response:
+    """A fault of this server's own; its place stands in the server's output."""
+    return Refusal(500, f"the server failed: {type(error).__name__}", code="internal_error").response()
 
 
 async def _no_store(_request: Request, error: Exception) -> Response:

@@ -100,7 +100,7 @@ class Service:
             arrival = Arrival(
                 asked=tuple(asked),
                 owner=owner,
-                repeat=None if key is None else (key, _digest(body)),
+                repeat=None if key is None else (key, _digest(asked[0].kind, body)),
                 most_queued=options.max_queue,
                 most_of_owner=options.max_jobs_of_key,
                 folder=folder,
@@ -125,7 +125,7 @@ class Service:
 
 
 def check_query(request: Request, *known: str) -> None:
-    """Refuse a parameter that would be passed over.
+    """Refuse a parameter that would be passed over: one that is not known, or came before.
 
     Raises:
         Refusal: names it.
@@ -136,7 +136,10 @@ def check_query(request: Request, *known: str) -> None:
             raise wrong(
                 f"unknown parameter {name[:64]!r}; allowed: {allowed}", param=name[:64], code="unknown_parameter"
             )
+        if len(request.query_params.getlist(name)) > 1:
+            raise wrong(f"the parameter {name} came twice", param=name)
 
 
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode(errors="surrogatepass")).hexdigest()
+def _digest(kind: str, body: Mapping[str, Any]) -> str:
+    """Of what was asked for: the same words for an image are something else than for a video."""
+    return hashlib.sha256(json.dumps([kind, body], sort_keys=True, default=str).encode()).hexdigest()

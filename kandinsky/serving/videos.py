@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Message, Receive, Scope, Send
 
 from kandinsky.serving.answers import Refusal, not_found, not_here, wrong
 from kandinsky.serving.bodies import as_form
@@ -29,8 +30,30 @@ MEDIA = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
 }
+
 STILLS = {"thumbnail": thumbnail, "spritesheet": spritesheet}
 MAX_PAGE = 100
+
+
+class Download(FileResponse):
+    """A file, whose `background` runs only if all of it was sent to a client that was there until the end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        request, status = Request(scope, receive), 0
+        then, self.background = self.background, None
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+            # What is sent to a client that is gone is thrown away without a word.
+            if ends and status == 200 and not await request.is_disconnected():
+                self.background = then
+            await send(message)
+
+        await request.body()
+        await super().__call__(scope, receive, watched)
 
 
 def add_videos(app: FastAPI, service: Service) -> None:
@@ -130,13 +153,12 @@ def _add_results(app: FastAPI, service: Service) -> None:
             except OSError as error:
                 raise Refusal(500, str(error), code="file_unreadable", param="variant") from None
             return FileResponse(still, media_type=MEDIA[still.suffix], content_disposition_type="inline")
-        whole = "range" not in request.headers
-        return FileResponse(
+        return Download(
             path,
             media_type=MEDIA[job.asked.ending],
             filename=f"{job.id}{job.asked.ending}",
             content_disposition_type="inline",
-            background=BackgroundTask(service.store.fetched, job.id) if whole else None,
+            background=BackgroundTask(service.store.fetched, job.id),
         )
 
     @app.get("/v1/videos/{video_id}/events", tags=["videos"])

@@ -1,0 +1,293 @@
+"""Bodies become what is asked for: every field is looked at, and a wrong one is named."""
+
+import json
+
+import pytest
+from helpers import SMALL
+
+from kandinsky.config import FLASH_512
+from kandinsky.request import MAX_SEED
+from kandinsky.serving.answers import Refusal
+from kandinsky.serving.bodies import as_form
+from kandinsky.serving.fields import (
+    EXACT_IN_BROWSERS,
+    IMAGE_FIELDS,
+    VIDEO_FIELDS,
+    edit_of,
+    extension_of,
+    images_of,
+    video_of,
+)
+from kandinsky.serving.options import MODEL, Options
+
+OPTIONS = Options(model_set=SMALL)
+JSON = {"content-type": "application/json"}
+
+
+def test_defaults_are_those_that_the_page_of_the_contract_names():
+    asked = video_of({"prompt": "a cat"}, Options())
+    assert (asked.time_length, asked.width, asked.height, asked.ending) == (12, 672, 384, ".mp4")
+    assert (asked.fps, asked.crf, asked.codec, asked.metadata) == (None, None, None, True)
+    short = video_of({"prompt": "a cat"}, Options(model_set=SMALL, max_seconds=3))
+    assert (short.time_length, short.width, short.height) == (3, 64, 64)
+
+
+def test_a_seed_that_is_drawn_keeps_its_digits_in_a_browser():
+    seeds = {video_of({"prompt": "a"}, OPTIONS).seed for _ in range(20)}
+    assert len(seeds) == 20
+    assert max(seeds) < EXACT_IN_BROWSERS
+
+
+def test_both_names_of_the_prompt_are_one_field():
+    assert video_of({"text": "a", "prompt": None}, OPTIONS).text == video_of({"prompt": "a"}, OPTIONS).text == "a"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["été 猫 🐈‍⬛", "\u202eright to left", "two\nlines\ttab", 'quo"te\\', "e\u0301", " a "]
+)
+def test_a_prompt_is_taken_as_it_is(prompt):
+    assert video_of({"prompt": prompt}, OPTIONS).text == prompt
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t", "\u2003", "a\ud800", "a" * 4001, ["a"], {"a": 1}, 1.5, True, False, 0])
+def test_a_prompt_that_is_none(prompt):
+    with pytest.raises(Refusal) as refused:
+        video_of({"prompt": prompt}, OPTIONS)
+    assert (refused.value.status, refused.value.param) == (400, "prompt")
+
+
+@pytest.mark.parametrize(
+    "value", [-1, MAX_SEED + 1, "-1", "1.0", " 1", "1 ", "+1", "0x1", "\u0661", "9" * 19, "1e3", "", 1.0, True, [1], {}]
+)
+def test_a_seed_that_is_none(value):
+    with pytest.raises(Refusal) as refused:
+        video_of({"prompt": "a", "seed": value}, OPTIONS)
+    assert (refused.value.status, refused.value.param) == (400, "seed")
+
+
+def test_the_largest_seed_keeps_every_digit():
+    assert video_of({"prompt": "a", "seed": str(MAX_SEED)}, OPTIONS).seed == MAX_SEED
+    assert video_of({"prompt": "a", "seed": 0}, OPTIONS).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", "64X64"), ("size", "64x64x64"), ("size", " 64x64"), ("size", "64x64\n"), ("size", "-64x64"),
+        ("size", "0x0"), ("size", "99999x99999"),
+        ("size", "\u0666\u0664x\u0666\u0664"), ("size", 64), ("size", [64, 64]), ("size", ""),
+        ("seconds", -1), ("seconds", 10**100), ("seconds", "10000000000"), ("seconds", [1]), ("seconds", "one"),
+        ("fps", -1), ("fps", 121), ("fps", 1.5), ("crf", -1), ("crf", "64"), ("codec", "h265"), ("codec", ["h264"]),
+        ("codec", "-i"), ("format", ".mp4"), ("format", "mp4/../x"), ("format", "mp4\0"), ("format", "exe"),
+        ("format", 4), ("metadata", 1), ("metadata", "True"), ("metadata", []), ("precision", "EXACT"),
+        ("precision", 8), ("model", 4), ("model", MODEL.upper()), ("model", []),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_none_names_its_field(name, value):
+    with pytest.raises(Refusal) as refused:
+        video_of({"prompt": "a", name: value}, OPTIONS)
+    assert (refused.value.status, refused.value.param) == (400, name)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Prompt", "prompt ", "__class__", "a" * 10_000, "n", "output_format", "path", "save_path"]
+)
+def test_an_unknown_field_is_named(name):
+    with pytest.raises(Refusal) as refused:
+        video_of({"prompt": "a", name: None}, OPTIONS)
+    assert (refused.value.code, refused.value.param) == ("unknown_parameter", name[:64])
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["input_reference", "strength", "image", "mask"])
+def test_images_take_no_files(name):
+    with pytest.raises(Refusal, match="unknown field"):
+        images_of({"prompt": "a cat", name: "x"}, OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("strength", 0.5), ("fit", "cover")])
+def test_how_files_are_used_is_for_those_that_are_there(name, value):
+    with pytest.raises(Refusal, match=f"{name} is for") as refused:
+        video_of({"prompt": "a cat", name: value}, OPTIONS)
+    assert refused.value.param == name
+    assert getattr(video_of({"prompt": "a cat", name: value}, OPTIONS, inputs={"video"}), name) == value
+
+
+def test_an_edit_is_halfway_unless_it_says_otherwise():
+    assert edit_of({"prompt": "a cat"}, OPTIONS, inputs={"video"}).strength == 0.5
+    assert edit_of({"prompt": "a cat", "strength": "0.25"}, OPTIONS, inputs={"video"}).strength == 0.25
+    assert edit_of({"prompt": "a cat"}, OPTIONS, inputs={"video", "mask"}).strength is None
+
+
+def test_an_extension():
+    asked = extension_of({"prompt": "a cat", "seconds": "60"}, OPTIONS)
+    assert (asked.time_length, asked.overlap, asked.kind) == (60, 1, "video")
+    for body, param in (({}, "seconds"), ({"seconds": 61}, "seconds"), ({"seconds": 1, "strength": 1}, "strength")):
+        with pytest.raises(Refusal) as refused:
+            extension_of({"prompt": "a cat", **body}, OPTIONS)
+        assert refused.value.param == param
+
+
+def test_a_codec_chooses_the_kind_of_file():
+    assert video_of({"prompt": "a", "codec": "vp9"}, OPTIONS).ending == ".webm"
+    assert video_of({"prompt": "a", "format": "gif"}, OPTIONS).ending == ".gif"
+
+
+def test_images_count_their_seeds_up():
+    asked = images_of({"prompt": "a", "n": "3", "seed": MAX_SEED - 2, "output_format": "webp"}, OPTIONS)
+    assert [one.seed for one in asked] == [MAX_SEED - 2, MAX_SEED - 1, MAX_SEED]
+    assert {(one.kind, one.file_name) for one in asked} == {("image", "image.webp")}
+    assert len(images_of({"prompt": "a"}, OPTIONS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", 0), ("n", -1), ("n", 17), ("n", "many"), ("seconds", 1), ("fps", 8), ("format", "png"),
+     ("output_format", "svg"), ("output_format", 1), ("response_format", "url"), ("response_format", [])],
+)  # fmt: skip
+def test_an_images_value_that_is_none(name, value):
+    with pytest.raises(Refusal) as refused:
+        images_of({"prompt": "a", name: value}, OPTIONS)
+    assert (refused.value.status, refused.value.param) == (400, name)
+
+
+def test_the_routes_page_knows_every_field():
+    for fields in (VIDEO_FIELDS, IMAGE_FIELDS):
+        content = as_form(fields)["requestBody"]["content"]
+        for kind in ("application/json", "multipart/form-data"):
+            assert set(content[kind]["schema"]["properties"]) == set(fields)
+            assert content[kind]["schema"]["additionalProperties"] is False
+    assert video_of({"prompt": "a", "seconds": 63}, Options(model_set=FLASH_512)).time_length == 63
+
+
+def error_of(answer):
+    return answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]
+
+
+def test_a_field_that_comes_twice_is_refused(client):
+    for twice in ('{"prompt": "a", "seed": 1, "seed": 2}', '{"prompt": "a", "seed": 1, "see\\u0064": 1}'):
+        assert error_of(client.post("/v1/videos", content=twice, headers=JSON)) == (400, "invalid_value", "seed")
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = client.post("/v1/videos", content="prompt=a&seed=1&seed=2", headers=form)
+    assert error_of(answer) == (400, "invalid_value", "seed")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"1", b'"prompt"', b"[]", b"{", b"\xff\xfe", b"\x00", b"[" * 100_000, b'{"a":' * 50_000,
+     b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", b'{"prompt": "\xff"}'],
+)  # fmt: skip
+def test_a_body_that_is_no_object(client, body):
+    assert error_of(client.post("/v1/videos", content=body, headers=JSON)) == (400, "invalid_json", None)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_a_number_that_is_none(client, number):
+    answer = client.post("/v1/videos", content=f'{{"prompt": "a", "seed": {number}}}', headers=JSON)
+    assert answer.status_code == 400
+
+
+def test_half_a_character_is_an_answer_too(client):
+    """A lone surrogate can stand in JSON, and nowhere in UTF-8."""
+    for body, param in (
+        ('{"prompt": "a\\ud800"}', "prompt"),
+        ('{"prompt": "a", "\\ud800": 1}', "\ufffd"),
+        ('{"prompt": "a", "codec": "\\udfff"}', "codec"),
+    ):
+        answer = client.post("/v1/videos", content=body, headers=JSON)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"prompt=a"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"a" * 2**21 + b"\r\n--x--\r\n",
+        ),
+        ("application/x-www-form-urlencoded", b"&".join(b"a%d=" % number for number in range(2000))),
+    ],
+)
+def test_a_form_that_is_none(client, kind, body):
+    answer = client.post("/v1/videos", content=body, headers={"content-type": kind})
+    assert error_of(answer)[:2] == (400, "invalid_form")
+
+
+def test_a_file_is_no_prompt(client, hands):
+    answer = client.post("/v1/videos", files={"prompt": ("../../x", b"a cat")})
+    assert error_of(answer) == (400, "invalid_value", "prompt")
+    assert hands.store.counts()["queued"] == 0
+
+
+def test_a_content_type_is_read_as_the_standard_says(client):
+    body = json.dumps({"prompt": "a"})
+    for kind, status in (
+        ("Application/JSON; charset=utf-8", 200),
+        ("text/json", 415),
+        ("", 415),
+        ("application/jsonx", 415),
+    ):
+        assert client.post("/v1/videos", content=body, headers={"content-type": kind}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "said"),
+    [
+        ({}, "prompt", "prompt is missing"),
+        ({"prompt": " "}, "prompt", "empty"),
+        ({"prompt": "a", "text": "b"}, "prompt", "two names"),
+        ({"prompt": 7}, "prompt", "allowed is a text"),
+        ({"prompt": "a" * 4001}, "prompt", "4001 characters"),
+        ({"prompt": "a", "model": "sora-2"}, "model", MODEL),
+        ({"prompt": "a", "seconds": 0}, "seconds", "allowed is 1 to 63"),
+        ({"prompt": "a", "seconds": "64"}, "seconds", "allowed is 1 to 63"),
+        ({"prompt": "a", "seconds": 1.5}, "seconds", "whole number"),
+        ({"prompt": "a", "seconds": True}, "seconds", "whole number"),
+        ({"prompt": "a", "size": "65x64"}, "size", "64x64, 96x64"),
+        ({"prompt": "a", "size": "64"}, "size", "64x64, 96x64"),
+        ({"prompt": "a", "seed": -1}, "seed", "allowed is 0"),
+        ({"prompt": "a", "seed": MAX_SEED + 1}, "seed", "allowed is 0"),
+        ({"prompt": "a", "format": "../../x"}, "format", "allowed"),
+        ({"prompt": "a", "codec": "vp9", "format": "mp4"}, "codec", "allowed are"),
+        ({"prompt": "a", "crf": 99}, "crf", "crf=99"),
+        ({"prompt": "a", "fps": 0}, "fps", "fps=0"),
+        ({"prompt": "a", "metadata": "perhaps"}, "metadata", "true and false"),
+        ({"prompt": "a", "precision": "fast"}, "precision", "'exact'"),
+        ({"prompt": "a", "Seed": 1}, "Seed", "unknown field 'Seed'"),
+    ],
+)
+def test_wrong_field(client, hands, body, param, said):
+    answer = client.post("/v1/videos", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
+    assert said in error["message"]
+    assert hands.store.counts()["queued"] == 0
+
+
+def test_wrong_bodies(client):
+    for settings, status, code in (
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "invalid_json"),
+        ({"json": ["prompt"]}, 400, "invalid_json"),
+        ({"content": b"prompt", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
+        ({"files": [("prompt", (None, "a")), ("prompt", (None, "b"))]}, 400, "invalid_value"),
+        ({"json": {"prompt": "a" * 2**25}}, 413, "body_too_large"),
+        (
+            {"content": (b" " * 2**20 for _ in range(20)), "headers": {"content-type": "application/json"}},
+            413,
+            "body_too_large",
+        ),
+    ):
+        answer = client.post("/v1/videos", **settings)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_form_and_json_are_the_same(client, hands):
+    fields = {"text": "a cat", "seconds": "1", "size": "96x64", "seed": "5", "crf": "9", "metadata": "false"}
+    form = client.post("/v1/videos", files=[(name, (None, value)) for name, value in fields.items()]).json()
+    plain = client.post("/v1/videos", data=fields).json()
+    typed = client.post("/v1/videos", json={**fields, "seconds": 1, "seed": 5, "crf": 9, "metadata": False}).json()
+    assert hands.store.get(form["id"]).asked == hands.store.get(typed["id"]).asked == hands.store.get(plain["id"]).asked
