@@ -49,9 +49,9 @@ def not_found(job_id: str) -> Refusal:
     return Refusal(404, f"no video {job_id[:64]!r}", code="not_found", param="video_id")
 
 
-def not_yet(what: str, *, param: str | None = None) -> Refusal:
+def not_here(what: str) -> Refusal:
     """The protocol has it, this server does not."""
-    return wrong(f"{what} is not supported by this server yet", param=param, code="not_supported")
+    return wrong(f"{what} is not supported by this server", code="not_supported")
 
 
 def turned_away(message: str, *, code: str, status: int = 503) -> Refusal:
@@ -82,8 +82,8 @@ def video(
         "model": MODEL,
         "progress": percent,
         "prompt": asked.text,
-        "remixed_from_video_id": None,
-        "seconds": str(asked.time_length),
+        "remixed_from_video_id": asked.source,
+        "seconds": str(asked.time_length if asked.stitched is None else asked.stitched),
         "size": f"{asked.width}x{asked.height}",
         "status": "failed" if job.status == "cancelled" else job.status,
         "seed": asked.seed,
@@ -92,6 +92,10 @@ def video(
         "crf": asked.crf,
         "codec": asked.codec,
         "metadata": asked.metadata,
+        "inputs": list(asked.inputs),
+        "strength": asked.strength,
+        "fit": asked.fit,
+        "overlap": asked.overlap,
         "queue_place": place,
         "stage": now.stage if now is not None else None,
         "step": now.step if now is not None else None,

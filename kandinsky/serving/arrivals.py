@@ -1,8 +1,10 @@
 """New jobs, noted in one transaction: a repeated key gives the job that it gave before, a full queue takes none."""
 
+import os
 import secrets
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
 from kandinsky.serving.database import job_of
 from kandinsky.serving.job import Asked, Job
@@ -26,6 +28,7 @@ class Arrival:
         repeat: an Idempotency-Key and a digest of the body: the same ones again give the same jobs. For one job.
         most_queued: jobs that may wait, of all owners.
         most_of_owner: jobs of this owner that may be open.
+        folder: with the inputs of one job; it becomes the job's own.
     """
 
     asked: tuple[Asked, ...]
@@ -33,13 +36,19 @@ class Arrival:
     repeat: tuple[str, str] | None = None
     most_queued: int | None = None
     most_of_owner: int | None = None
+    folder: Path | None = None
 
-    def note(self, database: sqlite3.Connection, *, now: float) -> list[Job]:
-        """The jobs, in the database; `now` is in seconds since 1970.
+    def note(self, database: sqlite3.Connection, files: Path, *, now: float) -> list[Job]:
+        """The jobs, in the database.
+
+        Args:
+            files: where the jobs' own folders are.
+            now: seconds since 1970.
 
         Raises:
             OtherBodyError: the key came with another body before.
             FullError: there is no room; nothing was noted.
+            OSError: the folder cannot be moved.
         """
         key, body = self.repeat or (None, None)
         if key is not None:
@@ -58,6 +67,9 @@ class Arrival:
                 (f"{one.kind}_{secrets.token_hex(12)}", self.owner, one.to_json(), now, key, body),
             )
             jobs.append(job_of(new.fetchone()))
+        if self.folder is not None:  # before any worker can see the job; without the commit it is removed at a start
+            self.folder.rename(files / jobs[0].id)
+            force(files)
         return jobs
 
     def _check_room(self, database: sqlite3.Connection) -> None:
@@ -76,3 +88,14 @@ class Arrival:
                 raise FullError(
                     f"{mine} jobs of this key wait or run, and {self.most_of_owner} may (--max-jobs-per-key)"
                 )
+
+
+def force(folder: Path) -> None:
+    """The names in a folder onto the disk, where the system has that."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

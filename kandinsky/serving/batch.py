@@ -41,6 +41,9 @@ def check_items(items: Sequence[Item]) -> None:
     for item in items:
         if item.name.endswith("/"):
             raise ValueError(f"save_path={item.name!r}: a folder of png frames does not come back from other machines")
+        for name, given in _inputs(item).items():
+            if not isinstance(given, str | Path):
+                raise ValueError(f"{item.name}: {name} must be a file to go to other machines")
 
 
 def run_batch_on(workers: "Workers", items: Sequence[Item], folder: str | Path) -> BatchResult:
@@ -126,9 +129,14 @@ class Workers:
         held = self._held.get(worker.name)
         while held is not None and self._queue and len(held) < AHEAD and worker.name in self._running:
             item = self._queue.pop(0)
+            try:
+                files = _files(item)
+            except OSError as error:
+                self._fail(item, str(error), report)
+                continue
             held.append(item)
             report.started(item)
-            worker.send(Make(str(item.number), _asked(item), ""))
+            worker.send(Make(str(item.number), _asked(item), "", files=files))
 
     def _end(self, item: Item, message: Done | Failed | Stopped, report: Report) -> None:
         if isinstance(message, Done):
@@ -158,6 +166,20 @@ class Workers:
         self._inbox.put(("begin", name))
 
 
+def _inputs(item: Item) -> dict[str, Any]:
+    """What an item gives besides its text, without how it is used."""
+    return {name: given for name, given in item.inputs.named.items() if name not in ("strength", "fit")}
+
+
+def _names(item: Item) -> dict[str, str]:
+    """Of the files of `_inputs` where the item is made: as they were, since they stand in the record."""
+    return {name: f"{name}/{Path(given).name}" for name, given in _inputs(item).items()}
+
+
+def _files(item: Item) -> dict[str, bytes]:
+    return {file: Path(_inputs(item)[name]).read_bytes() for name, file in _names(item).items()}
+
+
 def _asked(item: Item) -> Asked:
     job, shape, output = item.job, item.shape, item.output
     assert job.path is not None
@@ -169,4 +191,8 @@ def _asked(item: Item) -> Asked:
         height=shape.height,
         ending=job.path.suffix,
     )
+    strength, fit = item.inputs.strength, item.inputs.fit
+    assert isinstance(strength, float | int | None)
+    assert isinstance(fit, str | None)
+    asked = replace(asked, inputs=_names(item), strength=strength, fit=fit)
     return replace(asked, fps=output.fps, crf=output.crf, codec=output.codec, metadata=output.metadata)

@@ -1,24 +1,18 @@
-"""What a client sends to what it asked for: every field is known and looked at, none is passed over.
-
-Multipart forms carry text, so numbers and truth values may come as text in JSON too.
-"""
+"""What a client sends to what it asked for: every field is known and looked at, none is passed over."""
 
 import dataclasses
-import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request
-from starlette.exceptions import HTTPException
-
 from kandinsky.config import PRECISIONS
 from kandinsky.errors import shown
-from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_ENDINGS
+from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS
 from kandinsky.request import MAX_SEED
-from kandinsky.serving.answers import Refusal, not_yet, wrong
+from kandinsky.serving.answers import Refusal, wrong
+from kandinsky.serving.bodies import check_names, number_in, text_in, truth_in, whole_in
 from kandinsky.serving.job import Asked
 from kandinsky.serving.options import MODEL, Options
 
@@ -35,6 +29,22 @@ VIDEO_FIELDS: Mapping[str, str] = {
     "codec": "h264, hevc or vp9.",
     "metadata": "Whether the record of the generation goes into the file.",
     "precision": "That of this server, or nothing: " + " or ".join(PRECISIONS) + ".",
+    "input_reference": "Picture that is the first frame: png, jpeg or webp.",
+    "image": "The same by this library's own name.",
+    "last_image": "Picture that the last frames show.",
+    "video": "Video that is changed, by strength or mask; its whole seconds are the length.",
+    "mask": "Picture or video, white where video or image is made anew.",
+    "strength": "How much of the video changes: 1, 0.75, 0.5 or 0.25.",
+    "fit": "How a picture gets to another size: cover, contain or stretch.",
+    "inputs_of": "Id of an own job whose pictures and videos are used once more.",
+}
+_OF_PICTURES = ("input_reference", "image", "last_image", "inputs_of")
+EDIT_FIELDS: Mapping[str, str] = {name: said for name, said in VIDEO_FIELDS.items() if name not in _OF_PICTURES}
+EXTEND_FIELDS: Mapping[str, str] = {
+    **{name: said for name, said in EDIT_FIELDS.items() if name not in ("mask", "strength")},
+    "video": "Video that is gone on with.",
+    "seconds": "That come to the video's own.",
+    "overlap": "Seconds that each piece knows of what came before it.",
 }
 IMAGE_FIELDS: Mapping[str, str] = {
     **{name: VIDEO_FIELDS[name] for name in ("prompt", "text", "model", "size", "seed", "metadata", "precision")},
@@ -42,78 +52,80 @@ IMAGE_FIELDS: Mapping[str, str] = {
     "output_format": "png, jpeg or webp.",
     "response_format": "b64_json.",
 }
-NOT_YET = ("input_reference", "strength", "image", "mask")
-"""Fields of the protocol, or of our own, that will be."""
+USUAL_STRENGTH = 0.5
+"""Of an edit that does not say."""
 MAX_IMAGES = 16
 EXACT_IN_BROWSERS = 2**53
 """Seeds are drawn below it: larger whole numbers of JSON lose their last digits in a browser."""
 
 
-async def read_body(request: Request) -> dict[str, Any]:
-    """The fields of a JSON or multipart body.
+def video_of(body: Mapping[str, Any], options: Options, *, inputs: Collection[str] = ()) -> Asked:
+    """What a body asks for; with inputs it is to be looked at with them once more.
 
-    Raises:
-        Refusal: it is none of these, or has a field twice.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        try:
-            form = await request.form()
-        except HTTPException as error:
-            raise wrong(f"the body is not a form: {error.detail}", code="invalid_form") from None
-        names = [name for name, _ in form.multi_items()]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise wrong(f"the field {shown(twice)} came twice", param=twice[:64])
-        return dict(form)
-    if kind != "application/json":
-        raise Refusal(415, "allowed are application/json and multipart/form-data", code="unsupported_media_type")
-    try:
-        body = json.loads(await request.body(), object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise wrong(f"the body is not JSON: {error}", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise wrong("the body is not a JSON object", code="invalid_json")
-    return body
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which no name comes twice."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise wrong(f"the field {shown(name)} came twice", param=name[:64])
-        found[name] = value
-    return found
-
-
-def video_of(body: Mapping[str, Any], options: Options) -> Asked:
-    """What a body asks for.
+    Args:
+        inputs: arguments of the pipeline that files come for.
 
     Raises:
         Refusal: names the field.
     """
-    _check_names(body, VIDEO_FIELDS)
-    seconds = _whole(body, "seconds", f"1 to {options.longest}")
+    check_names(body, VIDEO_FIELDS)
+    seconds = whole_in(body, "seconds", f"1 to {options.longest}")
     if seconds is not None and not 1 <= seconds <= options.longest:
         raise wrong(f"seconds={seconds}: allowed is 1 to {options.longest}", param="seconds")
+    asked = _asked(body, options, time_length=min(12, options.longest) if seconds is None else seconds)
+    strength, fit = number_in(body, "strength"), text_in(body, "fit")
+    for name, value, needed in (("strength", strength, {"video"}), ("fit", fit, {"image", "last_image", "video"})):
+        if value is not None and not needed & set(inputs):
+            raise wrong(f"{name} is for {' and '.join(sorted(needed))}, and there is none", param=name)
+    return dataclasses.replace(asked, strength=strength, fit=fit)
+
+
+def edit_of(body: Mapping[str, Any], options: Options, *, inputs: Collection[str]) -> Asked:
+    """What the body of an edit asks for: half of the steps, if it does not say.
+
+    Raises:
+        Refusal: as `video_of`.
+    """
+    check_names(body, EDIT_FIELDS)
+    usual = {} if "mask" in inputs else {"strength": USUAL_STRENGTH}
+    return video_of({**usual, **body}, options, inputs=inputs)
+
+
+def extension_of(body: Mapping[str, Any], options: Options) -> Asked:
+    """What the body of an extension asks for.
+
+    Raises:
+        Refusal: as `video_of`.
+    """
+    check_names(body, EXTEND_FIELDS)
+    most = options.longest_extension
+    seconds, overlap = whole_in(body, "seconds", f"1 to {most}"), whole_in(body, "overlap", "1 and more")
+    if seconds is None or not 1 <= seconds <= most:
+        raise wrong(f"seconds={seconds}: allowed is 1 to {most}", param="seconds")
+    asked = dataclasses.replace(_asked(body, options, time_length=1), time_length=seconds)
+    if asked.ending not in VIDEO_CODECS:
+        raise wrong(f"format={asked.ending[1:]}: allowed are mp4, mov, mkv and webm", param="format")
+    return dataclasses.replace(asked, overlap=1 if overlap is None else overlap, fit=text_in(body, "fit"))
+
+
+def _asked(body: Mapping[str, Any], options: Options, *, time_length: int) -> Asked:
     width, height = _size(body, options)
-    codec = _text(body, "codec")
-    ending = f".{_text(body, 'format') or ('webm' if codec == 'vp9' else 'mp4')}"
+    codec = text_in(body, "codec")
+    ending = f".{text_in(body, 'format') or ('webm' if codec == 'vp9' else 'mp4')}"
     if ending not in VIDEO_ENDINGS:
         raise wrong(f"format={shown(ending[1:])}: allowed is {VIDEO_FIELDS['format']}", param="format")
     return _checked(
         options,
         text=_prompt(body, options),
-        seed=_whole(body, "seed", f"0 to {MAX_SEED}"),
-        time_length=min(12, options.longest) if seconds is None else seconds,
+        seed=whole_in(body, "seed", f"0 to {MAX_SEED}"),
+        time_length=time_length,
         width=width,
         height=height,
         ending=ending,
-        fps=_whole(body, "fps", "1 to 120"),
-        crf=_whole(body, "crf", "0 to 63"),
+        fps=whole_in(body, "fps", "1 to 120"),
+        crf=whole_in(body, "crf", "0 to 63"),
         codec=codec,
-        metadata=_truth(body, "metadata", default=True),
+        metadata=truth_in(body, "metadata", default=True),
     )
 
 
@@ -123,26 +135,26 @@ def images_of(body: Mapping[str, Any], options: Options) -> list[Asked]:
     Raises:
         Refusal: names the field.
     """
-    _check_names(body, IMAGE_FIELDS)
+    check_names(body, IMAGE_FIELDS)
     if body.get("response_format") not in (None, "b64_json"):
         raise wrong(f"response_format={shown(body['response_format'])}: allowed is b64_json", param="response_format")
-    number = _whole(body, "n", f"1 to {MAX_IMAGES}")
+    number = whole_in(body, "n", f"1 to {MAX_IMAGES}")
     count = 1 if number is None else number
     if not 1 <= count <= MAX_IMAGES:
         raise wrong(f"n={count}: allowed is 1 to {MAX_IMAGES}", param="n")
-    ending = f".{_text(body, 'output_format') or 'png'}"
+    ending = f".{text_in(body, 'output_format') or 'png'}"
     if ending not in IMAGE_ENDINGS:
         raise wrong(f"output_format={shown(ending[1:])}: allowed are png, jpeg and webp", param="output_format")
     width, height = _size(body, options)
     first = _checked(
         options,
         text=_prompt(body, options),
-        seed=_whole(body, "seed", f"0 to {MAX_SEED - count + 1}"),
+        seed=whole_in(body, "seed", f"0 to {MAX_SEED - count + 1}"),
         time_length=0,
         width=width,
         height=height,
         ending=ending,
-        metadata=_truth(body, "metadata", default=True),
+        metadata=truth_in(body, "metadata", default=True),
     )
     if first.seed > MAX_SEED - count + 1:
         raise wrong(f"seed={first.seed}: {count} images count up from it, beyond {MAX_SEED}", param="seed")
@@ -159,21 +171,14 @@ def _checked(options: Options, *, seed: int | None, **given: Any) -> Asked:
     try:
         asked.request(Path(), model_set=options.model_set)
     except ValueError as error:
-        name = re.match(r"\w+", str(error))
-        raise wrong(str(error), param=_NAMES.get(name[0], name[0]) if name else None) from None
+        raise refused(str(error)) from None
     return asked
 
 
-def _check_names(body: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    for name in body:
-        if name in NOT_YET:
-            raise not_yet(name, param=name)
-        if name not in known:
-            raise wrong(
-                f"unknown field {shown(name)}; allowed are {', '.join(known)}",
-                param=name[:64],
-                code="unknown_parameter",
-            )
+def refused(said: str) -> Refusal:
+    """What the pipeline says of an argument, with the protocol's name of it."""
+    name = re.match(r"\w+", said)
+    return wrong(said, param=_NAMES.get(name[0], name[0]) if name else None)
 
 
 def _prompt(body: Mapping[str, Any], options: Options) -> str:
@@ -181,7 +186,7 @@ def _prompt(body: Mapping[str, Any], options: Options) -> str:
     if len(given) != 1:
         what = "prompt and text are two names of one field" if given else "prompt is missing"
         raise wrong(f"{what}: send one of them", param="prompt", code="missing_parameter")
-    prompt = _text(body, given[0]) or ""
+    prompt = text_in(body, given[0]) or ""
     if not prompt.strip():
         raise wrong("the prompt is empty: write what the video should show", param=given[0])
     if len(prompt) > options.max_prompt:
@@ -200,7 +205,7 @@ def _prompt(body: Mapping[str, Any], options: Options) -> str:
 
 
 def _size(body: Mapping[str, Any], options: Options) -> tuple[int, int]:
-    given = _text(body, "size")
+    given = text_in(body, "size")
     if given is None:
         return options.size
     found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", given)
@@ -209,39 +214,3 @@ def _size(body: Mapping[str, Any], options: Options) -> tuple[int, int]:
         allowed = ", ".join(f"{width}x{height}" for width, height in options.model_set.sizes)
         raise wrong(f"size={shown(given)}: allowed are {allowed}", param="size")
     return size
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise wrong(f"{name}={shown(value)}: allowed is a text", param=name)
-    return value
-
-
-def _whole(body: Mapping[str, Any], name: str, allowed: str) -> int | None:
-    value = body.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
-        return int(value)
-    raise wrong(f"{name}={shown(value)}: must be a whole number; allowed is {allowed}", param=name)
-
-
-def _truth(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = body.get(name)
-    found = {None: default, True: True, False: False, "true": True, "false": False}
-    if not isinstance(value, str | bool | None) or value not in found:
-        raise wrong(f"{name}={shown(value)}: allowed are true and false", param=name)
-    return found[value]
-
-
-def as_form(fields: Mapping[str, str]) -> dict[str, Any]:
-    """For the OpenAPI page: a body with these fields, as JSON or a form."""
-    schema = {
-        "type": "object",
-        "properties": {name: {"description": text} for name, text in fields.items()},
-        "additionalProperties": False,
-    }
-    return {
-        "requestBody": {"content": {"application/json": {"schema": schema}, "multipart/form-data": {"schema": schema}}}
-    }

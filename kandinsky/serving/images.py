@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from kandinsky.serving.answers import Refusal
-from kandinsky.serving.fields import IMAGE_FIELDS, as_form, images_of, read_body
+from kandinsky.serving.bodies import as_form, read_body
+from kandinsky.serving.fields import IMAGE_FIELDS, images_of
 from kandinsky.serving.job import Job
 from kandinsky.serving.service import Service, check_query
 

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kandinsky.config import ModelSet
 from kandinsky.output.options import OutputOptions
 from kandinsky.request import Request, request_of
+
+if TYPE_CHECKING:
+    from kandinsky.output.inputs import Inputs
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("queued", "in_progress", "completed", "failed", "cancelled")
@@ -19,7 +23,14 @@ Kind = Literal["video", "image"]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a client asked for, checked: the arguments of a call, with a seed and an ending in place of a path."""
+    """What a client asked for, checked: the arguments of a call, with a seed and an ending in place of a path.
+
+    Args:
+        inputs: files in the job's own folder, by the arguments that they are for: image, last_image, video, mask.
+        overlap: of a video that is gone on with: seconds that each piece knows of what came before; None otherwise.
+            `time_length` is then what is new, and `stitched` all of it.
+        source: id of the job that it was made from.
+    """
 
     text: str
     seed: int
@@ -31,6 +42,12 @@ class Asked:
     crf: int | None = None
     codec: str | None = None
     metadata: bool = True
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    strength: float | None = None
+    fit: str | None = None
+    overlap: int | None = None
+    stitched: int | None = None
+    source: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -44,7 +61,7 @@ class Asked:
 
     def to_json(self) -> str:
         """One line without what was not asked for."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None and value != {}}
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -52,22 +69,51 @@ class Asked:
         """What `to_json` wrote."""
         return cls(**json.loads(text))
 
-    def request(self, folder: Path, *, model_set: ModelSet) -> Request:
-        """The request of the pipeline that makes it in `folder`.
+    def request(self, folder: Path, *, model_set: ModelSet, sized: bool = True, timed: bool = True) -> Request:
+        """The request of the pipeline that makes it in `folder`, where its inputs are.
+
+        Args:
+            sized, timed: size and length are as they are here; else they are chosen by the inputs.
 
         Raises:
-            ValueError: the model set does not allow it.
+            ValueError: the model set does not allow it, or an input cannot be used.
         """
         return request_of(
             self.text,
             folder / self.file_name,
-            time_length=self.time_length,
-            width=self.width,
-            height=self.height,
+            time_length=self.time_length if timed else None,
+            width=self.width if sized else None,
+            height=self.height if sized else None,
             seed=self.seed,
             model_set=model_set,
-            options=OutputOptions(type="file", fps=self.fps, crf=self.crf, codec=self.codec, metadata=self.metadata),
+            options=OutputOptions(type="file", **self._options),
+            inputs=self._inputs_in(folder) if self.inputs else None,
         )
+
+    def extension(self, folder: Path, *, sized: bool = True) -> dict[str, Any]:
+        """Arguments of `pipe.extend` that go on from its video in `folder`; see `request`."""
+        return {
+            "video": folder / self.inputs["video"],
+            "text": self.text,
+            "save_path": folder / self.file_name,
+            "seconds": self.time_length,
+            "overlap": self.overlap,
+            "width": self.width if sized else None,
+            "height": self.height if sized else None,
+            "seed": self.seed,
+            "fit": self.fit,
+            **self._options,
+        }
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"fps": self.fps, "crf": self.crf, "codec": self.codec, "metadata": self.metadata}
+
+    def _inputs_in(self, folder: Path) -> "Inputs":
+        from kandinsky.output.inputs import Inputs  # with torch, which the server's own process does without
+
+        files = {name: folder / file for name, file in self.inputs.items()}
+        return Inputs(**files, strength=self.strength, fit=self.fit)
 
 
 @dataclass(frozen=True, kw_only=True)

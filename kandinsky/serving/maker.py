@@ -34,6 +34,10 @@ QUALITY = 80
 """Of a preview's JPEG."""
 
 
+RUNS, EXTENDS = "runs", "extends"
+"""What the ranks of a group are told to do next."""
+
+
 class BrokenError(Exception):
     """The pipeline cannot be used any more: the worker must end."""
 
@@ -75,10 +79,13 @@ class Maker:
         with self._ending(order.job_id):
             folder = Path(order.folder)
             folder.mkdir(parents=True, exist_ok=True)
-            request = order.asked.request(folder, model_set=self._pipe.model_set)
-            check_targets(request)
-            if not self._use_what_is_there(order, folder, request):
-                self._sample(order, request)
+            if order.asked.overlap is not None:
+                self._extend(order, folder)
+            else:
+                request = order.asked.request(folder, model_set=self._pipe.model_set)
+                check_targets(request)
+                if not self._use_what_is_there(order, folder, request):
+                    self._sample(order, request)
         self._say(Free())
 
     def close(self) -> None:
@@ -117,9 +124,21 @@ class Maker:
         finisher = load_finisher(source, progress=False)
         return finisher.finish(remaining_of(file, path, model_set=pipe.model_set))
 
-    def _sample(self, order: Make, request: Request) -> None:
-        pipe, job_id = self._pipe, order.job_id
-        self._say(Stage(job_id, "text"))
+    def _extend(self, order: Make, folder: Path) -> None:
+        """Go on from a video; pieces that an earlier worker has finished are not made again."""
+        file = folder / order.asked.file_name
+        if file.is_file():
+            self._done(order.job_id, {})
+            return
+        self._say(Stage(order.job_id, "text"))
+        if self._pipe.team.size > 1:
+            self._pipe.ranks.share(EXTENDS)
+        result = self._pipe.extend(**order.asked.extension(folder), on_step=self._on_step(order.job_id))
+        assert result is not None
+        self._done(order.job_id, result.timings)
+
+    def _on_step(self, job_id: str) -> Callable[[int, int, Tensor], bool]:
+        """What is asked after each step: whether to go on."""
 
         def on_step(step: int, total: int, latents: Tensor) -> bool:
             if job_id in self._cancelled:
@@ -129,7 +148,14 @@ class Maker:
                 self._say(Stage(job_id, "decode"))
             return True
 
+        return on_step
+
+    def _sample(self, order: Make, request: Request) -> None:
+        pipe, job_id = self._pipe, order.job_id
+        on_step = self._on_step(job_id)
+        self._say(Stage(job_id, "text"))
         if pipe.team.size > 1:  # all ranks run the same request, to its end
+            pipe.ranks.share(RUNS)
             (result,) = pipe.run(request, on_step=on_step)
             self._done(job_id, result.timings)
             return
@@ -137,7 +163,7 @@ class Maker:
         (job,) = request.jobs
         finish = pipe.begin(
             job, request.shape, request.output,
-            watch=lambda index, latents: (on_step(index + 1, steps, latents), None),
+            watch=lambda index, latents: (on_step(index + 1, steps, latents), None), given=request.given,
         )  # fmt: skip
         self._say(Stage(job_id, "write"))
 

@@ -8,12 +8,16 @@ from kandinsky.serving.job import Asked
 
 @dataclass(frozen=True)
 class Make:
-    """To a worker: make a job; in `folder` may be what an earlier worker left of it."""
+    """To a worker: make a job; in `folder` are its inputs, and there may be what an earlier worker left of it.
+
+    `files` are the inputs by their names in that folder where the worker has another disk.
+    """
 
     job_id: str
     asked: Asked
     folder: str
     preview: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

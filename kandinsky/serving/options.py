@@ -7,6 +7,8 @@ from kandinsky.serving.keys import Keys
 
 MODEL = "kandinsky-4.0-t2v-flash"
 """Name of the model in the protocol."""
+MAX_EXTENSION = 60
+"""Seconds that a job may add to a video, unless the server's own limit says otherwise."""
 DEMO_SIZE = (672, 384)
 """Default of the published model set, as in its demonstration."""
 
@@ -45,6 +47,11 @@ class Options:
         """Seconds that a video may have."""
         most = self.model_set.max_seconds
         return most if self.max_seconds is None else min(most, self.max_seconds)
+
+    @property
+    def longest_extension(self) -> int:
+        """Seconds that a job may add to a video."""
+        return MAX_EXTENSION if self.max_seconds is None else self.max_seconds
 
     @property
     def size(self) -> tuple[int, int]:

@@ -47,8 +47,11 @@ class Actor:
         """Hand a message to the worker; the job's folder is one of this node."""
         if isinstance(message, Make):
             folder = self._folder / message.job_id
+            for name, content in message.files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
             self._files[message.job_id] = folder / message.asked.file_name
-            message = dataclasses.replace(message, folder=str(folder))
+            message = dataclasses.replace(message, folder=str(folder), files={})
         self._worker.send(message)
 
     def listen(self) -> Iterator[FromWorker]:
@@ -84,7 +87,10 @@ class RayWorker:
         threading.Thread(target=self._listen, name=name, daemon=True).start()
 
     def send(self, message: ToWorker) -> None:
-        """Tell it something; one that is lost says so by itself."""
+        """Tell it something; one that is lost says so by itself. The inputs of a job go with it."""
+        if isinstance(message, Make) and message.folder:
+            files = {name: (Path(message.folder) / name).read_bytes() for name in message.asked.inputs.values()}
+            message = dataclasses.replace(message, files=files)
         with contextlib.suppress(RayError):
             self._actor.tell.options(concurrency_group="tell").remote(message)
 

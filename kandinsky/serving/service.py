@@ -3,13 +3,17 @@
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 
 from kandinsky.serving.answers import Refusal, not_found, turned_away, video, wrong
 from kandinsky.serving.arrivals import Arrival, FullError, OtherBodyError
+from kandinsky.serving.checker import Checker, Look
+from kandinsky.serving.fields import refused
 from kandinsky.serving.job import Asked, Job
 from kandinsky.serving.log import Log
 from kandinsky.serving.options import Options
@@ -27,6 +31,7 @@ class Service:
         self.store = scheduler.store
         self.options = options
         self._log = log
+        self._checker = Checker(options.model_set)
 
     def owner_of(self, request: Request) -> str:
         """Whose key a request has.
@@ -52,14 +57,36 @@ class Service:
             raise not_found(job_id)
         return job
 
+    def look(self, asked: Asked, folder: Path, *, sized: bool, timed: bool) -> Asked:
+        """A job with inputs, which are in `folder`, with the size and length that it will have; see `checker.Look`.
+
+        Raises:
+            Refusal: they cannot be used.
+        """
+        try:
+            found = self._checker.check(Look(asked, folder, sized, timed))
+        except ValueError as error:
+            raise refused(str(error).replace(f"{folder}{os.sep}", "")) from None
+        if found.overlap is None and found.time_length > self.options.longest:
+            said = f"the video has {found.time_length} seconds: allowed is 1 to {self.options.longest}"
+            raise wrong(said, param="video")
+        return found
+
     async def create(
-        self, asked: Sequence[Asked], *, owner: str, body: Mapping[str, Any], key: str | None = None
+        self,
+        asked: Sequence[Asked],
+        *,
+        owner: str,
+        body: Mapping[str, Any],
+        key: str | None = None,
+        folder: Path | None = None,
     ) -> list[Job]:
         """New jobs, on the disk when this returns.
 
         Args:
-            body: as it was sent.
+            body: as it was sent; of files what tells them from others.
             key: an Idempotency-Key.
+            folder: with the inputs of one job.
 
         Raises:
             Refusal: no room, or a key that cannot be used.
@@ -76,6 +103,7 @@ class Service:
                 repeat=None if key is None else (key, _digest(asked[0].kind, body)),
                 most_queued=options.max_queue,
                 most_of_owner=options.max_jobs_of_key,
+                folder=folder,
             )
             jobs = await asyncio.wrap_future(self.store.create_soon(arrival))
         except FullError as error:

@@ -89,7 +89,7 @@ class Store:
 
     def create_soon(self, arrival: Arrival) -> Future[list[Job]]:
         """The same for whoever cannot wait here: done when they are on the disk, or will not be."""
-        return self._database.post(lambda database: arrival.note(database, now=self.clock()), forced=True)
+        return self._database.post(lambda database: arrival.note(database, self.files, now=self.clock()), forced=True)
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""

@@ -8,9 +8,11 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
-from kandinsky.serving.answers import Refusal, not_found, not_yet, wrong
+from kandinsky.serving.answers import Refusal, not_found, not_here, wrong
+from kandinsky.serving.bodies import as_form
 from kandinsky.serving.events import events
-from kandinsky.serving.fields import VIDEO_FIELDS, as_form, read_body, video_of
+from kandinsky.serving.fields import EDIT_FIELDS, EXTEND_FIELDS, VIDEO_FIELDS
+from kandinsky.serving.posts import EDIT, EXTEND, MAKE, post
 from kandinsky.serving.service import Service, check_query
 from kandinsky.serving.stills import spritesheet, thumbnail
 
@@ -56,23 +58,35 @@ class Download(FileResponse):
 
 def add_videos(app: FastAPI, service: Service) -> None:
     """Add the routes."""
+    _add_posts(app, service)
     _add_jobs(app, service)
     _add_results(app, service)
     _add_later(app, service)
 
 
-def _add_jobs(app: FastAPI, service: Service) -> None:
+def _add_posts(app: FastAPI, service: Service) -> None:
     @app.post("/v1/videos", tags=["videos"], openapi_extra=as_form(VIDEO_FIELDS))
     async def create(request: Request) -> dict[str, Any]:
         """A new job. A repeated `Idempotency-Key` gives the same job."""
-        owner = service.owner_of(request)
-        check_query(request)
-        body = await read_body(request)
-        asked = video_of(body, service.options)
-        key = request.headers.get("idempotency-key")
-        (job,) = await service.create([asked], owner=owner, body=body, key=key)
-        return service.show(job)
+        return await post(service, request, MAKE)
 
+    @app.post("/v1/videos/edits", tags=["videos"], openapi_extra=as_form(EDIT_FIELDS))
+    async def edit(request: Request) -> dict[str, Any]:
+        """A job that changes a video: one that is sent, or `video={"id": ...}`, an own completed one."""
+        return await post(service, request, EDIT)
+
+    @app.post("/v1/videos/extensions", tags=["videos"], openapi_extra=as_form(EXTEND_FIELDS))
+    async def extend(request: Request) -> dict[str, Any]:
+        """A job that goes on from a video."""
+        return await post(service, request, EXTEND)
+
+    @app.post("/v1/videos/{video_id}/remix", tags=["videos"], openapi_extra=as_form(EDIT_FIELDS))
+    async def remix(video_id: str, request: Request) -> dict[str, Any]:
+        """An edit of an own completed video."""
+        return await post(service, request, EDIT, video={"id": video_id})
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
     @app.get("/v1/videos", tags=["videos"])
     def page(
         request: Request, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
@@ -164,12 +178,9 @@ def _add_results(app: FastAPI, service: Service) -> None:
 def _add_later(app: FastAPI, service: Service) -> None:
     """What the protocol has and this server does not: said in the protocol's shape."""
 
-    @app.post("/v1/videos/edits", tags=["not yet"])
-    @app.post("/v1/videos/extensions", tags=["not yet"])
-    @app.post("/v1/videos/characters", tags=["not yet"])
-    @app.get("/v1/videos/characters/{character_id}", tags=["not yet"])
-    @app.post("/v1/videos/{video_id}/remix", tags=["not yet"])
+    @app.post("/v1/videos/characters", tags=["not here"])
+    @app.get("/v1/videos/characters/{character_id}", tags=["not here"])
     async def later(request: Request) -> None:
-        """Not supported yet."""
+        """Characters, which this model has not."""
         service.owner_of(request)
-        raise not_yet(f"{request.method} {request.url.path[:100]}")
+        raise not_here(f"{request.method} {request.url.path[:100]}")

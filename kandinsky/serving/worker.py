@@ -134,12 +134,16 @@ class _Process:
 
 
 def _follow(pipe: "Kandinsky4T2VPipeline") -> NoReturn:
-    """Take part in what the main rank's requests ask for; the process is ended from outside."""
+    """Take part in what the main rank does, whose arguments count; the process is ended from outside."""
     from kandinsky.errors import StoppedError
+    from kandinsky.serving.maker import EXTENDS
 
     while True:
         try:
-            pipe.run(cast("Request", None))  # the main rank's counts
+            if pipe.ranks.share(None) == EXTENDS:
+                pipe.extend(None, "", seconds=1)
+            else:
+                pipe.run(cast("Request", None))
         except StoppedError:
             continue
         except Exception:  # noqa: BLE001  # the group is started anew

@@ -8,7 +8,16 @@ from helpers import SMALL
 from kandinsky.config import FLASH_512
 from kandinsky.request import MAX_SEED
 from kandinsky.serving.answers import Refusal
-from kandinsky.serving.fields import EXACT_IN_BROWSERS, IMAGE_FIELDS, VIDEO_FIELDS, as_form, images_of, video_of
+from kandinsky.serving.bodies import as_form
+from kandinsky.serving.fields import (
+    EXACT_IN_BROWSERS,
+    IMAGE_FIELDS,
+    VIDEO_FIELDS,
+    edit_of,
+    extension_of,
+    images_of,
+    video_of,
+)
 from kandinsky.serving.options import MODEL, Options
 
 OPTIONS = Options(model_set=SMALL)
@@ -92,11 +101,32 @@ def test_an_unknown_field_is_named(name):
 
 
 @pytest.mark.parametrize("name", ["input_reference", "strength", "image", "mask"])
-def test_a_field_that_comes_later_is_said_to(name):
-    for take in (video_of, images_of):
+def test_images_take_no_files(name):
+    with pytest.raises(Refusal, match="unknown field"):
+        images_of({"prompt": "a cat", name: "x"}, OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("strength", 0.5), ("fit", "cover")])
+def test_how_files_are_used_is_for_those_that_are_there(name, value):
+    with pytest.raises(Refusal, match=f"{name} is for") as refused:
+        video_of({"prompt": "a cat", name: value}, OPTIONS)
+    assert refused.value.param == name
+    assert getattr(video_of({"prompt": "a cat", name: value}, OPTIONS, inputs={"video"}), name) == value
+
+
+def test_an_edit_is_halfway_unless_it_says_otherwise():
+    assert edit_of({"prompt": "a cat"}, OPTIONS, inputs={"video"}).strength == 0.5
+    assert edit_of({"prompt": "a cat", "strength": "0.25"}, OPTIONS, inputs={"video"}).strength == 0.25
+    assert edit_of({"prompt": "a cat"}, OPTIONS, inputs={"video", "mask"}).strength is None
+
+
+def test_an_extension():
+    asked = extension_of({"prompt": "a cat", "seconds": "60"}, OPTIONS)
+    assert (asked.time_length, asked.overlap, asked.kind) == (60, 1, "video")
+    for body, param in (({}, "seconds"), ({"seconds": 61}, "seconds"), ({"seconds": 1, "strength": 1}, "strength")):
         with pytest.raises(Refusal) as refused:
-            take({"prompt": "a", name: None}, OPTIONS)
-        assert (refused.value.status, refused.value.code, refused.value.param) == (400, "not_supported", name)
+            extension_of({"prompt": "a cat", **body}, OPTIONS)
+        assert refused.value.param == param
 
 
 def test_a_codec_chooses_the_kind_of_file():

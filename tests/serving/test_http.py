@@ -82,16 +82,12 @@ def test_the_openai_client_sees_errors(hands, openai_client):
     assert (failed.status, failed.error.code, failed.error.message) == ("failed", "out_of_memory", "no room")
 
 
-def test_what_is_not_there_yet(openai_client):
+def test_what_the_model_has_not(openai_client):
     for call in (
-        lambda: openai_client.videos.create(prompt="x", input_reference=b"png"),
-        lambda: openai_client.videos.remix("video_1", prompt="x"),
-        lambda: openai_client.videos.edit(prompt="x", video=b"mp4"),
-        lambda: openai_client.videos.extend(prompt="x", video=b"mp4", seconds="4"),
         lambda: openai_client.videos.create_character(name="x", video=b"mp4"),
-        lambda: openai_client.videos.create(prompt="x", extra_body={"strength": 0.5}),
+        lambda: openai_client.videos.get_character("character_1"),
     ):
-        with pytest.raises(openai.BadRequestError, match="not supported by this server yet") as caught:
+        with pytest.raises(openai.BadRequestError, match="not supported by this server") as caught:
             call()
         assert caught.value.code == "not_supported"
 

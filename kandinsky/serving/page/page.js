@@ -14,8 +14,9 @@ async function call(method, path, body) {
   const headers = {};
   const key = localStorage.getItem("key");
   if (key) headers.Authorization = `Bearer ${key}`;
-  if (body) headers["Content-Type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  const files = body instanceof FormData;
+  if (body && !files) headers["Content-Type"] = "application/json";
+  const answer = await fetch(path, { method, headers, body: body && !files ? JSON.stringify(body) : body });
   if (answer.status === 401) document.getElementById("key").hidden = false;
   if (!answer.ok) {
     const text = await answer.text();
@@ -65,6 +66,7 @@ function show(item, video) {
   item.find(".blank").textContent = open ? "" : done ? "" : told(video).split(":")[0];
   item.find('[data-do="cancel"]').hidden = !open;
   item.find('[data-do="download"]').hidden = !done;
+  item.find('[data-do="again"]').hidden = video.overlap !== null; // what it went on from may be long
   item.find('[data-do="delete"]').hidden = open;
   if (open && !item.following) follow(item);
   if (done && !item.loaded) load(item);
@@ -154,8 +156,17 @@ async function act(item, what) {
 
 // What to ask for to get the same with another seed.
 function options(video) {
-  const names = ["prompt", "seconds", "size", "format", "fps", "crf", "codec", "metadata"];
-  return Object.fromEntries(names.filter((name) => video[name] !== null).map((name) => [name, video[name]]));
+  const names = ["prompt", "seconds", "size", "format", "fps", "crf", "codec", "metadata", "strength", "fit"];
+  const again = Object.fromEntries(names.filter((name) => video[name] !== null).map((name) => [name, video[name]]));
+  return video.inputs.length ? { ...again, inputs_of: video.id } : again;
+}
+
+// With a picture as the first frame: cropped to the size that was chosen.
+function withPicture(body, picture) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries({ ...body, fit: "cover" })) form.set(name, value);
+  form.set("input_reference", picture);
+  return form;
 }
 
 async function begin(body) {
@@ -209,7 +220,8 @@ form.addEventListener("submit", async (event) => {
   const body = { prompt: form.prompt.value, size: form.size.value, seconds: form.seconds.value };
   if (form.seed.value.trim()) body.seed = form.seed.value.trim();
   try {
-    await begin(body);
+    const [picture] = form.image.files;
+    await begin(picture ? withPicture(body, picture) : body);
     refused(null);
   } catch (error) {
     refused(error);
