@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kandinsky.serving.worker import Place
 
 MEGA, GIGA = 2**20, 2**30
+LARGEST = 1_000_000
+"""Days, MB or GB that a limit may have: beyond it dates cannot be written."""
 
 
 def add_serve_commands(commands: Any) -> None:
@@ -221,8 +223,8 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
             raise ValueError(f"{name}={value}: allowed is 1 and more")
     for name in ("max_body", "keep", "disk"):
         value = getattr(parsed, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}={value}: allowed is more than 0")
+        if value is not None and not 0 < value <= LARGEST:
+            raise ValueError(f"{name}={value}: allowed is more than 0, up to {LARGEST:,}")
 
 
 def is_loopback(host: str) -> bool:

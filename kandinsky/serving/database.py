@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from threading import RLock, Thread
+from threading import Lock, RLock, Thread
 from typing import Any, TypeVar
 
 from kandinsky.serving.job import Asked, Job
@@ -47,6 +47,7 @@ class Database:
     def __init__(self, path: Path):
         self._path = path
         self._reads = RLock()
+        self._posts, self._closed = Lock(), False
         self._writer, self._reader = self._open(), self._open()
         self._inbox: SimpleQueue[_Write | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="database", daemon=True)
@@ -68,7 +69,11 @@ class Database:
         """The same without waiting."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # who goes away meanwhile does not undo it
-        self._inbox.put((do, future, forced))
+        with self._posts:
+            if self._closed:
+                future.set_exception(sqlite3.ProgrammingError("the database is closed"))
+            else:
+                self._inbox.put((do, future, forced))
         return future
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
@@ -83,7 +88,9 @@ class Database:
 
     def close(self) -> None:
         """Do what was asked for, and close both connections."""
-        self._inbox.put(None)
+        with self._posts:
+            self._closed = True
+            self._inbox.put(None)
         self._thread.join()
         with self._reads:
             self._reader.close()

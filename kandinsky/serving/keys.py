@@ -62,18 +62,23 @@ def add_key(path: Path, name: str) -> str:
     """A new key for `name`, whose digest is appended to the file.
 
     Raises:
-        ValueError: the name cannot be one, or has a key already.
+        ValueError: the name cannot be one, or has a key already; or the file cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"add_key={name!r}: allowed are up to 64 letters, digits, '.', '_' and '-'")
-    if path.exists() and path.stat().st_size and name in (read_keys(path).digests or {}):
+    given = path.exists() and (not path.is_file() or path.stat().st_size)
+    if given and name in (read_keys(path).digests or {}):
         raise ValueError(f"add_key={name!r}: {path} has a key of this name; remove its line first")
     key = f"sk-{secrets.token_urlsafe(32)}"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    line_end = "" if not given or path.read_bytes().endswith(b"\n") else "\n"  # an editor may have left it out
     try:
-        os.write(file, f"{name} {_digest(key)}\n".encode())
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(file, f"{line_end}{name} {_digest(key)}\n".encode())
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise ValueError(f"keys={str(path)!r} cannot be written: {error}") from error
     return key
 
 

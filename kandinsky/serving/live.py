@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 
 STAGES = {"queued": 0, "text": 1, "sample": 5, "decode": 85, "write": 97}
 """Per cent that a job has at the beginning of a stage."""
@@ -66,7 +66,7 @@ class Live:
 
     def __init__(self, on_watch: Callable[[str, bool], object]):
         self._on_watch = on_watch
-        self._lock = Lock()
+        self._lock = RLock()  # `close` may come in a signal handler, on the thread that holds it
         self._now: dict[str, Now] = {}
         self._followers: dict[str, list[Follower]] = {}
         self._watching: dict[str, int] = {}

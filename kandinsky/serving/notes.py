@@ -54,10 +54,17 @@ class Notes:
         """It has ended; False if it was deleted meanwhile."""
         noted = self.insist(lambda: self._store.finish(job.id, status, **facts))
         if status == "cancelled" or not noted:
-            remove(self._store.folder_of(job.id))
+            self._remove(job.id)
         why = {"code": facts["code"], "error": facts["reason"]} if "code" in facts else {}
         self._log(f"job {status}", job=job.id, **why)
         return bool(noted)
+
+    def _remove(self, job_id: str) -> None:
+        """Its files; those that stay are removed at the next start, if the job is forgotten."""
+        try:
+            remove(self._store.folder_of(job_id))
+        except OSError as error:
+            self._log("files stay", job=job_id, error=str(error))
 
     def lost(self, job: Job, message: Gone, *, killed: bool) -> None:
         """Its worker is gone: it goes back to its place, or ends if it is to end.
@@ -75,10 +82,16 @@ class Notes:
             self._log("job requeued", job=job.id, reason=message.how)
 
     def insist(self, note: Callable[[], Any]) -> Any:
-        """Do what must be done, until it is."""
+        """Do what must be done, until it is.
+
+        Raises:
+            sqlite3.ProgrammingError: it is a fault of ours, which no second attempt mends.
+        """
         while True:
             try:
                 return note()
+            except sqlite3.ProgrammingError:
+                raise
             except (sqlite3.Error, OSError) as error:
                 self._log("store failed, tries again", error=str(error))
                 time.sleep(RETRY)

@@ -6,6 +6,7 @@ second one ends at once; nothing is lost by that either.
 
 import socket
 import sys
+from contextlib import ExitStack
 from threading import Event, Thread
 from types import FrameType
 
@@ -60,11 +61,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"port={port}: allowed is 0 to {2**16 - 1}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
+        with ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+            opened.pop_all()
+    except (OSError, UnicodeError) as error:
         raise ValueError(f"port={port}, host={host!r}: {error}") from error
     return listener
 

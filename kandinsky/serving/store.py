@@ -154,7 +154,7 @@ class Store:
             done = database.execute(
                 "UPDATE jobs SET status = ?, code = ?, reason = ?, timings = ?, size = ?, finished = ? "
                 "WHERE id = ? AND status IN ('queued', 'in_progress')",
-                (status, code, reason, timings and json.dumps(timings), size, self.clock(), job_id),
+                (status, code, reason, json.dumps(timings) if timings else None, size, self.clock(), job_id),
             )
             return done.rowcount > 0
 

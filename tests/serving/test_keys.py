@@ -3,7 +3,6 @@
 import pytest
 
 from kandinsky.cli.main import main
-from kandinsky.cli.serve import is_loopback
 from kandinsky.serving.keys import EVERYBODY, Keys, add_key, read_keys
 
 
@@ -35,18 +34,24 @@ def test_without_keys_everybody_is_the_same():
     assert Keys().owner_of("any") == Keys().owner_of(None) == EVERYBODY
 
 
-@pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])  # noqa: S104
-def test_loopback(host, alone):
-    assert is_loopback(host) is alone
+def test_a_file_that_was_edited_by_hand_gets_a_line_of_its_own(tmp_path):
+    file = tmp_path / "keys"
+    first = add_key(file, "me")
+    file.write_text(file.read_text().rstrip("\n"))
+    second = add_key(file, "you")
+    assert read_keys(file).owner_of(first) == "me"
+    assert read_keys(file).owner_of(second) == "you"
 
 
-def test_a_public_address_needs_keys(tmp_path, capsys):
-    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)]) == 2  # noqa: S104
-    assert "lets others in" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_a_place_where_no_file_can_be(tmp_path):
+    for place in (tmp_path, tmp_path / "no" / "keys"):
+        with pytest.raises(ValueError, match="keys="):
+            add_key(place, "me")
+    with pytest.raises(ValueError, match="keys="):
+        read_keys(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [["--workers", "0"], ["--keep", "0"], ["--max-body", "-1"], ["--port", "99999"]])
-def test_wrong_numbers(wrong, tmp_path, capsys):
-    assert main(["serve", "--data", str(tmp_path), *wrong]) == 2
-    assert "allowed is" in capsys.readouterr().err
+@pytest.mark.parametrize("key", ["", " ", "sk-", "\xe9", "\ud800", "a" * 100_000, None])
+def test_what_is_no_key(tmp_path, key):
+    add_key(tmp_path / "keys", "me")
+    assert read_keys(tmp_path / "keys").owner_of(key) is None
