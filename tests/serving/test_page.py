@@ -1,10 +1,12 @@
 """The page in a real browser (`pytest -m web`, needs playwright and a Chromium)."""
 
+import io
 import os
 import shutil
 import time
 
 import pytest
+from PIL import Image
 from serving_kit import ThreadWorker, served
 
 from kandinsky.serving.scheduler import Scheduler
@@ -44,6 +46,8 @@ def test_make_preview_cancel_and_a_gallery_that_stays(pipe, browser, tmp_path):
                 page.on("pageerror", lambda error: said.append(str(error)))
                 page.goto(address)
                 (_first if server == 1 else _second)(page)
+                if server == 2:
+                    _routes(browser, address)
                 page.screenshot(path=os.environ.get("SCREENSHOT", str(tmp_path / "page")) + f"-{server}.png")
                 page.close()
             scheduler.drain()
@@ -82,3 +86,29 @@ def _second(page):
     page.get_by_text("made in").nth(1).wait_for(timeout=60_000)
     page.get_by_role("button", name="Delete").first.click()
     page.get_by_text("made in").nth(1).wait_for(state="detached")
+    picture = io.BytesIO()
+    Image.linear_gradient("L").save(picture, "PNG")
+    page.get_by_label("First frame").set_input_files(
+        {"name": "boat.png", "mimeType": "image/png", "buffer": picture.getvalue()}
+    )
+    page.get_by_label("Prompt").fill("The boat leaves.")
+    page.get_by_label("Seconds").fill("1")
+    page.get_by_role("button", name="Make the video").click()
+    page.locator(".prompt", has_text="The boat leaves.").wait_for(timeout=60_000)
+    page.get_by_text("made in").nth(1).wait_for(timeout=60_000)
+    page.get_by_role("button", name="Again with another seed").first.click()
+    page.get_by_text("made in").nth(2).wait_for(timeout=60_000)
+
+
+def _routes(browser, address):
+    """The page of routes, with nothing from elsewhere."""
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/docs")
+    page.get_by_text("/v1/videos/extensions").click()
+    page.get_by_text("Video that is gone on with.").wait_for()
+    assert all(url.startswith((address, "data:")) for url in asked)
+    if "SCREENSHOT" in os.environ:
+        page.screenshot(path=f"{os.environ['SCREENSHOT']}-docs.png")
+    page.close()
