@@ -11,6 +11,8 @@ the page cache. The limit is "reading alone": the same bytes to the device and n
 """
 
 import argparse
+import os
+import sys
 import tempfile
 import threading
 import time
@@ -41,8 +43,12 @@ THREADS = (4, 8, 16)
 
 
 @contextmanager
-def host_peak() -> Iterator[dict[str, float]]:
-    """GB of host memory at most: `all` as the kernel counts it (file pages too), `own` without those of files."""
+def host_peak(limit: float | None = None) -> Iterator[dict[str, float]]:
+    """GB of host memory at most: `all` as the kernel counts it (file pages too), `own` without those of files.
+
+    Args:
+        limit: of `own` in GB; the process ends when it has more.
+    """
     peak: dict[str, float] = {}
     done = threading.Event()
 
@@ -52,6 +58,9 @@ def host_peak() -> Iterator[dict[str, float]]:
             own = fields.get("RssAnon", 0.0) + fields.get("RssShmem", 0.0)
             peak["own"] = max(peak.get("own", 0.0), own)
             peak["all"] = max(peak.get("all", 0.0), fields.get("VmRSS", 0.0))
+            if limit is not None and own > limit:
+                print(f"{own:.1f} GB of host memory of its own, the limit is {limit:g}", file=sys.stderr, flush=True)
+                os._exit(1)
             if done.wait(0.02):
                 return
 

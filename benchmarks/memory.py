@@ -2,17 +2,21 @@
 
     kandinsky random-weights full FOLDER --device cuda
     kandinsky convert --weights FOLDER --device cuda; kandinsky convert --weights FOLDER --device cuda --precision fast
-    python benchmarks/memory.py FOLDER [--only NAME ...] [--sizes N] [--json FILE]
+    python benchmarks/memory.py FOLDER [--only NAME ...] [--sizes N] [--cold] [--json FILE]
     python benchmarks/memory.py --size tiny --device cpu      # to try the benchmark itself: weights of its own
 
 One process a row. A row's limit is `torch.cuda.set_per_process_memory_fraction`: what the allocator reserves, so
-fragments count, the CUDA context does not. Each row makes one video cold, one warm (another prompt: no cached
+fragments count, the CUDA context does not. Rows that read from the disk end if they have more than 6 GB of host memory
+of their own. With `--cold` the page cache has nothing of FOLDER when a row begins (on Linux).
+
+Each row makes one video cold, one warm (another prompt: no cached
 embedding) and one of each other size; latents are compared by hash with those of the unlimited resident row of the same
 precision, which is also as fast as a mode can be. GB are 10^9 bytes. The ways of loading are those of `loading.py`. The
 last line is JSON; with `--json` the figures are in that file after each row, and rows that are in it already are not
 run again.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -96,20 +100,30 @@ def compare(predicted: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, 
     return worst
 
 
+def drop_cached(folder: Path) -> None:
+    """Let the system forget what it has read of a folder's files."""
+    os.sync()  # what is not written yet cannot be forgotten
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def run_all(
-    folder: Path, device: torch.device, sizes: Sequence[Size], *, only: Sequence[str], file: Path | None, figures: dict
+    folder: Path, device: torch.device, sizes: Sequence[Size], *, given: argparse.Namespace, figures: dict
 ) -> None:
     """Every row and load that is wanted and not in `figures` yet, each in a process of its own; fills `figures`."""
     rows = {row.name: row for row in rows_on(device)}
     tasks = [("loads", name, {"load": name}) for name in loads_on(device)]
     tasks += [("rows", name, {"row": asdict(row), "sizes": sizes}) for name, row in rows.items()]
     for kind, name, task in tasks:
-        if (only and name not in only) or "failed" not in figures[kind].get(name, {"failed": ""}):
+        if (given.only and name not in given.only) or "failed" not in figures[kind].get(name, {"failed": ""}):
             continue
+        if given.cold:
+            drop_cached(folder)
         report = in_own_process(folder, device.type, task)
         figures[kind][name] = report
         print(row_line(rows[name], report, figures["rows"]) if kind == "rows" else load_line(name, report), flush=True)
-        write_json(figures, file)
+        write_json(figures, given.json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="of weights")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="rows or loads by name")
     parser.add_argument("--sizes", type=int, help="how many sizes of video each row makes (default: all)")
+    parser.add_argument("--cold", action="store_true", help="empty the page cache of the weights before each row")
     parser.add_argument("--task", help="for the processes that this starts")
     given = parser.parse_args(arguments)
     device = device_in(given)
@@ -133,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = SIZES[given.size][: given.sizes]
     with weights_in(given, parser) as folder:
         figures["predicted_gb"] = predictions(folder, ROWS, sizes)
-        run_all(folder, device, sizes, only=given.only, file=given.json, figures=figures)
+        run_all(folder, device, sizes, given=given, figures=figures)
     if device.type == "cuda":
         figures["prediction_error"] = compare(figures["predicted_gb"], figures["rows"])
     finish(figures, given)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from loading import load, status
+from loading import host_peak, load, status
 
 if TYPE_CHECKING:
     from kandinsky.output.result import Result
@@ -31,13 +31,22 @@ T5_IN_BLOCKS = {"dit": "resident", "vae": "resident", "text_embedder": "blocks"}
 
 @dataclass(frozen=True)
 class Row:
-    """What one process does; `limit` in GB, `saving` is `vae_memory_saving`."""
+    """What one process does.
+
+    Args:
+        name: that it is asked for by.
+        memory, precision: as `get_T2V_pipeline` takes them.
+        limit: GB of the GPU.
+        saving: is `vae_memory_saving`.
+        host: GB of host memory that the process may have of its own.
+    """
 
     name: str
     memory: str | dict[str, str]
     precision: str
     limit: float | None
     saving: bool = False
+    host: float | None = None
 
 
 ROWS = (
@@ -47,7 +56,9 @@ ROWS = (
     Row("T5 in blocks, limit 23", T5_IN_BLOCKS, "exact", 23),
     Row("staged, limit 14", "staged", "exact", 14),
     Row("blocks, limit 8", "blocks", "exact", 8),
+    Row("disk, limit 8", "disk", "exact", 8, host=6),
     Row("blocks, fast, limit 6", "blocks", "fast", 6),
+    Row("disk, fast, limit 6", "disk", "fast", 6, host=6),
 )
 
 
@@ -67,7 +78,13 @@ def name_of(size: Size) -> str:
 
 
 def measure_row(folder: Path, device: torch.device, row: Row, sizes: Sequence[Size]) -> dict:
-    """The report of a row, in a process of its own."""
+    """The report of a row, in a process of its own; `host_gb` is the most of loading and all requests."""
+    with host_peak(row.host) as host:
+        report = _measured(folder, device, row, sizes)
+    return {**report, "host_gb": host}
+
+
+def _measured(folder: Path, device: torch.device, row: Row, sizes: Sequence[Size]) -> dict:
     cuda = device.type == "cuda"
     if row.limit is not None:
         total = torch.cuda.get_device_properties(device).total_memory

@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py [--clients 200] [--seconds 60] [--jobs 10000] [--workers 16]
     python benchmarks/serving.py --simulate [--jobs 100000] [--workers 100] [--job-seconds 4.6] [--message-ms 3]
+    python benchmarks/serving.py --size tiny --device cpu    # to try the benchmark itself
 
 Load: each client posts a job, waits until it is completed, and posts the next one, until `--jobs` are posted in all or
 `--seconds` are over; then the store is asked whether every job that was answered is there and completed once. The
@@ -26,9 +27,11 @@ import sqlite3
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 
 from kandinsky.serving.http import make_app
 from kandinsky.serving.log import Log
@@ -41,6 +44,15 @@ from kandinsky.serving.scheduler import Scheduler
 from kandinsky.serving.server import listen, serve
 from kandinsky.serving.store import Store
 
+SIZES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "full": {"clients": 200, "seconds": 60, "jobs": 10_000, "workers": 16},
+        "tiny": {"clients": 10, "seconds": 60, "jobs": 20, "workers": 4},
+    }
+)
+SIMULATED: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {"full": {"jobs": 100_000, "workers": 100}, "tiny": {"jobs": 2000, "workers": 10}}
+)
 TAKES = 0.05
 POLL = 1.0
 BODY = json.dumps({"prompt": "A lighthouse in a storm, waves as high as houses, gulls", "seconds": 5}).encode()
@@ -80,7 +92,7 @@ def run_server(listener: socket.socket, data: str, workers: int) -> None:
 
 @dataclass
 class Load:
-    """What the clients have seen."""
+    """What the clients have seen; `end` is in seconds from their begin, and then on the clock."""
 
     port: int
     most: int
@@ -140,6 +152,10 @@ async def drive(load: Load, clients: int, pid: int) -> tuple[list[float], float]
             memory.append(memory_of(pid))
             await asyncio.sleep(1.0)
 
+    reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
+    await ask(reader, writer, "GET", "/health")  # it has started
+    writer.close()
+    load.end += time.monotonic()
     watching = asyncio.create_task(watch())
     start = time.perf_counter()
     await asyncio.gather(*(load.client(POLL * index / clients) for index in range(clients)))
@@ -154,12 +170,12 @@ def quantile(values: list[float], share: float) -> float:
 
 def load_test(arguments: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as data, listen("127.0.0.1", 0) as listener:
-        context = multiprocessing.get_context("fork")  # the listener goes with it; nothing runs here yet
+        context = multiprocessing.get_context("spawn")  # without what is imported here
         server = context.Process(target=run_server, args=(listener, data, arguments.workers))
         server.start()
         assert server.pid is not None
         port = listener.getsockname()[1]
-        load = Load(port, arguments.jobs, time.monotonic() + arguments.seconds)
+        load = Load(port, arguments.jobs, arguments.seconds)
         memory, seconds = asyncio.run(drive(load, arguments.clients, server.pid))
         server.terminate()
         server.join(30)
@@ -208,20 +224,24 @@ def simulate(arguments: argparse.Namespace) -> dict[str, object]:
             "ahead": arguments.ahead, "hours": round(end / 3600, 3), "waiting_share": round(share, 5)}  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=60)
+def main(arguments: Sequence[str] | None = None) -> None:
+    from script import device_in, finish, machine, parser_of  # with torch, which the server's process does without
+
+    parser = parser_of(__doc__, devices=("cpu",))
+    parser.add_argument("--clients", type=int)
+    parser.add_argument("--seconds", type=float)
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--job-seconds", type=float, default=4.6)
     parser.add_argument("--message-ms", type=float, default=3.0)
     parser.add_argument("--ahead", type=int, default=1)
-    arguments = parser.parse_args()
-    defaults = (100_000, 100) if arguments.simulate else (10_000, 16)
-    arguments.jobs, arguments.workers = arguments.jobs or defaults[0], arguments.workers or defaults[1]
-    print(json.dumps((simulate if arguments.simulate else load_test)(arguments)))
+    given = parser.parse_args(arguments)
+    for name, value in (SIMULATED if given.simulate else SIZES)[given.size].items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    figures = (simulate if given.simulate else load_test)(given)
+    finish({**machine(device_in(given)), "size": given.size, **figures}, given)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Videos an hour through the server against the batch; what a preview costs; how soon a cancel frees the GPU.
 
     python benchmarks/serving_gpu.py [--count 10] [--seconds 12] [--weights FOLDER]
-    python benchmarks/serving_gpu.py --tiny --count 2 --seconds 1      # 128x128 on a CPU, to try the benchmark itself
+    python benchmarks/serving_gpu.py --size tiny --device cpu      # 128x128, to try the benchmark itself
 
 Full-size random weights on one GPU (they cost the same as real ones), 672x384, written once to `--scratch` (21 GB; a
 folder in memory is quick). One after the other, each in a process of its own with two videos before it:
@@ -13,7 +13,8 @@ folder in memory is quick). One after the other, each in a process of its own wi
 - `cancel`: jobs cancelled after their second step, while another one waits: seconds from the POST of the cancel to the
   begin of the other, besides a step's seconds.
 
-The last line is JSON.
+The limit: the batch's rate, since the same pipeline makes the same videos; and for a cancel one step. The last line is
+JSON.
 """
 
 import argparse
@@ -29,7 +30,10 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+
+from script import device_in, finish, machine, parser_of
 
 TINY = Path(__file__).parents[1] / "weights" / "tiny"
 PROMPT = "a woolly mammoth in deep snow, take {}"
@@ -132,67 +136,71 @@ def cancels(server: Server, body: dict, number: int) -> list[float]:
     return found
 
 
-def weights_in(arguments: argparse.Namespace) -> str:
-    if arguments.tiny:
+def weights_in(given: argparse.Namespace) -> str:
+    if given.size == "tiny":
         return str(TINY)
-    if arguments.weights:
-        return arguments.weights
+    if given.weights:
+        return given.weights
     from kandinsky.checkpoint.random_weights import make_random_weights
 
-    folder = Path(arguments.scratch) / "kandinsky-random-full"
+    folder = Path(given.scratch) / "kandinsky-random-full"
     return str(folder if folder.is_dir() else make_random_weights(folder, "full", device="cuda"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10)
-    parser.add_argument("--seconds", type=int, default=12)
-    parser.add_argument("--weights")
-    parser.add_argument("--scratch", default="/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: PTH112, S108
-    parser.add_argument("--tiny", action="store_true")
-    arguments = parser.parse_args()
-    start = time.perf_counter()
-    weights = weights_in(arguments)
-    device, size = ("cpu", (128, 128)) if arguments.tiny else ("cuda", (672, 384))
-    print(f"weights: {time.perf_counter() - start:.0f} s", flush=True)
-    prompts = [PROMPT.format(number) for number in range(arguments.count)]
-    settings = {"seed": 1, "time_length": arguments.seconds, "width": size[0], "height": size[1]}
-    with tempfile.TemporaryDirectory() as folder:
-        given = json.dumps([weights, device, settings, prompts, folder])
-        run = subprocess.run([sys.executable, "-c", BATCH, given], check=True, capture_output=True, text=True)
-        batch = json.loads(run.stdout.splitlines()[-1])
-        print(f"batch: {batch}, {time.perf_counter() - start:.0f} s", flush=True)
-        body = {"seconds": arguments.seconds, "size": f"{size[0]}x{size[1]}"}
-        bodies = [{**body, "prompt": prompt, "seed": 1 + number} for number, prompt in enumerate(prompts)]
-        server = Server(weights, device, Path(folder))
-        try:
-            through_server(server, bodies[:1])
-            through_server(server, bodies[:1], follow=True)
-            seconds, plain = through_server(server, bodies)
-            print(f"server: {seconds:.2f} s, {time.perf_counter() - start:.0f} s", flush=True)
-            _, followed = through_server(server, bodies[: max(arguments.count // 3, 1)], follow=True)
-            waits = cancels(server, bodies[0], 3)
-        finally:
-            server.end()
-        same = sum(
-            (Path(folder) / "data" / "jobs" / video["id"] / "video.mp4").read_bytes() == made.read_bytes()
-            for video, made in zip(plain, sorted((Path(folder) / "timed").glob("*.mp4")), strict=True)
-        )
+def measured(weights: str, device: str, settings: dict, prompts: list[str], folder: Path) -> dict[str, object]:
+    """All figures; `settings` are those of a batch."""
+    start, count = time.perf_counter(), len(prompts)
+    task = json.dumps([weights, device, settings, prompts, str(folder)])
+    run = subprocess.run([sys.executable, "-c", BATCH, task], check=True, capture_output=True, text=True)
+    batch = json.loads(run.stdout.splitlines()[-1])
+    print(f"batch: {batch}, {time.perf_counter() - start:.0f} s", flush=True)
+    body = {"seconds": settings["time_length"], "size": f"{settings['width']}x{settings['height']}"}
+    bodies = [{**body, "prompt": prompt, "seed": 1 + number} for number, prompt in enumerate(prompts)]
+    server = Server(weights, device, folder)
+    try:
+        through_server(server, bodies[:1])
+        through_server(server, bodies[:1], follow=True)
+        seconds, plain = through_server(server, bodies)
+        print(f"server: {seconds:.2f} s, {time.perf_counter() - start:.0f} s", flush=True)
+        _, followed = through_server(server, bodies[: max(count // 3, 1)], follow=True)
+        waits = cancels(server, bodies[0], 3)
+    finally:
+        server.end()
+    same = sum(
+        (folder / "data" / "jobs" / video["id"] / "video.mp4").read_bytes() == made.read_bytes()
+        for video, made in zip(plain, sorted((folder / "timed").glob("*.mp4")), strict=True)
+    )
     sampling = [statistics.median(video["timings"]["sample"] for video in videos) for videos in (plain, followed)]
     step = sampling[0] / 4
-    rates = {"batch": 3600 * arguments.count / batch["seconds"], "server": 3600 * arguments.count / seconds}
-    result = {
+    rates = {"batch": 3600 * count / batch["seconds"], "server": 3600 * count / seconds}
+    return {
         "videos_an_hour": {name: round(rate, 1) for name, rate in rates.items()},
         "server_less_by": round(1 - rates["server"] / rates["batch"], 4),
-        "equal_files": f"{same} of {arguments.count}",
+        "equal_files": same,
         "step_seconds": round(step, 4),
         "preview_ms_a_step": round(1000 * (sampling[1] - sampling[0]) / 4, 1),
         "cancel_to_next_job_seconds": [round(wait, 3) for wait in waits],
         "within_a_step": max(waits) <= step,
-        "device": device,
         "all_seconds": round(time.perf_counter() - start),
     }
-    print(json.dumps(result))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--count", type=int, help="videos (default: 10, at tiny size 2)")
+    parser.add_argument("--seconds", type=int, help="of each video (default: 12, at tiny size 1)")
+    parser.add_argument("--weights", help="folder of the weights; without it random ones are made")
+    parser.add_argument("--scratch", default="/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: PTH112, S108
+    given = parser.parse_args(arguments)
+    device = device_in(given)
+    count, seconds, width, height = (10, 12, 672, 384) if given.size == "full" else (2, 1, 128, 128)
+    count, seconds = given.count or count, given.seconds or seconds
+    weights = weights_in(given)
+    prompts = [PROMPT.format(number) for number in range(count)]
+    settings = {"seed": 1, "time_length": seconds, "width": width, "height": height}
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measured(weights, device.type, settings, prompts, Path(folder))
+    finish({**machine(device), "size": given.size, "count": count, "seconds": seconds, **figures}, given)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from kandinsky.config import (
+    ATTENTIONS,
     FLASH_512,
     MEMORY_MODES,
     MODEL_SETS,
@@ -16,6 +17,7 @@ from kandinsky.config import (
 from kandinsky.memory.modes import MODES
 from kandinsky.memory.planner import STAGES
 from kandinsky.model import precision
+from kandinsky.model.attention import BACKENDS
 from kandinsky.parallel.apply import KINDS
 
 
@@ -55,5 +57,6 @@ def test_nothing_can_be_set():
 def test_every_name_has_a_value():
     assert tuple(precision.PRECISIONS) == PRECISIONS
     assert tuple(MODES) == MEMORY_MODES
+    assert tuple(BACKENDS) == ATTENTIONS
     assert set(KINDS) == set(PARALLELISMS)
     assert set(STAGES.values()) == set(MODULES)

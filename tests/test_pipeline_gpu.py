@@ -1,8 +1,12 @@
 """The published pipeline's outputs in bfloat16 on a GPU, and what must be bit-equal there."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
-from helpers import TINY, golden_case, golden_folder, psnr, relative_error
+from helpers import ROOT, TINY, golden_case, golden_folder, psnr, relative_error
 
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.video_shape import VideoShape
@@ -74,3 +78,20 @@ def test_prompts_after_the_first_are_a_graph_that_gives_the_same(gpu_pipe):
         encoder(prompt)
     assert encoder._graph is not None
     assert torch.equal(encoder("a cat"), first)
+
+
+@pytest.mark.parametrize("missing", ["triton", "compiler"])
+def test_a_machine_with_a_piece_missing_makes_a_video(tmp_path, missing):
+    """In a process of its own, as a user meets it: a line says what is taken instead."""
+    blocked = "import sys; sys.modules['triton'] = None\n" if missing == "triton" else "import sys\n"
+    code = f"{blocked}from kandinsky.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "triton"), "XDG_CACHE_HOME": str(tmp_path)}
+    if missing == "compiler":
+        environment |= {"CC": "/nonexistent/cc", "PATH": "/nonexistent"}
+    arguments = ["generate", "--weights", str(TINY), "--time-length", "1", "--save-path", str(tmp_path / "v.mp4")]
+    settings = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch's own" in done.stderr
+    assert ", kernels torch, memory resident" in done.stderr
+    assert (tmp_path / "v.mp4").stat().st_size > 1000

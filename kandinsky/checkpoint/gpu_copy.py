@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from queue import Empty, SimpleQueue
+from threading import Lock, local
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +22,9 @@ from torch import Tensor
 
 THREADS = 8
 CHUNK_BYTES = 16 * 2**20
+
+
+_POSITION = Lock()
 
 
 class Source(Protocol):
@@ -43,8 +48,26 @@ class OpenFile(FileIO):
     def __del__(self) -> None:
         self.close()
 
+    def read_at(self, view: memoryview, position: int) -> int:
+        """Read some of the file from `position` on into `view`; returns how many bytes."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fileno(), [view], position)
+        with _POSITION:  # a system without it: all that share a file's position take turns
+            self.seek(position)
+            return self.readinto(view) or 0
+
+    @cached_property
+    def _own(self) -> local:
+        return local()
+
+    def of_this_thread(self) -> "OpenFile":
+        """The same file for the thread that asks, opened once: what the system reads ahead is then for it alone."""
+        if not hasattr(self._own, "file"):
+            self._own.file = self.again()
+        return self._own.file
+
     def again(self) -> "OpenFile":
-        """The same file for one reader: what the system reads ahead is then for it alone."""
+        """The same file for one reader."""
         try:
             return OpenFile(f"/dev/fd/{self.fileno()}")
         except OSError:  # a system without it
@@ -63,15 +86,15 @@ class FileSource:
         self.sample([start], chunk[None])
 
     def sample(self, starts: Sequence[int], rows: Tensor) -> None:
-        with self.file.again() as file:
-            for start, row in zip(starts, rows.numpy(), strict=True):
-                left, position = row.data, self.offset + start
-                while left:
-                    count = os.preadv(file.fileno(), [left], position)
-                    if count == 0:
-                        size = os.fstat(file.fileno()).st_size
-                        raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
-                    left, position = left[count:], position + count
+        file = self.file.of_this_thread()
+        for start, row in zip(starts, rows.numpy(), strict=True):
+            left, position = row.data, self.offset + start
+            while left:
+                count = file.read_at(left, position)
+                if count == 0:
+                    size = os.fstat(file.fileno()).st_size
+                    raise EOFError(f"{self.file.name} ends at byte {size}, within a tensor")
+                left, position = left[count:], position + count
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kandinsky.checkpoint.model_set import read_model_set
-from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.config import ATTENTIONS, FLASH_512, KERNELS, ModelSet
 from kandinsky.errors import KandinskyError
 
 if TYPE_CHECKING:
@@ -93,6 +93,20 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which code runs on the device; see `load_pipeline`."""
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=("auto", *ATTENTIONS),
+        help="auto: the fastest that is right here, which is measured once and remembered (see `kandinsky doctor`)",
+    )
+    parser.add_argument(
+        "--kernels", default="auto", choices=KERNELS, help="torch: nothing of Triton's; auto: Triton's where they run"
+    )
+    parser.add_argument("--retune", action="store_true", help="forget which attention was the fastest: measure again")
 
 
 def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -208,16 +222,25 @@ def check_and_launch(parsed: argparse.Namespace, arguments: Sequence[str], *, co
 def load_pipeline(parsed: argparse.Namespace, *, prompt: str | None = None) -> "Kandinsky4T2VPipeline":
     """The pipeline that the arguments of `generate` ask for; `prompt` is the one that comes first."""
     from kandinsky.factory import get_T2V_pipeline
+    from kandinsky.loading.parts import in_words
+    from kandinsky.loading.remembered import forget
 
-    return get_T2V_pipeline(
+    if parsed.retune:
+        forget()
+    pipe = get_T2V_pipeline(
         parsed.device,
         cache_dir=parsed.weights,
         precision=parsed.precision,
         memory=parsed.memory,
+        attention=parsed.attention,
+        kernels=parsed.kernels,
         prompt=prompt,
         parallelism=parsed.parallelism,
         progress=not (parsed.no_progress or parsed.quiet),
     )
+    if pipe.dit.device.type == "cuda" and pipe.ranks.is_main and not parsed.quiet:
+        print(f"{in_words(pipe.parts)}; `kandinsky doctor` says why", file=sys.stderr)
+    return pipe
 
 
 def _flag(given: argparse.Namespace, name: str) -> bool:

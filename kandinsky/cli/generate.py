@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
+    add_backend_arguments,
     add_no_distributed,
     add_output_arguments,
     add_print_arguments,
@@ -27,7 +28,9 @@ from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 if TYPE_CHECKING:
     from kandinsky.batch.prompts import Item
     from kandinsky.batch.run import BatchResult
+    from kandinsky.cli.estimate import Forecast
     from kandinsky.pipeline import Kandinsky4T2VPipeline
+    from kandinsky.video_shape import VideoShape
 
 Load = Callable[..., "Kandinsky4T2VPipeline"]
 """As `common.load_pipeline`: (parsed arguments, prompt=the first one, if it is known) -> pipeline."""
@@ -101,6 +104,7 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="with --prompts: make them on every node of a Ray cluster (auto, or HOST:PORT)",
     )
+    add_backend_arguments(parser)
 
 
 def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load = load_pipeline) -> Outcome | None:
@@ -140,7 +144,18 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     if check_and_launch(parsed, arguments):
         return None
     pipe = load(parsed, prompt=request.jobs[0].prompt)
-    return made(pipe.run(request), request.shape)
+    forecast = _forecast(pipe, request.shape, quiet=parsed.quiet)
+    return made(pipe.run(request, on_step=forecast), request.shape)
+
+
+def _forecast(pipe: "Kandinsky4T2VPipeline", shape: "VideoShape", *, quiet: bool) -> "Forecast | None":
+    """What says how long it will take, and has begun to; None where it is not said."""
+    from kandinsky.cli.estimate import Forecast
+
+    if pipe.dit.device.type == "cuda" or pipe.ranks.size > 1 or quiet:
+        return None
+    steps = len(pipe.parts.schedule.timesteps)
+    return Forecast(pipe.dit, shape, text_tokens=pipe.model_set.text_tokens, steps=steps)
 
 
 def _generate_batch(
@@ -161,12 +176,17 @@ def _generate_batch(
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
+    if parsed.ray is not None and parsed.retune:
+        raise ValueError("--retune with --ray: other machines remember on their own; run `kandinsky generate` there")
     if parsed.ray is not None:
         result = _on_cluster(parsed, items)
     elif check_and_launch(parsed, arguments):
         return None
     else:
-        result = run_batch(load(parsed), items, parsed.save_path)
+        pipe = load(parsed)
+        if items:
+            _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
+        result = run_batch(pipe, items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds
@@ -202,6 +222,8 @@ def _on_cluster(parsed: argparse.Namespace, items: "Sequence[Item]") -> "BatchRe
         precision=parsed.precision,
         memory=parsed.memory,
         parallelism=parsed.parallelism,
+        attention=parsed.attention,
+        kernels=parsed.kernels,
         processes=1 if parsed.parallelism == "none" else parsed.num_gpus,
     )
     cluster = open_cluster(parsed.ray, place)

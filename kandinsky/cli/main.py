@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from kandinsky.cli.common import Parser, parse_and_run
+from kandinsky.cli.doctor import add_doctor_command
 from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
 from kandinsky.cli.plan import add_plan_command
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_record_commands(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
+    add_doctor_command(commands)
     return parse_and_run(parser, given, lambda parsed: parsed.run(parsed))
 
 

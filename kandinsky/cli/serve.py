@@ -11,7 +11,14 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kandinsky.cli.common import Defaults, Outcome, add_no_distributed, file_argument, heed_no_distributed
+from kandinsky.cli.common import (
+    Defaults,
+    Outcome,
+    add_backend_arguments,
+    add_no_distributed,
+    file_argument,
+    heed_no_distributed,
+)
 from kandinsky.config import FLASH_512, MEMORY_MODES, PARALLELISMS, PRECISIONS
 from kandinsky.errors import KandinskyError
 
@@ -60,6 +67,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallelism", default="sequence", choices=PARALLELISMS[:2], help="how they do that; see `generate`"
     )
+    add_backend_arguments(parser)
     add_no_distributed(parser)
     parser.add_argument("--ray", metavar="ADDRESS", help="workers on every node of a Ray cluster: auto, or HOST:PORT")
     parser.add_argument("--keys", type=file_argument, help="file of API keys; without it this machine's users may")
@@ -102,6 +110,10 @@ def serve(parsed: argparse.Namespace) -> Outcome:
     from kandinsky.serving.store import Store
 
     _check_numbers(parsed)
+    if parsed.retune:
+        from kandinsky.loading.remembered import forget
+
+        forget()
     options = _options(parsed)
     place = _place(parsed)
     cluster = None if parsed.ray is None else open_cluster(parsed.ray, place, most=parsed.workers)
@@ -197,6 +209,8 @@ def _place(parsed: argparse.Namespace) -> "Place":
         precision=parsed.precision,
         memory=parsed.memory,
         parallelism=parsed.parallelism,
+        attention=parsed.attention,
+        kernels=parsed.kernels,
         processes=parsed.gpus_per_worker,
     )
 

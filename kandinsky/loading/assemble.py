@@ -14,6 +14,7 @@ from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
 from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings
 from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
@@ -21,9 +22,10 @@ from kandinsky.model.attention import BACKENDS, Attention, choose_attention, pre
 from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
-from kandinsky.model.operations import Operations
+from kandinsky.model.operations import PLAIN, Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
+from kandinsky.model.trial import operations_that_run
 from kandinsky.output.record import Origin
 from kandinsky.output.unfinished import VaeSource
 from kandinsky.parallel.apply import check_size
@@ -90,6 +92,7 @@ def load_parts(settings: Settings) -> Parts:
         model_set=settings.model_set,
         ranks=ranks,
         team=team,
+        modes={name: mode.name for name, mode in settings.modes.items()},
         origin=None if marks is None else _origin(settings, loaded.dit, team, marks.result()),
         vae_source=None if marks is None else _vae_source(settings),
         progress=settings.progress,
@@ -134,7 +137,8 @@ def make_ready_(
     missing = EXACT if is_quantised(settings.checkpoint.shapes) else settings.precision
     with modulation_on(dit, device):
         with stage("DiT to its home"):
-            home = home_of_dit(dit, device, mode=settings.modes["dit"], precision=missing)
+            mode = settings.modes["dit"]
+            home = home_of_dit(dit, device, mode=mode, precision=missing, checkpoint=settings.checkpoint)
         with stage("modulation table"):
             modulation = modulation_table(dit, settings.schedule)
     with stage("attention chosen"):
@@ -154,8 +158,11 @@ def make_ready_(
 def configure_(dit: DiT, operations: Operations, *, attention: Attention | None, ranks: Ranks) -> None:
     """How a DiT is to run; `ranks` all take the attention that the first one has."""
     head_dim, bound = dit.config.head_dim, dit.logit_bound()
-    dit.operations = operations
-    chosen = choose_attention(attention, device=dit.device, dtype=dit.dtype, head_dim=head_dim, bound=bound)
+    place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
+    dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
+    pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)
+    triton = dit.operations is not PLAIN
+    chosen = choose_attention(attention, bound=bound, triton=triton, pick=pick, **place)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank
 
 
@@ -197,7 +204,8 @@ def text_encoder_of(settings: Settings, model: T5Encoder | None, *, stage: Stage
     if settings.text_encoder_int8:
         quantise_linears_(model, device)
     with stage("T5 to its home"):
-        home = home_of_t5(model, device, mode=settings.modes["text_embedder"])
+        checkpoint = open_checkpoint(settings.paths.text_encoder)
+        home = home_of_t5(model, device, mode=settings.modes["text_embedder"], checkpoint=checkpoint)
     return TextEncoder(model, tokenizer, text_tokens=settings.model_set.text_tokens, home=home)
 
 
@@ -230,6 +238,7 @@ def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
         memory_saving=settings.memory_saving,
         rows_of=all_rows if messenger is None else strips_of(messenger),
         staged=not settings.modes["vae"].stays,
+        kernels=settings.kernels,
         progress=settings.progress,
     )
 
@@ -241,7 +250,7 @@ def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str
         dtype=None if settings.dtype is None else _name(settings.dtype),
         precision=settings.precision.name,
         attention=dit.attention.name,
-        kernels=settings.operations.name,
+        kernels=dit.operations.name,
         parallelism=settings.parallelism.name if team.size > 1 else "none",
         processes=team.size,
         vae_memory_saving=settings.memory_saving,
@@ -254,7 +263,7 @@ def _vae_source(settings: Settings) -> VaeSource:
     """What latents of unfinished videos say of the VAE."""
     device, dtype = settings.devices["vae"], settings.dtypes["vae"]
     folder = lasting(settings.paths.vae.absolute())
-    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving)
+    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving, settings.kernels)
 
 
 def fingerprints(paths: WeightPaths) -> dict[str, str]:

@@ -124,12 +124,13 @@ def load_vae(
     memory_saving: bool = False,
     rows_of: RowsOf = all_rows,
     staged: bool = False,
+    kernels: str = "auto",
     progress: bool = False,
 ) -> VideoAutoencoder:
     """The VAE that decodes on `device` in `dtype`.
 
     Args:
-        memory_saving, rows_of, staged: as `VideoAutoencoder` takes them.
+        memory_saving, rows_of, staged, kernels: as `VideoAutoencoder` takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -150,6 +151,7 @@ def load_vae(
         memory_saving=memory_saving,
         rows_of=rows_of,
         staged=staged,
+        kernels=kernels,
     )
 
 

@@ -26,6 +26,7 @@ class Execution:
         precision: of the blocks' Linears.
         attention: the backend that was asked for; None is measured.
         operations: the DiT's element-wise steps.
+        kernels: as it was asked for, for the VAE's.
         parallelism: what several processes do together.
         distributed: whether a launcher's processes are joined.
         several: whether there are any.
@@ -38,6 +39,7 @@ class Execution:
     precision: Precision
     attention: Attention | None
     operations: Operations
+    kernels: str
     parallelism: Parallelism
     distributed: bool
     several: bool
@@ -78,6 +80,7 @@ def execution_of(
         precision=level,
         attention=backend,
         operations=level.operations(kernels, devices["dit"]),
+        kernels=kernels,
         parallelism=parallelism_of(parallelism),
         distributed=distributed,
         several=distributed and (launched() or Ranks.current().size > 1),

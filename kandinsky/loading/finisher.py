@@ -50,8 +50,8 @@ def load_finisher(
     if not path.is_dir():
         raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
     dtype = default_dtype(place) if source is None or device is not None else getattr(torch, source.dtype)
-    saving = source is not None and source.memory_saving
-    vae = load_vae(path, device=place, dtype=dtype, memory_saving=saving, progress=progress)
+    settings = {} if source is None else {"memory_saving": source.memory_saving, "kernels": source.kernels}
+    vae = load_vae(path, device=place, dtype=dtype, progress=progress, **settings)
     if fingerprint is not None and fingerprint_of(open_checkpoint(path)) != fingerprint:
         warnings.warn(f"{path} is not the VAE that these latents were sampled for", UserWarning, stacklevel=2)
     return Finisher(vae, model_set_beside(source, weights), progress=progress)

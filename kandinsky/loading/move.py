@@ -54,12 +54,12 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     modulation = modulation_table(parts.dit, parts.schedule)
     configure_(parts.dit, operations, attention=None, ranks=parts.team)
     offload_modulation_(parts.dit)
-    source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]))
+    source = parts.vae_source and replace(parts.vae_source, device=str(devices["vae"]), kernels="auto")
     origin = parts.origin and replace(
         parts.origin,
         devices={name: place.type for name, place in devices.items()},
         dtype=str(parts.dit.dtype).removeprefix("torch."),
         attention=parts.dit.attention.name,
-        kernels=operations.name,
+        kernels=parts.dit.operations.name,
     )
     return replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source)

@@ -1,5 +1,6 @@
 """Everything of a pipeline that runs: a frozen value, from `assemble` or put together by hand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +32,7 @@ class Parts:
         model_set: what the weights were trained for.
         ranks: all processes; the main one gives the request.
         team: those that make a video together: all of `ranks`, or this process alone if they share out the jobs.
+        modes: name of the memory mode of each component; none if it was put together by hand.
         origin: how it was loaded, for records; None if it was put together by hand.
         vae_source: how the VAE was loaded, for latents of unfinished videos; None likewise.
         progress: show progress bars on the main rank.
@@ -45,6 +47,7 @@ class Parts:
     model_set: ModelSet = FLASH_512
     ranks: Ranks = field(default_factory=Ranks)
     team: Ranks = field(default_factory=Ranks)
+    modes: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = None
     vae_source: VaeSource | None = None
     progress: bool = True
@@ -54,6 +57,13 @@ def modulation_table(dit: DiT, schedule: Schedule) -> ModulationTable:
     """Modulation of the schedule's timesteps, on the DiT's device."""
     with torch.inference_mode():
         return dit.modulation(torch.tensor(schedule.timesteps, device=dit.device)[:, None])
+
+
+def in_words(parts: Parts) -> str:
+    """How these parts run, in one line: what "auto" took is in it."""
+    modes = set(parts.modes.values())
+    memory = modes.pop() if len(modes) == 1 else ", ".join(f"{mode} for {name}" for name, mode in parts.modes.items())
+    return f"attention {parts.dit.attention.name}, kernels {parts.dit.operations.name}, memory {memory or 'unknown'}"
 
 
 def is_resident(parts: Parts) -> bool:

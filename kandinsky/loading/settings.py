@@ -22,6 +22,7 @@ from kandinsky.loading.execution import Execution, execution_of
 from kandinsky.loading.sources import Weights, sources_of, weights_of
 from kandinsky.memory.choose import ALL_RESIDENT, Choice, choose_modes
 from kandinsky.memory.modes import Memory, Mode
+from kandinsky.memory.needs import check_in_file
 from kandinsky.model.attention import check_head_dim
 from kandinsky.model.isolation import isolated
 from kandinsky.model.precision import EXACT
@@ -127,6 +128,14 @@ def settings_of(
     found = weights_of(sources, execution.precision if execution.alone else EXACT)  # a rank quantises its part itself
     _check_dit(found.checkpoint, execution)
     choice = _modes(execution, found, text_encoder_int8=text_encoder_int8)
+    check_in_file(
+        choice.modes,
+        dit=found.checkpoint,
+        text_encoder=found.paths.text_encoder,
+        dtypes=execution.dtypes,
+        precision=execution.precision,
+        text_encoder_int8=text_encoder_int8,
+    )
     return Settings(
         **vars(execution),
         **vars(found),

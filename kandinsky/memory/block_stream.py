@@ -14,6 +14,7 @@ Not here: training, several streams of one module at once.
 
 import warnings
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -32,11 +33,11 @@ THREADS = 8
 """Copy from the (memory-mapped) file into a host buffer: one thread is bound by page faults."""
 
 
-class Packed:
-    """Tensors of one block in one flat host buffer.
+class Layout(ABC):
+    """How the tensors of one block lie in one flat buffer.
 
     Args:
-        tensors: parameters and buffers; from now on they are views of the buffer, or of what `alias_` is given.
+        tensors: parameters and buffers.
     """
 
     def __init__(self, tensors: Sequence[Tensor]):
@@ -47,18 +48,11 @@ class Packed:
         for tensor in tensors:
             self.offsets.append(end)
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        self.host = _whole_pages(end)
-        for tensor, view in zip(self.tensors, self.views(self.host), strict=True):
-            view.copy_(tensor)
-        self.alias_(self.host)
+        self.nbytes = -(-end // PAGE) * PAGE
 
-    @property
-    def nbytes(self) -> int:
-        return self.host.nbytes
-
-    def views(self, flat: Tensor) -> Iterator[Tensor]:
-        """Each tensor as it lies in a buffer `uint8 [nbytes or more]`."""
-        for (dtype, shape), offset in zip(self.layout, self.offsets, strict=True):
+    def views(self, flat: Tensor, count: int | None = None) -> Iterator[Tensor]:
+        """Each tensor, or the first `count`, as it lies in a buffer `uint8 [nbytes or more]`."""
+        for (dtype, shape), offset in [*zip(self.layout, self.offsets, strict=True)][:count]:
             yield flat[offset : offset + shape.numel() * dtype.itemsize].view(dtype).view(shape)
 
     def alias_(self, flat: Tensor) -> None:
@@ -66,10 +60,48 @@ class Packed:
         for tensor, view in zip(self.tensors, self.views(flat), strict=True):
             tensor.data = view
 
+    @abstractmethod
+    def go_home_(self) -> None:
+        """Let the tensors be what they are while no stream is open."""
+
+    @abstractmethod
+    def pin_(self, device: torch.device) -> None:
+        """Make what is on the host ready for copies to `device` that run beside computation."""
+
+    @abstractmethod
+    def fill_(self, flat: Tensor) -> None:
+        """Copy the tensors' bytes to a buffer `uint8 [nbytes or more]` on the device."""
+
+
+class Packed(Layout):
+    """Tensors of one block in one flat host buffer.
+
+    Args:
+        tensors: parameters and buffers; from now on they are views of the buffer, or of what `alias_` is given.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]):
+        super().__init__(tensors)
+        self.host = _whole_pages(self.nbytes)
+        for tensor, view in zip(self.tensors, self.views(self.host), strict=True):
+            view.copy_(tensor)
+        self.go_home_()
+
+    def go_home_(self) -> None:
+        """Let the tensors be views of the host buffer."""
+        self.alias_(self.host)
+
+    def pin_(self, device: torch.device) -> None:
+        """Page-lock the buffer."""
+        pin_(self.host, device)
+
+    def fill_(self, flat: Tensor) -> None:
+        """Queue a copy of the buffer on the current stream."""
+        flat[: self.nbytes].copy_(self.host, non_blocking=True)
+
 
 def _whole_pages(nbytes: int) -> Tensor:
-    """A host buffer that shares no page with another: each page can be locked once only."""
-    nbytes = -(-nbytes // PAGE) * PAGE
+    """A host buffer of whole pages that shares none with another: each can be locked once only."""
     room = torch.empty(nbytes + PAGE, dtype=torch.uint8)
     start = -room.data_ptr() % PAGE
     return room[start : start + nbytes]
@@ -112,7 +144,7 @@ class BlockStream:
     def __init__(
         self,
         blocks: Sequence[nn.Module],
-        packed: Sequence[Packed],
+        packed: Sequence[Layout],
         device: torch.device,
         *,
         slots: int | None = SLOTS,
@@ -124,7 +156,7 @@ class BlockStream:
         self.slots = min(slots or len(blocks), len(blocks))
         if device.type == "cuda":
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(partial(pin_, device=device), (part.host for part in packed)))
+                list(pool.map(lambda part: part.pin_(device), packed))
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[Tensor] = []
         self._held: dict[int, int] = {}  # slot to block
@@ -150,7 +182,7 @@ class BlockStream:
 
     def __exit__(self, *_error: object) -> None:
         for packed in self.packed:
-            packed.alias_(packed.host)
+            packed.go_home_()
         if self._side is not None:  # the last copies may be on their way still
             torch.cuda.current_stream(self.device).wait_stream(self._side)
         self._open = False
@@ -163,7 +195,7 @@ class BlockStream:
         """Begin to copy a block into its slot."""
         packed = self.packed[index]
         with torch.cuda.stream(self._side), torch.inference_mode(False):
-            self._buffers[index % self.slots][: packed.nbytes].copy_(packed.host, non_blocking=True)
+            packed.fill_(self._buffers[index % self.slots])
         self._held[index % self.slots] = index
         if self._side is not None:
             self._ready[index] = torch.cuda.Event()
@@ -172,6 +204,10 @@ class BlockStream:
     def _before(self, index: int, *_hook: object) -> None:
         assert self._open, "a block ran outside of its block stream"
         assert self._held[index % self.slots] == index, f"block {index} ran out of turn: its weights are not here"
+        self._await(index)
+
+    def _await(self, index: int) -> None:
+        """Let the block's computation wait for its copy."""
         if self._side is not None:
             torch.cuda.current_stream(self.device).wait_event(self._ready[index])
 

@@ -4,6 +4,7 @@ It measures what is free, reads headers of checkpoints for what is needed, and a
 modes come out.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from kandinsky.memory.planner import LADDER, Plan, outcome, plan_or_nearest
 from kandinsky.model.precision import Precision
 from kandinsky.video_shape import VideoShape
 
+_log = logging.getLogger(__name__)
 AMPLE_TIMES, AMPLE_BYTES = 2, 8 * 10**9
 """A GPU that has so many times the weights and so much more free is not planned for: it takes everything.
 
@@ -53,7 +55,8 @@ def choose_modes(
 ) -> Choice:
     """The fastest modes that fit each GPU.
 
-    There is room for the model set's usual request; longer videos may need a smaller mode by name.
+    There is room for the model set's usual request; longer videos may need a smaller mode by name. What is taken and
+    why is logged: as a warning where blocks are read from their files, which is slower.
 
     Args:
         dit: its checkpoint.
@@ -78,6 +81,10 @@ def choose_modes(
         )
         found = plan_or_nearest(needs_of, shape, precision, model_set=model_set, free_gpu=free, free_host=free_host)
         modes |= found.modes
+        from_file = any(mode.from_file for mode in found.modes.values())
+        _log.log(
+            logging.WARNING if from_file else logging.INFO, "memory on %s: %s: %s", device, found.name, found.reason
+        )
         free_host -= found.host
         memory_saving |= found.memory_saving
     return Choice(modes, memory_saving)
@@ -105,17 +112,20 @@ def compare_modes(
 
 
 def available_host(root: Path = Path("/")) -> int:
-    """Bytes of host memory that can be had without swapping; a large number where the system does not tell.
+    """Bytes of host memory that can be had without swapping.
 
     In a container (control groups, version 2) no more than its limit leaves.
 
     Args:
-        root: of the file system that the system tells it in.
+        root: of the file system that Linux tells it in; other systems are asked by psutil.
     """
-    available = 2**62
     path = root / "proc/meminfo"
     if path.is_file() and (free := _fields(path).get("MemAvailable:")):
         available = int(free) * 1024
+    else:
+        import psutil
+
+        available = psutil.virtual_memory().available
     group = root / "sys/fs/cgroup"
     limit = group / "memory.max"
     if limit.is_file() and limit.read_text().strip() != "max":

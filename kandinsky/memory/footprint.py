@@ -51,12 +51,14 @@ class Component:
         working: most that its stage needs besides weights.
         loading: what a resident one has on the device besides, until it is loaded: weights before they are quantised,
             and those that are not needed any more.
+        in_file: whether the file has the blocks as they are computed with, so that they can be read from there.
     """
 
     blocks: tuple[int, ...]
     kept: int
     working: int
     loading: int = 0
+    in_file: bool = True
 
     def weights(self, slots: int | None) -> int:
         """On the device while it is used, with so many blocks there at once (None: all)."""

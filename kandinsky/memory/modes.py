@@ -4,6 +4,8 @@
 * staged: in pinned host memory; on the device only while it is used (T5 encodes, the DiT samples, the VAE decodes).
 * blocks: there too, and of its blocks only a few are on the device at once (see `block_stream`). The VAE is small and
   has no blocks to stream: for it this is "staged".
+* disk: as blocks, but read from the file each time they are used, the system's page cache doing the rest (see
+  `file_stream`): little host memory of the process's own. For the VAE this is "staged" too.
 
 The mode changes nothing in the result: what is computed on the device is the same in each, the modulation table and the
 quantisation of `precision="fast"` included.
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.config import MEMORY_MODES, MODULES
 from kandinsky.memory.block_stream import SLOTS, BlockStream, Home, Packed, pack
+from kandinsky.memory.file_stream import FilePart, FileStream
 from kandinsky.model.dit import DiT, TransformerBlock
 from kandinsky.model.layers import ModulationLayer
 from kandinsky.model.precision import Precision
@@ -37,17 +40,20 @@ class Mode:
         name: as the user says it.
         stays: they stay on their device.
         slots: blocks on the device at once while it is used; None is all.
+        from_file: they are read from their file whenever they are used, and have no place on the host.
     """
 
     name: str
     stays: bool
     slots: int | None
+    from_file: bool = False
 
 
 RESIDENT = Mode("resident", stays=True, slots=None)
 STAGED = Mode("staged", stays=False, slots=None)
 BLOCKS = Mode("blocks", stays=False, slots=SLOTS)
-MODES: Mapping[str, Mode] = MappingProxyType(dict(zip(MEMORY_MODES, (RESIDENT, STAGED, BLOCKS), strict=True)))
+DISK = Mode("disk", stays=False, slots=SLOTS, from_file=True)
+MODES: Mapping[str, Mode] = MappingProxyType(dict(zip(MEMORY_MODES, (RESIDENT, STAGED, BLOCKS, DISK), strict=True)))
 
 
 def modes_of(memory: Memory, devices: Mapping[str, torch.device]) -> dict[str, Mode] | None:
@@ -90,19 +96,28 @@ def offload_modulation_(dit: DiT, checkpoint: Checkpoint | None = None) -> None:
             parameter.data = stored.to(cpu, parameter.dtype)
 
 
-def home_of_dit(dit: DiT, device: torch.device, *, mode: Mode, precision: Precision) -> Home | None:
+def home_of_dit(
+    dit: DiT, device: torch.device, *, mode: Mode, precision: Precision, checkpoint: Checkpoint | None = None
+) -> Home | None:
     """Prepare a DiT that was loaded to the host: its small layers go to `device`, its blocks into a stream.
 
     Nothing is to be done for one that stays: its home is None.
 
     Args:
         precision: that the blocks' Linears are to have, made one block at a time on `device`.
+        checkpoint: the file that its weights are mapped from; needed if the mode reads from it.
     """
     if mode.stays:
         return None
     for name, child in dit.named_children():
         if name != "transformer_blocks":
             child.to(device)
+    if mode.from_file:
+        assert checkpoint is not None
+        assert precision.is_exact
+        names = {id(value): name for name, value in (*dit.named_parameters(), *dit.named_buffers())}
+        blocks = [{names[id(value)]: value for value in streamed_tensors(block)} for block in dit.blocks]
+        return FileStream(dit.blocks, [FilePart(block, checkpoint) for block in blocks], device, slots=mode.slots)
     if precision.is_exact:
         packed = pack(streamed_tensors(block) for block in dit.blocks)
     else:
@@ -112,8 +127,7 @@ def home_of_dit(dit: DiT, device: torch.device, *, mode: Mode, precision: Precis
 
 def streamed_tensors(block: TransformerBlock) -> list[Tensor]:
     """All tensors of a block but those of its modulation, which do not run with it."""
-    named = (*block.named_parameters(), *block.named_buffers())
-    return [tensor for name, tensor in named if "modulation" not in name.partition(".")[0]]
+    return [tensor for name, tensor in _named(block) if "modulation" not in name.partition(".")[0]]
 
 
 def _converted(dit: DiT, device: torch.device, precision: Precision) -> list[Packed]:
@@ -154,14 +168,30 @@ class _Swap:
             self.linear.weight.data, self.linear.bias.data = (tensor.to(self.device) for tensor in self.tensors)
 
 
-def home_of_t5(model: T5Encoder, device: torch.device, *, mode: Mode) -> Home | None:
+def home_of_t5(
+    model: T5Encoder, device: torch.device, *, mode: Mode, checkpoint: Checkpoint | None = None
+) -> Home | None:
     """Prepare a T5 encoder that was loaded to the host: its blocks go into a stream. None for one that stays.
 
     Only the last norm (8 KB) is kept on `device`.
+
+    Args:
+        checkpoint: the file that its weights are mapped from; needed if the mode reads from it.
     """
     if mode.stays:
         return None
     stack = model.encoder
     stack.final_layer_norm.to(device)
-    packed = pack([*block.parameters(), *block.buffers()] for block in stack.block)
+    if mode.from_file:
+        assert checkpoint is not None
+        parts = [
+            FilePart({f"encoder.block.{index}.{name}": value for name, value in _named(block)}, checkpoint)
+            for index, block in enumerate(stack.block)
+        ]
+        return FileStream([*stack.block], parts, device, slots=mode.slots, one_pass=True)
+    packed = pack([value for _, value in _named(block)] for block in stack.block)
     return BlockStream([*stack.block], packed, device, slots=mode.slots, one_pass=True)
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]

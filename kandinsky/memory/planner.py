@@ -11,7 +11,8 @@ from types import MappingProxyType
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import NothingFits
 from kandinsky.memory.footprint import LIBRARY_BYTES, Component
-from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED, Mode
+from kandinsky.memory.modes import BLOCKS, DISK, RESIDENT, STAGED, Mode
+from kandinsky.memory.ring import RING_BYTES
 from kandinsky.model.precision import PRECISIONS, Precision
 from kandinsky.video_shape import VideoShape
 
@@ -25,8 +26,11 @@ LADDER: Mapping[str, Mapping[str, Mode]] = MappingProxyType(
     {
         "resident": {"text_embedder": RESIDENT, "dit": RESIDENT, "vae": RESIDENT},
         "resident, T5 in blocks": {"text_embedder": BLOCKS, "dit": RESIDENT, "vae": RESIDENT},
+        "resident, T5 from disk": {"text_embedder": DISK, "dit": RESIDENT, "vae": RESIDENT},
         "staged, T5 in blocks": {"text_embedder": BLOCKS, "dit": STAGED, "vae": STAGED},
         "blocks": {"text_embedder": BLOCKS, "dit": BLOCKS, "vae": STAGED},
+        "blocks, T5 from disk": {"text_embedder": DISK, "dit": BLOCKS, "vae": STAGED},
+        "disk": {"text_embedder": DISK, "dit": DISK, "vae": STAGED},
     }
 )
 """Modes from the fastest to the smallest. T5 takes as long in blocks as staged: both times its copy is what is long."""
@@ -77,7 +81,7 @@ def outcome(needs: Needs, modes: Mapping[str, Mode], *, memory_saving: bool) -> 
     for name in needs.components:
         component = needs.component(name, saving=memory_saving)
         base += component.weights(None) if modes[name].stays else component.kept
-        host += 0 if modes[name].stays else sum(component.blocks)
+        host += 0 if modes[name].stays else _pinned(component, modes[name])
         loading += component.loading if modes[name].stays else 0
     peaks = {"load": base + loading + LIBRARY_BYTES}
     for stage, name in STAGES.items():
@@ -90,6 +94,10 @@ def outcome(needs: Needs, modes: Mapping[str, Mode], *, memory_saving: bool) -> 
     name = next((name for name, others in LADDER.items() if others == modes), "mixed")
     name += ", saving decode" if memory_saving else ""
     return Plan(name, {name: modes[name] for name in needs.components}, memory_saving, peaks, host, reason="")
+
+
+def _pinned(component: Component, mode: Mode) -> int:
+    return min(RING_BYTES, sum(component.blocks)) if mode.from_file else sum(component.blocks)
 
 
 def plan(needs: Needs, *, free_gpu: int, free_host: int) -> Plan:
@@ -108,7 +116,10 @@ def plan(needs: Needs, *, free_gpu: int, free_host: int) -> Plan:
         for modes in LADDER.values():
             candidate = outcome(needs, modes, memory_saving=memory_saving)
             stage = max(candidate.peaks, key=lambda name: candidate.peaks[name])
-            if candidate.peak > room:
+            converted = [name for name in needs.components if modes[name].from_file]
+            if not all(needs.components[name].in_file for name in converted):
+                refused.append(f"{candidate.name} needs a file that holds what is computed with (`kandinsky convert`)")
+            elif candidate.peak > room:
                 refused.append(f"{candidate.name} needs {_gb(candidate.peak)} to {stage}")
             elif candidate.host + HOST_RESERVE > free_host:
                 refused.append(f"{candidate.name} needs {_gb(candidate.host + HOST_RESERVE)} of host memory")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kandinsky.model import bounded
+from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.grouping import Attend
 
 _log = logging.getLogger(__name__)
@@ -152,14 +153,27 @@ def _takes(backend: Attention, head_dim: int) -> bool:
     return backend.head_dims is None or head_dim in backend.head_dims
 
 
+Pick = Callable[[list[Attention]], Attention]
+"""Of candidates, the one that is taken."""
+
+
 def choose_attention(
-    wanted: Attention | None, *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float
+    wanted: Attention | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    bound: float,
+    triton: bool = True,
+    pick: Pick | None = None,
 ) -> Attention:
     """The backend that is wanted, or where none is the fastest on `device`.
 
     Args:
         wanted: one that `check_device` and `check_head_dim` let pass.
         bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        triton: whether "auto" may take a kernel of Triton's.
+        pick: chooses of those that may run where none is wanted; None measures them (`fastest`).
 
     Raises:
         ValueError: the wanted backend cannot run this model, as only its weights tell.
@@ -171,12 +185,22 @@ def choose_attention(
         )
     if wanted is not None:
         return wanted
+    found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound, triton=triton)
+    if len(found) == 1:
+        return found[0]
+    return fastest(found, device=device, head_dim=head_dim) if pick is None else pick(found)
+
+
+def candidates(
+    *, device: torch.device, dtype: torch.dtype, head_dim: int, bound: float, triton: bool = True
+) -> list[Attention]:
+    """What may run a model on a device, as far as can be told without trying; arguments of `choose_attention`."""
     if device.type != "cuda" or dtype != torch.bfloat16:
-        return TORCH
-    backends = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
-    if bound > bounded.MAX_LOGIT:
-        backends = [other for other in backends if other is not BOUNDED]
-    return fastest(backends, device=device, head_dim=head_dim)
+        return [TORCH]
+    found = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
+    if bound > bounded.MAX_LOGIT or why_not_fused(device) or not (triton or bounded.without_triton(device)):
+        found = [other for other in found if other is not BOUNDED]
+    return found
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -198,17 +222,54 @@ def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
     return sorted(times)[repeats // 2]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying a backend.
+
+    Args:
+        backend: that was tried.
+        milliseconds: of a call; None if it is not to be used.
+        error: why not.
+        passing: it may run another time: there was too little memory.
+    """
+
+    backend: Attention
+    milliseconds: float | None = None
+    error: str | None = None
+    passing: bool = False
+
+
 def fastest(
-    candidates: list[Attention],
+    backends: list[Attention],
     *,
     device: torch.device,
     head_dim: int,
     tokens: int = CHECK_TOKENS,
     measure: Callable[[Attend, Tensor], float] = median_ms,
 ) -> Attention:
-    """The fastest candidate that agrees with float32 attention on fresh random input; `torch` if none does.
+    """The fastest that agrees with float32 attention on fresh random input; `torch` if none does; see `trials`."""
+    return best_of(trials(backends, device=device, head_dim=head_dim, tokens=tokens, measure=measure))
+
+
+def best_of(tried: list[Trial]) -> Attention:
+    """The fastest of those that ran and were right; `torch` if none did."""
+    times = {trial.backend: trial.milliseconds for trial in tried if trial.milliseconds is not None}
+    return min(times, key=lambda backend: times[backend], default=TORCH)
+
+
+def trials(
+    backends: list[Attention],
+    *,
+    device: torch.device,
+    head_dim: int,
+    tokens: int = CHECK_TOKENS,
+    measure: Callable[[Attend, Tensor], float] = median_ms,
+) -> list[Trial]:
+    """Try backends on fresh random input against float32 attention.
 
     Args:
+        backends: at least one.
+        head_dim: size of a head.
         tokens: of the input.
         measure: (backend, qkv) -> milliseconds.
     """
@@ -216,25 +277,24 @@ def fastest(
     generator.seed()
     qkv = torch.randn(tokens, 3, CHECK_HEADS, head_dim, device=device, generator=generator)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return _fastest_on(qkv, candidates, measure)
+        qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
+        reference = torch_sdpa(qkv)
+        tried = [_try(backend, qkv, reference, measure) for backend in backends]
+    times = {trial.backend.name: trial.milliseconds or trial.error for trial in tried}
+    _log.info("attention, ms: %s", times)
+    return tried
 
 
-def _fastest_on(qkv: Tensor, candidates: list[Attention], measure: Callable[[Attend, Tensor], float]) -> Attention:
-    head_dim = qkv.shape[-1]
-    qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
-    reference = torch_sdpa(qkv)
-    milliseconds = {}
-    for backend in candidates:
-        scaled = qkv.clone()
-        scaled[:, 0] *= backend.query_scale(head_dim)
-        scaled = scaled.bfloat16()
-        try:
-            error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
-            if not error <= MAX_ERROR:
-                _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
-                continue
-            milliseconds[backend] = measure(backend.attend, scaled)
-        except (RuntimeError, ImportError) as failure:  # not built for this device, or not for this PyTorch
-            _log.info("attention backend %r does not run here: %s", backend.name, failure)
-    _log.info("attention, ms: %s", {backend.name: round(ms, 3) for backend, ms in milliseconds.items()})
-    return min(milliseconds, key=lambda backend: milliseconds[backend], default=TORCH)
+def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[Attend, Tensor], float]) -> Trial:
+    scaled = qkv.clone()
+    scaled[:, 0] *= backend.query_scale(qkv.shape[-1])
+    scaled = scaled.bfloat16()
+    try:
+        error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
+        if not error <= MAX_ERROR:
+            _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
+            return Trial(backend, error=f"off by {error:.2g}")
+        return Trial(backend, milliseconds=measure(backend.attend, scaled))
+    except Exception as failure:  # noqa: BLE001  # Triton, compilers and drivers each have their own, see `trial`
+        _log.info("attention backend %r does not run here: %s", backend.name, failure)
+        return Trial(backend, error=first_line(failure), passing=isinstance(failure, torch.OutOfMemoryError))

@@ -72,6 +72,13 @@ def prepare(device: torch.device) -> None:
     hopper.kernel(device.index)
 
 
+def without_triton(device: torch.device) -> bool:
+    """Whether a GPU has the kernel that is compiled with NVRTC; others have Triton's."""
+    from kandinsky.model import hopper
+
+    return hopper.kernel(device.index) is not None
+
+
 def check_qkv(qkv: Tensor) -> None:
     """Refuse what the kernels cannot read."""
     tokens, parts, heads, dim = qkv.shape

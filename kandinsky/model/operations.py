@@ -4,20 +4,25 @@
 `kernels`); with `quantise` they return the operands of scaled float8 products, for layers that are `Float8Linear`.
 """
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kandinsky.config import KERNELS
+from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.layout import Segments
 from kandinsky.model.rope import rotate
 
 if TYPE_CHECKING:
     from kandinsky.model.quantised import Quantised
+
+
+_log = logging.getLogger(__name__)
 
 
 class Modulation(NamedTuple):
@@ -47,12 +52,14 @@ class Operations:
     Args:
         name: "torch" or "triton", as records tell it.
         add_norm, norm_rope, gelu: the steps.
+        fallback: what is taken if these turn out not to run (see `trial`); None where they were asked for by name.
     """
 
     name: str
     add_norm: AddNorm
     norm_rope: NormRope
     gelu: Gelu
+    fallback: "Operations | None" = None
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -96,7 +103,6 @@ def norm_rope(
     return torch.stack((query, key, value), dim=1)
 
 
-KERNELS = ("auto", "triton", "torch")
 PLAIN = Operations("torch", add_norm, norm_rope, F.gelu)
 
 
@@ -108,12 +114,24 @@ def choose_operations(kernels: str, device: torch.device, *, quantise: bool = Fa
     """
     if kernels not in KERNELS:
         raise ValueError(f"kernels={kernels!r}: allowed are {', '.join(map(repr, KERNELS))}")
-    runs = device.type == "cuda" and find_spec("triton") is not None
-    if kernels == "triton" and not runs:
-        raise ValueError(f"kernels='triton' needs Triton and a CUDA device, this is {device}; allowed: 'auto', 'torch'")
-    if quantise and (kernels == "torch" or not runs):
-        raise ValueError("precision='fast' needs Triton's kernels: kernels='auto' or 'triton', and the package triton")
-    return fused(quantise=quantise) if runs and kernels != "torch" else PLAIN
+    why_not = why_not_fused(device)
+    if kernels == "triton" and why_not:
+        raise ValueError(f"kernels='triton': {why_not}; allowed: 'auto', 'torch'")
+    if quantise and (kernels == "torch" or why_not):
+        why = f": {why_not}" if why_not else ""
+        raise ValueError(f"precision='fast' needs Triton's kernels, kernels='auto' or 'triton'{why}")
+    if kernels == "auto" and why_not and device.type == "cuda":
+        _log.warning("PyTorch's own kernels are taken instead of the fused ones: %s", why_not)
+    if kernels == "torch" or why_not:
+        return PLAIN
+    try:
+        found = fused(quantise=quantise)
+    except Exception as error:
+        if kernels == "triton" or quantise:
+            raise ValueError(f"kernels={kernels!r}: Triton cannot be imported: {first_line(error)}") from error
+        _log.warning("PyTorch's own kernels are taken, Triton cannot be imported: %s", first_line(error))
+        return PLAIN
+    return found if kernels == "triton" or quantise else replace(found, fallback=PLAIN)
 
 
 def fused(*, quantise: bool = False) -> Operations:

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 HEAD_DIM = 64
-ROWS, KEYS = 128, 64
+KEYS = 64
 
 
 @triton.jit
@@ -48,12 +48,21 @@ def _attend(q_desc, k_desc, v_desc, out, tokens, heads, rows_: tl.constexpr, key
     tl.store(at, (acc * (1 / total)[:, None]).to(tl.bfloat16), mask=rows[:, None] < tokens)
 
 
+def rows_on(capability: tuple[int, int]) -> int:
+    """Query rows of a tile, by the GPU's compute capability.
+
+    Of 128 rows, hundreds of bytes of each thread's registers spill before 9.0, and none of 64 (docs/gpus.md).
+    """
+    return 128 if capability >= (9, 0) else 64
+
+
 def launch(qkv: Tensor, out: Tensor) -> None:
     """Queue the kernel on the current stream; see `bounded.attend_bounded` for the tensors."""
     assert qkv.dtype == torch.bfloat16
     tokens, _, heads, _ = qkv.shape
+    rows = rows_on(torch.cuda.get_device_capability(qkv.device))
     shape, strides = [tokens, 3 * heads * HEAD_DIM], [qkv.stride(0), 1]
-    q, k, v = (TensorDescriptor(qkv, shape, strides, [block, HEAD_DIM]) for block in (ROWS, KEYS, KEYS))
-    _attend[(triton.cdiv(tokens, ROWS), heads)](
-        q, k, v, out, tokens, heads, ROWS, KEYS, HEAD_DIM, num_warps=4, num_stages=3
+    q, k, v = (TensorDescriptor(qkv, shape, strides, [block, HEAD_DIM]) for block in (rows, KEYS, KEYS))
+    _attend[(triton.cdiv(tokens, rows), heads)](
+        q, k, v, out, tokens, heads, rows, KEYS, HEAD_DIM, num_warps=4, num_stages=3
     )

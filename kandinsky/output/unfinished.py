@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kandinsky.atomic import create_new, short
+from kandinsky.config import KERNELS
 from kandinsky.errors import DecodeError, RecordError, shown
 from kandinsky.output.record import DTYPES, Record
 
@@ -37,12 +38,13 @@ def no_rescue(_save: Callable[[], object]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class VaeSource:
-    """Which VAE decodes: its folder, and device, dtype (`bfloat16` ...) and memory_saving as `load_vae` takes them."""
+    """Which VAE decodes: its folder, and device, dtype (`bfloat16` ...) and the rest as `load_vae` takes them."""
 
     path: str
     device: str
     dtype: str
     memory_saving: bool
+    kernels: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +159,9 @@ def _vae_source(found: dict[str, object]) -> VaeSource:
     texts = (source.path, source.device, source.dtype)
     if not all(isinstance(text, str) for text in texts) or not isinstance(source.memory_saving, bool):
         raise TypeError("its VAE is not described as this library does it")
-    if source.dtype not in DTYPES:
-        raise TypeError(f"its VAE's dtype is {source.dtype!r}")
+    for name, allowed in {"dtype": DTYPES, "kernels": KERNELS}.items():
+        if getattr(source, name) not in allowed:
+            raise TypeError(f"its VAE's {name} is {shown(getattr(source, name))}")
     return source
 
 

@@ -97,15 +97,25 @@ def _encoders(program: str) -> frozenset[str]:
     return frozenset(re.findall(r"^ V\S* (\S+)", listed, flags=re.MULTILINE))
 
 
+def codecs_here() -> list[str]:
+    """Those of `CODECS` that ffmpeg has an encoder for.
+
+    Raises:
+        ValueError: there is no ffmpeg.
+    """
+    found = _encoders(ffmpeg())
+    return [name for name, codec in CODECS.items() if codec.encoder in found]
+
+
 def check_encoder(codec: str) -> None:
     """Refuse a codec of `CODECS` that ffmpeg has no encoder for.
 
     Raises:
         ValueError: names those that it has.
     """
-    found = _encoders(ffmpeg())
-    if CODECS[codec].encoder not in found:
-        here = ", ".join(repr(name) for name, other in CODECS.items() if other.encoder in found)
+    found = codecs_here()
+    if codec not in found:
+        here = ", ".join(map(repr, found))
         raise ValueError(
             f"codec={codec!r}: {ffmpeg()} has no {CODECS[codec].encoder}; allowed with it: {here or 'none'}"
         )

@@ -27,7 +27,7 @@ class Place:
     """What a worker loads, and where.
 
     Args:
-        weights, device, precision, memory, parallelism: as `get_T2V_pipeline` takes them.
+        weights, device, precision, memory, parallelism, attention, kernels: as `get_T2V_pipeline` takes them.
         processes: that make each video together.
         variables: of the environment, e.g. which GPUs it sees.
     """
@@ -37,6 +37,8 @@ class Place:
     precision: str = "exact"
     memory: str = "auto"
     parallelism: str = "sequence"
+    attention: str = "auto"
+    kernels: str = "auto"
     processes: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -51,6 +53,8 @@ def load(place: Place) -> "Kandinsky4T2VPipeline":
         precision=place.precision,
         memory=place.memory,
         parallelism=place.parallelism,
+        attention=place.attention,
+        kernels=place.kernels,
         distributed=place.processes > 1,
         progress=False,
     )

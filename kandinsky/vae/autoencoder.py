@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
+from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.rows import RowsOf, all_rows
 from kandinsky.vae.stream import Finite, decode, to_host
 
@@ -31,6 +32,7 @@ class VideoAutoencoder:
             slower.
         rows_of: which rows of the picture are decoded here; several ranks decode a strip each.
         staged: the decoder is on the device only while it decodes.
+        kernels: "torch" decodes without Triton; else its kernels are taken where they run.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class VideoAutoencoder:
         memory_saving: bool = False,
         rows_of: RowsOf = all_rows,
         staged: bool = False,
+        kernels: str = "auto",
     ):
         self.config = config
         self.device = device
@@ -51,7 +54,8 @@ class VideoAutoencoder:
         self.staged = staged
         self._open_autoencoder = open_autoencoder
         self._state = state if staged else {}
-        self._decoder = None if staged else CausalDecoder(state, config)
+        self._ops = PlainOps() if kernels == "torch" else None
+        self._decoder = None if staged else CausalDecoder(state, config, ops=self._ops)
 
     @classmethod
     def from_diffusers(cls, autoencoder: Any, **settings: Any) -> "VideoAutoencoder":
@@ -74,7 +78,8 @@ class VideoAutoencoder:
         return alone
 
     def _staged(self) -> CausalDecoder:
-        return CausalDecoder({name: value.to(self.device) for name, value in self._state.items()}, self.config)
+        state = {name: value.to(self.device) for name, value in self._state.items()}
+        return CausalDecoder(state, self.config, ops=self._ops)
 
     def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
         """Decode one clip.

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kandinsky.vae.activation import Activation, Time
+from kandinsky.vae.best_ops import best_ops
 from kandinsky.vae.causal import Fill, causal_convolution, convolve
 from kandinsky.vae.decoder_weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
 from kandinsky.vae.halos import Halos, HostHalos
-from kandinsky.vae.norm import Ops, PlainOps, latent_terms
+from kandinsky.vae.norm import Ops, latent_terms
 from kandinsky.vae.rows import WHOLE, Rows
 
 WINDOW_BYTES = 500_000_000
@@ -35,7 +36,7 @@ class CausalDecoder:
         self.weights = WeightReader(state, config).read()
         example = state["conv_in.conv.weight"]
         self.device, self.dtype = example.device, example.dtype
-        self.ops = ops or best_ops(self.device, config)
+        self.ops = ops or best_ops(self.device, config, dtype=self.dtype)
 
     @classmethod
     def from_diffusers(cls, autoencoder: Any, *, ops: Ops | None = None) -> "CausalDecoder":
@@ -150,13 +151,3 @@ class Clip:
         if not level.doubles_time:
             return Activation(data, frames, quarters=True)
         return Activation(data, 2 * frames - frames % 2, Time.PAIRED, quarters=True)
-
-
-def best_ops(device: torch.device, config: DecoderConfig) -> Ops:
-    """Triton kernels on CUDA where the channel counts allow, else plain PyTorch."""
-    powers = [n & (n - 1) == 0 for n in (*config.block_out_channels, config.norm_num_groups)]
-    if device.type == "cuda" and torch.version.cuda and all(powers):
-        from kandinsky.vae.kernels import TritonOps
-
-        return TritonOps()
-    return PlainOps()

@@ -5,7 +5,7 @@
 * `add`: residual sum and the sums for the next norm in one pass.
 * `normalise`: GroupNorm x conv_y + conv_b and SiLU in one pass, written into the next convolution's window.
 
-All are bound by memory. Needs channel counts and group counts that are powers of 2 (`decoder.best_ops`). Offsets of
+All are bound by memory. Needs channel counts and group counts that are powers of 2 (see `best_ops`). Offsets of
 rows are 64 bits wide: a large video's activation passes 2^31 elements.
 """
 

@@ -1,6 +1,7 @@
 """Rows of memory modes at tiny size, and what is said of them."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -56,6 +57,25 @@ def test_the_table_of_all_rows(run, script, monkeypatch):
     assert tasks[-1]["sizes"] == ((1, 48, 32),)
     assert all_positive(found["predicted_gb"])
     assert set(found["predicted_gb"]) == {row.name for row in memory.ROWS}
+
+
+def test_a_process_with_too_much_host_memory_ends(memory, small_weights, capfd):
+    row = {"name": RESIDENT, "memory": "resident", "precision": "exact", "limit": None, "host": 1e-3}
+    found = memory.in_own_process(small_weights, "cpu", {"row": row, "sizes": [(1, 64, 64)]})
+    assert found == {"failed": "exit code 1"}
+    assert "of host memory of its own, the limit is 0.001" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the page cache cannot be emptied here")
+def test_a_cold_row_begins_without_what_was_read(script, run, monkeypatch, tmp_path):
+    order = []
+    monkeypatch.setattr(script("memory"), "predictions", lambda *_rows: {})
+    monkeypatch.setattr(script("memory"), "in_own_process", lambda *_task: order.append("row") or {"failed": "x"})
+    monkeypatch.setattr(os, "posix_fadvise", lambda *told: order.append(told[1:]))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "weights").write_bytes(b"1")
+    run("memory", str(tmp_path), "--cold", "--only", RESIDENT)
+    assert order == [(0, 0, os.POSIX_FADV_DONTNEED), "row"]
 
 
 def test_what_was_measured_before_is_kept(run, script, monkeypatch, tmp_path):

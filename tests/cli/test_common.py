@@ -4,8 +4,10 @@ import dataclasses
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from fakes import nothing
 from helpers import SMALL, TINY
 
@@ -19,18 +21,53 @@ from kandinsky.cli.common import (
     add_shape_arguments,
     file_argument,
     heed_no_distributed,
+    load_pipeline,
     made,
     model_set_of,
     output_settings,
     parse_and_run,
     writes_here,
 )
+from kandinsky.cli.generate import add_generate_arguments
 from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
 from kandinsky.errors import KandinskyError
 from kandinsky.output.result import GenerationResult
 from kandinsky.parallel.ranks import launched
 from kandinsky.video_shape import VideoShape
+
+
+@pytest.mark.parametrize(
+    ("device", "is_main", "arguments", "said"),
+    [
+        ("cuda:0", True, [], "attention torch, kernels torch, memory disk; `kandinsky doctor` says why\n"),
+        ("cuda:0", True, ["--quiet"], ""),
+        ("cuda:0", False, [], ""),
+        ("cpu", True, [], ""),
+    ],
+)
+def test_what_auto_took_is_said_once_and_the_backends_are_handed_on(
+    pipe, monkeypatch, capsys, tmp_path, device, is_main, arguments, said
+):
+    """A CPU has no choice."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "kandinsky4").mkdir()
+    (tmp_path / "kandinsky4" / "attention.json").write_text("{}")
+    given = {}
+    parts = dataclasses.replace(pipe.parts, modes={"dit": "disk"})
+    made = SimpleNamespace(
+        dit=SimpleNamespace(device=torch.device(device)), ranks=SimpleNamespace(is_main=is_main), parts=parts
+    )
+    monkeypatch.setattr(
+        "kandinsky.factory.get_T2V_pipeline", lambda _device, **settings: given.update(settings) or made
+    )
+    parser = Parser(prog="try")
+    add_generate_arguments(parser)
+    asked = ["--kernels", "torch", "--attention", "cudnn", "--retune", *arguments]
+    assert load_pipeline(parser.parse_args(asked)) is made
+    assert capsys.readouterr().err == said
+    assert (given["kernels"], given["attention"]) == ("torch", "cudnn")
+    assert not (tmp_path / "kandinsky4" / "attention.json").exists()
 
 
 def run(arguments, command):

@@ -56,6 +56,21 @@ def test_what_is_made(command, tmp_path, capsys):
     assert [line.split()[0] for line in rest] == ["text", "sample", "decode", "write", "total"]
 
 
+def test_on_a_cpu_it_says_how_long_it_will_take(command, tmp_path, capsys, monkeypatch):
+    """Before it starts and after the first step; of a batch, for its first video."""
+    monkeypatch.setattr("kandinsky.cli.estimate.SHORT_SECONDS", 0)
+    assert command(*SHORT, "--save-path", "v.mp4") == 0
+    before, after = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    assert before.startswith("64x64, 1 s on cpu: about ")
+    assert before.endswith("; --time-length 0 makes an image, in a fraction of the time")
+    assert after.startswith("the first of 4 steps took ")
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    assert command(*SHORT, "--prompts", "prompts.txt", "--save-path", "videos") == 0
+    assert "64x64, 1 s on cpu: about " in capsys.readouterr().err
+    assert command(*SHORT, "--quiet", "--save-path", "v.mp4") == 0
+    assert "about" not in capsys.readouterr().err
+
+
 def test_what_is_made_as_json(command, tmp_path, capsys):
     target = tmp_path / "v.mp4"
     assert command(*SHORT, "--text", "a cat", "--json", "--fps", "12", "--save-path", str(target)) == 0

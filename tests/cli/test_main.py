@@ -9,7 +9,9 @@ from helpers import ROOT
 
 from kandinsky.cli.main import generate_main, main
 
-COMMANDS = ("generate", "extend", "serve", "web", "resume", "show", "replay", "plan", "random-weights", "convert")
+COMMANDS = (
+    "generate", "extend", "serve", "web", "resume", "show", "replay", "plan", "doctor", "random-weights", "convert"
+)  # fmt: skip
 
 
 def run(file, *arguments):

@@ -185,6 +185,14 @@ def test_how_a_dit_runs_is_set_in_one_place(settings):
     assert parts.dit.operations.name == "torch"
 
 
+def test_without_fused_kernels_attention_is_chosen_without_triton_too(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(assemble, "choose_attention", lambda *_, triton, **__: asked.append(triton) or TORCH)
+    dit = load_parts(settings).dit
+    configure_(dit, Operations("triton", *[None] * 3), attention=None, ranks=Ranks())
+    assert asked == [False, True]
+
+
 def test_files_of_t5_and_the_vae_are_those_that_were_located(settings):
     """In whatever folder: the settings name them."""
     assert isinstance(open_checkpoint(settings.paths.vae), SafetensorsFiles)

@@ -17,6 +17,7 @@ from kandinsky.config import FLASH_512
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.finisher import load_finisher, model_set_beside
 from kandinsky.output.unfinished import VaeSource
+from kandinsky.vae.norm import PlainOps
 
 SOURCE = VaeSource(str(TINY / "vae"), "cpu", "bfloat16", memory_saving=True)
 
@@ -29,6 +30,13 @@ def test_the_vae_that_the_sampling_process_had():
     assert finisher.model_set == FLASH_512
     assert finisher.alone
     assert not finisher.progress
+
+
+def test_kernels_are_those_of_the_sampling_process():
+    """Finished later, the frames are the same bits."""
+    plain = load_finisher(replace(SOURCE, kernels="torch"), progress=False)
+    assert plain.vae._ops == PlainOps()
+    assert load_finisher(SOURCE, progress=False).vae._ops is None
 
 
 def test_another_device_has_its_own_dtype():

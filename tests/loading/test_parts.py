@@ -7,7 +7,7 @@ import torch
 from fakes import QuickVae, TextOnly
 
 from kandinsky.config import FLASH_512
-from kandinsky.loading.parts import Parts, is_resident, modulation_table
+from kandinsky.loading.parts import Parts, in_words, is_resident, modulation_table
 from kandinsky.parallel.ranks import Ranks
 
 
@@ -32,6 +32,15 @@ def test_put_together_by_hand(pipe):
     assert parts.progress
     with pytest.raises(TypeError, match="missing"):
         Parts(dit=pipe.dit)
+
+
+def test_how_it_runs_in_one_line(pipe):
+    assert in_words(pipe.parts).startswith("attention torch, kernels torch, memory ")
+    modes = {"dit": "disk", "text_embedder": "disk", "vae": "staged"}
+    told = in_words(dataclasses.replace(pipe.parts, modes=modes))
+    assert told.endswith("memory disk for dit, disk for text_embedder, staged for vae")
+    assert in_words(dataclasses.replace(pipe.parts, modes=dict.fromkeys(modes, "blocks"))).endswith("memory blocks")
+    assert in_words(dataclasses.replace(pipe.parts, modes={})).endswith("memory unknown")
 
 
 def test_modulation_of_every_timestep(pipe):

@@ -3,15 +3,19 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import shutil
 
 import pytest
 import torch
 from helpers import SMALL, TINY
+from safetensors.torch import save_file
 
+from kandinsky.checkpoint.load import open_checkpoint
+from kandinsky.config import FLASH_512
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.loading.components import load_text_encoder
-from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED, home_of_dit, home_of_t5, modes_of, modulation_on
+from kandinsky.memory.modes import BLOCKS, DISK, RESIDENT, STAGED, home_of_dit, home_of_t5, modes_of, modulation_on
 from kandinsky.model.layers import ModulationLayer
 from kandinsky.model.precision import EXACT, PRECISIONS
 from kandinsky.model.quantised import quantise_weight
@@ -23,16 +27,23 @@ from kandinsky.video_shape import VideoShape
 
 CPU = torch.device("cpu")
 CUDA = dict.fromkeys(("dit", "vae", "text_embedder"), torch.device("cuda", 0))
-MODES = ("staged", "blocks")
-STREAMED = (STAGED, BLOCKS)
+STREAMED = (STAGED, BLOCKS, DISK)
+
+
+def in_float32(name, folder):
+    """A file of the tiny weights in what a CPU computes with."""
+    stored = open_checkpoint(TINY / name)
+    weights = {key: stored.tensor(key, CPU).float().contiguous() for key in stored.shapes}
+    save_file(weights, folder / "model.safetensors")
+    return open_checkpoint(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("mode", STREAMED)
-def test_dit_is_equal_to_the_bit(pipe, mode):
+def test_dit_is_equal_to_the_bit(pipe, mode, tmp_path):
     text, shape = torch.randn(224, 64), VideoShape.from_request(1, 64, 64, model_set=SMALL)
     expected = pipe.sample(text, shape, seed=1)
     dit = copy.deepcopy(pipe.dit)
-    home = home_of_dit(dit, CPU, mode=mode, precision=EXACT)
+    home = home_of_dit(dit, CPU, mode=mode, precision=EXACT, checkpoint=in_float32(FLASH_512.dit_file, tmp_path))
     other = Kandinsky4T2VPipeline(dataclasses.replace(pipe.parts, dit=dit, dit_home=home))
     assert not other.is_resident
     assert torch.equal(other.sample(text, shape, seed=1), expected)
@@ -40,10 +51,10 @@ def test_dit_is_equal_to_the_bit(pipe, mode):
 
 
 @pytest.mark.parametrize("mode", STREAMED)
-def test_text_encoder_is_equal_to_the_bit(pipe, mode):
+def test_text_encoder_is_equal_to_the_bit(pipe, mode, tmp_path):
     settings = {"device": CPU, "dtype": torch.float32, "text_tokens": 224}
     loaded = load_text_encoder(TINY / "text_encoder", TINY / "tokenizer", **settings)
-    home = home_of_t5(loaded.model, CPU, mode=mode)
+    home = home_of_t5(loaded.model, CPU, mode=mode, checkpoint=in_float32("text_encoder", tmp_path))
     encoder = TextEncoder(loaded.model, loaded.tokenizer, text_tokens=224, home=home)
     assert not encoder.is_resident
     for prompt in ("a cat", "a dog"):
@@ -76,7 +87,7 @@ def test_modulation_layers_are_put_back(pipe):
 @pytest.mark.parametrize(
     ("memory", "message"),
     [
-        ("host", r"dit is 'host'; allowed are 'resident', 'staged', 'blocks', and 'auto'"),
+        ("host", r"dit is 'host'; allowed are 'resident', 'staged', 'blocks', 'disk', and 'auto'"),
         (
             {"unet": "staged"},
             r"memory=\{'unet': 'staged'\}: allowed are 'auto', .* mapping with keys dit, vae, text_emb",
@@ -118,8 +129,14 @@ def resident_outputs(precision):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["exact", "fast"])
-@pytest.mark.parametrize("memory", [*MODES, {"text_embedder": "blocks"}, "auto"])
+@pytest.mark.parametrize(
+    ("memory", "precision"),
+    [
+        *itertools.product(["staged", "blocks", {"text_embedder": "blocks"}, "auto"], ["exact", "fast"]),
+        ("disk", "exact"),
+        ({"text_embedder": "disk"}, "fast"),
+    ],
+)
 def test_every_mode_is_equal_to_the_bit_on_a_gpu(memory, precision):
     found = gpu_outputs(memory, precision)
     assert all(torch.equal(a, b) for a, b in zip(found, resident_outputs(precision), strict=True))
@@ -133,7 +150,7 @@ def test_float8_weights_are_those_of_a_cpu():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("memory", ["resident", "blocks"])
+@pytest.mark.parametrize("memory", ["resident", "blocks", "disk"])
 def test_converted_weights_are_equal_to_the_bit_on_a_gpu(memory, tmp_path):
     from kandinsky.checkpoint.convert import convert
 

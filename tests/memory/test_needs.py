@@ -13,7 +13,8 @@ from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.config import MODULES
 from kandinsky.errors import CheckpointError
 from kandinsky.memory.footprint import dit_component, t5_component
-from kandinsky.memory.needs import needs_from
+from kandinsky.memory.modes import BLOCKS, DISK
+from kandinsky.memory.needs import check_in_file, needs_from
 from kandinsky.model.precision import EXACT, FAST
 from kandinsky.text.t5 import EMBEDDING
 from kandinsky.video_shape import VideoShape
@@ -44,12 +45,12 @@ def test_each_component_is_sized_by_its_own_checkpoint(checkpoint):
     found = needs(checkpoint)
     assert set(found.components) == set(MODULES)
     dit = dit_component(dit_config(checkpoint), SHAPE, text_tokens=224, dtype=torch.float32, quantise=False)
-    assert replace(found.components["dit"], loading=0) == replace(dit, loading=0)
+    assert replace(found.components["dit"], loading=0, in_file=True) == replace(dit, loading=0)
     shapes = open_checkpoint(PATHS.text_encoder).shapes
     t5 = t5_component(
         {name: shape for name, shape in shapes.items() if name not in EMBEDDING}, text_tokens=224, dtype=torch.float32
     )
-    assert replace(found.components["text_embedder"], loading=0) == t5
+    assert replace(found.components["text_embedder"], loading=0, in_file=True) == t5
     assert found.vae_saving.working < found.components["vae"].working
 
 
@@ -91,3 +92,29 @@ def test_a_folder_that_is_no_vae(tmp_path):
     (tmp_path / "vae" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         needs_from(replace(PATHS, vae=tmp_path / "vae"), FLOAT32, text_tokens=224)
+
+
+BFLOAT16 = dict.fromkeys(MODULES, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("names", "precision", "int8", "expected"),
+    [
+        (BFLOAT16, EXACT, False, (True, True)),
+        (BFLOAT16, FAST, False, (False, True)),
+        (BFLOAT16, EXACT, True, (True, False)),
+        (FLOAT32, EXACT, False, (False, False)),
+    ],
+)
+def test_whether_the_file_holds_what_is_computed_with(checkpoint, names, precision, int8, expected):
+    """The planner is told, and a mode that was asked for is refused, by the same rule."""
+    found = needs(checkpoint, names, precision, text_encoder_int8=int8)
+    assert (found.components["dit"].in_file, found.components["text_embedder"].in_file) == expected
+    settings = {"dit": checkpoint, "text_encoder": PATHS.text_encoder, "dtypes": names, "precision": precision}
+    for name, fits in zip(("dit", "text_embedder"), expected, strict=True):
+        modes = {**dict.fromkeys(MODULES, BLOCKS), name: DISK}
+        if fits:
+            check_in_file(modes, text_encoder_int8=int8, **settings)
+            continue
+        with pytest.raises(ValueError, match=f"memory: {name} is 'disk', but"):
+            check_in_file(modes, text_encoder_int8=int8, **settings)

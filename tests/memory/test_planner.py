@@ -6,9 +6,10 @@ import pytest
 
 from kandinsky.config import FLASH_512
 from kandinsky.errors import NothingFits
+from kandinsky.memory.choose import available_host
 from kandinsky.memory.footprint import Component
 from kandinsky.memory.modes import BLOCKS, RESIDENT, STAGED
-from kandinsky.memory.planner import LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
+from kandinsky.memory.planner import HOST_RESERVE, LADDER, MARGIN, Needs, outcome, plan, plan_or_nearest, smaller
 from kandinsky.model.precision import EXACT, FAST
 from kandinsky.video_shape import VideoShape
 
@@ -66,8 +67,27 @@ def test_the_reason_names_what_was_refused():
 
 def test_host_memory_counts():
     assert chosen(17, host=2 + 8).name == "resident, T5 in blocks"
-    with pytest.raises(NothingFits, match=r"needs 21\.0 GB of host memory"):
-        chosen(17, host=5)
+    assert chosen(17, host=2 + 8 - 1).name == "resident, T5 from disk"
+    with pytest.raises(NothingFits, match=r"disk, saving decode needs 3\.5 GB of host memory"):
+        chosen(12, host=3)
+
+
+@pytest.mark.parametrize(("host", "name"), [(21, "blocks"), (20.9, "blocks, T5 from disk"), (12, "disk"), (4, "disk")])
+def test_a_small_host_reads_from_the_file(host, name):
+    """What does not fit beside the rest of the host's memory is not kept there, and the reason says so."""
+    found = chosen(12, host=host)
+    assert found.name == name
+    assert found.host + HOST_RESERVE <= host * GB
+    assert ("of host memory" in found.reason) == (name != "blocks")
+
+
+def test_a_file_that_holds_something_else_is_not_read_from():
+    """Float8 weights that are made when the file is loaded, for example."""
+    own = needs()
+    dit = dataclasses.replace(own.components["dit"], in_file=False)
+    changed = Needs({**own.components, "dit": dit}, own.vae_saving)
+    with pytest.raises(NothingFits, match=r"needs a file that holds what is computed with \(`kandinsky convert`\)"):
+        plan(changed, free_gpu=14 * GB, free_host=10 * GB)
 
 
 def test_nothing_fits_names_the_nearest_that_would():
@@ -112,3 +132,41 @@ def test_a_plan_is_frozen():
         chosen(17).name = "resident"
     with pytest.raises(TypeError):
         LADDER["other"] = LADDER["blocks"]
+
+
+def published():
+    """Bytes of the published weights and of a 12 s request, as docs/benchmarks.md has them."""
+    return Needs(
+        {
+            "text_embedder": Component((386 * 10**6,) * 24, 0, GB // 10),
+            "dit": Component((227 * 10**6,) * 42, 80 * 10**6, int(2.1 * GB)),
+            "vae": Component((440 * 10**6,), 0, int(4.1 * GB)),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "host", "name"),
+    [(7.5, 12, "disk"), (7.5, 14, "blocks, T5 from disk"), (7.5, 30, "blocks"), (23, 8, "resident, T5 from disk")],
+)
+def test_a_host_of_16_gb_is_enough(gpu, host, name):
+    """An 8 GB card in a host of 16 GB, of which 12 to 14 are free."""
+    assert plan(published(), free_gpu=int(gpu * GB), free_host=host * GB).name == name
+
+
+@pytest.mark.parametrize(("used", "name", "host"), [(3, "blocks, T5 from disk", 11), (6, "disk", 2)])
+def test_a_container_with_16_gb_reads_from_the_file(tmp_path, used, name, host):
+    """Its limit counts, whatever its host has; what it uses besides is `used` GB."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {256 * 10**6} kB\n")
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(str(16 * GB))
+    (group / "memory.current").write_text(str(15 * GB))  # mostly pages of files, which it need not keep
+    (group / "memory.stat").write_text(f"anon {used * GB}\ninactive_file {(15 - used) * GB}\n")
+    free = available_host(tmp_path)
+    assert free == (16 - used) * GB
+    found = plan(published(), free_gpu=int(7.5 * GB), free_host=free)
+    assert found.name == name
+    assert found.host <= host * GB
+    assert "of host memory" in found.reason

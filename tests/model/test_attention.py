@@ -2,6 +2,7 @@
 
 import math
 import re
+import subprocess
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from kandinsky.model.attention import (
     TORCH,
     Attention,
     attention_of,
+    candidates,
     check_device,
     check_head_dim,
     choose_attention,
     fastest,
     torch_sdpa,
+    trials,
 )
 
 ON_A_CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "head_dim": 64, "bound": 12.0}
@@ -123,6 +126,64 @@ def test_a_backend_that_is_wrong_or_does_not_run_is_never_taken():
     broken = [WRONG, Attention("nothing", lambda qkv: torch_sdpa(qkv) * math.nan), Attention("fails", fail)]
     assert first_of(TORCH, *broken, fast=broken) is TORCH
     assert first_of(*broken, fast=broken) is TORCH
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("no kernel image"),
+        ImportError("undefined symbol"),
+        subprocess.CalledProcessError(1, ["cc"]),
+        FileNotFoundError("cc"),
+        AttributeError("nvrtcGetCUBIN"),
+        type("OutOfResources", (Exception,), {})("shared memory"),  # Triton's own are Exceptions and nothing else
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_whatever_a_candidate_raises_it_is_one_that_does_not_run(failure):
+    def broken(_qkv):
+        raise failure
+
+    backend = Attention("broken", broken)
+    assert first_of(TORCH, backend, fast=[backend]) is TORCH
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    (trial,) = trials([backend], **settings)
+    assert trial.milliseconds is None
+    assert trial.error.startswith(type(failure).__name__)
+
+
+def test_what_was_tried_is_told():
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    right, wrong = trials([TORCH, WRONG], **settings)
+    assert (right.backend, right.milliseconds, right.error) == (TORCH, 1.0, None)
+    assert wrong.error.startswith("off by 0.01")
+
+
+def test_who_picks_is_given_what_may_run():
+    asked = []
+    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16, "bound": 101.0}
+    assert choose_attention(None, pick=lambda found: asked.append(found) or found[1], **on_a_gpu).name == "cudnn"
+    assert [backend.name for backend in asked[0]] == ["torch", "cudnn"]
+
+
+def test_without_triton_only_the_kernel_of_nvrtc_is_left(monkeypatch):
+    """`kernels="torch"`: where our own attention would be Triton's, it is not even tried."""
+    monkeypatch.setattr("kandinsky.model.attention.why_not_fused", lambda _device: None)
+    monkeypatch.setattr("kandinsky.model.attention._is_installed", lambda backend: "flash" not in backend.name)
+    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda", 0), "dtype": torch.bfloat16}
+    for compiled, expected in ((None, ["torch", "cudnn"]), ("a kernel", ["torch", "cudnn", "bounded"])):
+        monkeypatch.setattr("kandinsky.model.hopper.kernel", lambda _index, compiled=compiled: compiled)
+        assert [backend.name for backend in candidates(**on_a_gpu, triton=False)] == expected
+        assert [backend.name for backend in candidates(**on_a_gpu)] == ["torch", "cudnn", "bounded"]
+
+
+def test_a_candidate_that_found_no_memory_may_run_another_time():
+    def full(_qkv):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
+    first, second = trials([Attention("full", full), WRONG], **settings)
+    assert (first.passing, second.passing) == (True, False)
 
 
 @pytest.mark.gpu

@@ -9,12 +9,13 @@ from helpers import relative_error
 from model_helpers import random_norm, random_terms
 
 from kandinsky.checkpoint.random_weights import SIZES, random_dit
+from kandinsky.model import operations
 from kandinsky.model.attention import BACKENDS
 from kandinsky.model.layout import Clip, Segments, TokenLayout
 from kandinsky.model.operations import PLAIN, Residual, choose_operations, fused
 from kandinsky.model.rope import rotate
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 LENGTHS = (3, 4)
 
 
@@ -70,11 +71,50 @@ def test_choice():
     assert choose_operations("torch", CPU) is PLAIN
 
 
+def test_a_card_that_they_are_not_for_gets_the_plain_ones_and_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(operations, "why_not_fused", lambda _device: "they are not for this card")
+    assert choose_operations("auto", CUDA) is PLAIN
+    assert [record.message for record in caplog.records] == [
+        "PyTorch's own kernels are taken instead of the fused ones: they are not for this card"
+    ]
+    assert choose_operations("torch", CUDA) is PLAIN
+    assert len(caplog.records) == 1
+    for settings in ({"kernels": "triton"}, {"kernels": "auto", "quantise": True}):
+        with pytest.raises(ValueError, match="they are not for this card"):
+            choose_operations(device=CUDA, **settings)
+
+
+def test_a_triton_that_cannot_be_imported(monkeypatch, caplog):
+    """Installed, and broken: its library is for another Python, for example."""
+
+    def broken(**_settings):
+        raise OSError("libtriton.so: undefined symbol")
+
+    monkeypatch.setattr(operations, "why_not_fused", lambda _device: None)
+    monkeypatch.setattr(operations, "fused", broken)
+    assert choose_operations("auto", CUDA) is PLAIN
+    assert "Triton cannot be imported: OSError: libtriton.so" in caplog.text
+    for settings in ({"kernels": "triton"}, {"kernels": "auto", "quantise": True}):
+        with pytest.raises(ValueError, match=r"Triton cannot be imported: OSError: libtriton\.so"):
+            choose_operations(device=CUDA, **settings)
+
+
+def test_auto_has_something_to_fall_back_on_and_what_is_named_has_not(monkeypatch):
+    monkeypatch.setattr(operations, "why_not_fused", lambda _device: None)
+    monkeypatch.setattr(operations, "fused", lambda **_settings: replace(PLAIN, name="triton"))
+    assert choose_operations("auto", CUDA).fallback is PLAIN
+    assert choose_operations("triton", CUDA).fallback is None
+
+
 @pytest.mark.parametrize(
     ("kernels", "quantise", "message"),
     [
         ("cuda", False, "kernels='cuda': allowed are 'auto', 'triton', 'torch'"),
-        ("triton", False, "kernels='triton' needs Triton and a CUDA device, this is cpu; allowed: 'auto', 'torch'"),
+        (
+            "triton",
+            False,
+            "kernels='triton': Triton's kernels need a CUDA device, this is cpu; allowed: 'auto'",
+        ),
         ("auto", True, "precision='fast' needs Triton's kernels"),
         ("torch", True, "precision='fast' needs Triton's kernels"),
     ],

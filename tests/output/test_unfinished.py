@@ -1,9 +1,11 @@
 """Latents in a file while what they are for is unfinished. What goes wrong in a whole run: `test_faults.py`."""
 
 import errno
+import json
 import os
 import tempfile
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,16 @@ def test_a_damaged_file(tmp_path, changes):
     damage(file, **changes)
     with pytest.raises(RecordError, match=rf"v\{SUFFIX}.*(damaged or was not saved by this library|not a record)"):
         load_unfinished(file)
+
+
+def test_a_file_from_before_kernels_were_told(tmp_path):
+    file = save_unfinished(unfinished(tmp_path / "v.mp4", vae=replace(VAE, kernels="torch")))
+    assert load_unfinished(file)[0].vae.kernels == "torch"
+    damage(file, vae=json.dumps({**asdict(VAE), "kernels": "abacus"}))
+    with pytest.raises(RecordError, match="kernels is 'abacus'"):
+        load_unfinished(file)
+    damage(file, vae=json.dumps({name: value for name, value in asdict(VAE).items() if name != "kernels"}))
+    assert load_unfinished(file)[0].vae == VAE
 
 
 def test_a_file_that_was_cut(tmp_path):

@@ -74,7 +74,7 @@ def server(tmp_path, small_weights):
 
 def stopped_at(folder):
     """The number of the worker's process that has stopped."""
-    return int(until(lambda: (folder / MARK).is_file() and (folder / MARK).read_text()))
+    return int(until(lambda: (folder / MARK).is_file() and (folder / MARK).read_text(), seconds=120))
 
 
 def is_gone(pid):

@@ -100,3 +100,15 @@ def test_chunks_come_one_by_one(vae):
     chunks = list(vae.decode(latents_of(6, 2, 3)))
     assert [len(chunk) for chunk in chunks] == [8, 8, 8]
     assert all(one.data_ptr() != other.data_ptr() for one, other in pairwise(chunks))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_without_triton_the_plain_operations_decode(autoencoder, monkeypatch, staged):
+    """Nothing is looked for on the device."""
+
+    def unasked(*_arguments, **_settings):
+        raise AssertionError
+
+    monkeypatch.setattr("kandinsky.vae.decoder.best_ops", unasked)
+    vae = VideoAutoencoder.from_diffusers(autoencoder, kernels="torch", staged=staged)
+    assert sum(len(chunk) for chunk in vae.decode(latents_of(2, 2, 3))) == 8

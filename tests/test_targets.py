@@ -1,0 +1,83 @@
+"""Every Triton kernel compiles for every card that users have, and fits there; `pytest -m slow`, on Linux.
+
+python tests/test_targets.py     # prints the table of docs/gpus.md
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from triton_targets import Use
+
+CAPABILITIES = (80, 86, 89, 90, 100, 120)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler is there on Linux only"),
+]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_fits(capability):
+    """Shared memory and registers are there, and hardly anything spills."""
+    from triton_targets import REGISTERS, SHARED, SPILLED, kernels_of_ours, use_on
+
+    for kernel in kernels_of_ours(capability):
+        if kernel.capability > capability:
+            continue
+        use = use_on(kernel, capability)
+        assert use.shared <= SHARED[capability] * 1024, kernel.name
+        assert use.registers * kernel.warps * 32 <= REGISTERS, kernel.name
+        assert use.spilled <= SPILLED, kernel.name
+
+
+def test_what_amd_can_have_fits_there():
+    """No kernel of ours is launched on ROCm yet; this is what stands in the way, and what does not."""
+    from triton_targets import AMD_REGISTERS, AMD_SHARED, kernels_of_ours, use_on_amd
+
+    for kernel in kernels_of_ours():
+        if kernel.on_amd:
+            use = use_on_amd(kernel)
+            assert use.shared <= AMD_SHARED, kernel.name
+            assert use.registers <= AMD_REGISTERS, kernel.name
+            assert use.spilled == 0, kernel.name
+
+
+def test_every_kernel_is_looked_at():
+    """A `triton.jit` function with a grid of its own is in the list."""
+    from triton.runtime.jit import JITFunction
+    from triton_targets import kernels_of_ours
+
+    from kandinsky.model import kernels, triton_attention
+    from kandinsky.vae import kernels as vae_kernels
+
+    helpers = {"_store_row", "_exp2", "_step", "_stored_row"}
+    found = {
+        name
+        for module in (kernels, triton_attention, vae_kernels)
+        for name, value in vars(module).items()
+        if isinstance(value, JITFunction) and value.__module__ == module.__name__
+    }
+    assert found - helpers == {kernel.function.__name__ for kernel in kernels_of_ours()}
+
+
+def table() -> None:
+    from triton_targets import kernels_of_ours, use_on, use_on_amd
+
+    for index, kernel in enumerate(kernels_of_ours()):
+        uses = [
+            use_on(kernels_of_ours(capability)[index], capability) if kernel.capability <= capability else None
+            for capability in CAPABILITIES
+        ]
+        cells = ["-" if use is None else cell(use) for use in (*uses, use_on_amd(kernel) if kernel.on_amd else None)]
+        print(f"| {kernel.name} | {' | '.join(cells)} |")
+
+
+def cell(use: "Use") -> str:
+    return f"{use.shared / 1024:.0f} KB, {use.registers}" + (f", {use.spilled} B" * bool(use.spilled))
+
+
+if __name__ == "__main__":
+    table()
