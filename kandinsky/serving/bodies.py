@@ -14,6 +14,9 @@ from starlette.exceptions import HTTPException
 from kandinsky.errors import shown
 from kandinsky.serving.answers import Refusal, wrong
 
+LARGEST = 1e6
+"""Number that need not be whole."""
+
 
 async def read_body(request: Request) -> dict[str, Any]:
     """The fields of a JSON or multipart body.
@@ -59,6 +62,8 @@ def _nested(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in items:
         found = re.fullmatch(r"(\w+)\[(\w+)\]", name)
         if found is None:
+            if name in body:
+                raise wrong(f"the field {shown(name)} came twice", param=name[:64])
             body[name] = value
             continue
         outer = body.setdefault(found[1], {})
@@ -116,7 +121,9 @@ def number_in(body: Mapping[str, Any], name: str) -> float | None:
         Refusal: it is something else.
     """
     value = body.get(name)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:  # which NaN is not
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", value):
         return float(value)

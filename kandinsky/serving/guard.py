@@ -5,6 +5,7 @@ that it has pointed there (DNS rebinding), which the Host header tells, nor by a
 header tells. An address in the Host header cannot be a stranger's name.
 """
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 """A name or an address, with or without a port, and nothing else that a URL may have there."""
+PATIENCE = 60.0
+"""Seconds in which a client that sends a body must get on."""
 MAX_DIGITS = 18
 """Of a Content-Length that is read as a number at all."""
 
@@ -47,12 +50,14 @@ class Guard:
     Args:
         names: that the Host header may have.
         max_body: bytes.
+        patience: seconds for the next piece of a body.
     """
 
-    def __init__(self, app: App, *, names: frozenset[str], max_body: int):
+    def __init__(self, app: App, *, names: frozenset[str], max_body: int, patience: float = PATIENCE):
         self._app = app
         self._names = names
         self._max_body = max_body
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -63,11 +68,15 @@ class Guard:
         if refusal is not None:
             await refusal.response()(scope, receive, send)
             return
-        taken = 0
+        taken, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            try:  # beyond the body it is waited for the client's going, however long that takes
+                message = await asyncio.wait_for(receive(), None if whole else self._patience)
+            except TimeoutError:
+                raise Refusal(408, "the body did not come", code="timeout") from None
+            whole = not message.get("more_body", False)
             taken += len(message.get("body", b""))
             if taken > self._max_body:
                 raise self._too_large()  # answered within: the application knows refusals

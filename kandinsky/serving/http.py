@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from kandinsky.config import VERSION
 from kandinsky.serving import page
@@ -37,6 +38,7 @@ def make_app(scheduler: Scheduler, options: Options, *, metrics: Metrics, log: L
     app.add_exception_handler(405, _no_route)
     app.add_exception_handler(RequestValidationError, _no_value)
     app.add_exception_handler(sqlite3.Error, _no_store)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
     add_videos(app, service)
     add_images(app, service)
@@ -100,6 +102,11 @@ async def _no_value(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = str(first["loc"][-1])
     return Refusal(400, f"{name}: {first['msg']}", code="invalid_value", param=name).response()
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """The client went away in the middle of its body; nobody reads this."""
+    return Refusal(499, "the client went away", code="cancelled").response()
 
 
 async def _fault(_request: Request, error: Exception) -> Response:

@@ -4,16 +4,20 @@ The first SIGTERM or Ctrl-C drains: what runs is finished, the rest stays queued
 second one ends at once; nothing is lost by that either.
 """
 
+import asyncio
+import logging
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Event, Thread
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from kandinsky.serving.guard import Guard
-from kandinsky.serving.log import Log
+from kandinsky.serving.log import Lines, Log
 from kandinsky.serving.retention import Limits, tidy
 from kandinsky.serving.scheduler import Scheduler
 
@@ -22,8 +26,26 @@ TIDY = 60.0
 SWITCH = 0.0005
 """Seconds after which Python's threads take turns: an answer passes through several, which all do little. The usual
 5 ms for each turn would be most of its time."""
+GREETING = 30.0
+"""Seconds for a connection to send the head of its first request."""
 GOODBYE = 3
 """Seconds for answers that are under way when all else is done."""
+
+
+_Connection: Any = AutoHTTPProtocol  # of httptools or h11, whichever is installed
+
+
+class Greeted(_Connection):
+    """A connection that is closed if it asks for nothing: else they would be all that the system lets us have."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """uvicorn's, and a look later."""
+        super().connection_made(transport)
+        self.loop.call_later(GREETING, self._look)
+
+    def _look(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -32,7 +54,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Guard, scheduler: Scheduler):
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=GOODBYE, timeout_keep_alive=75,
-            server_header=False, lifespan="off",
+            server_header=False, lifespan="off", ws="none", http=Greeted, log_config=None,
         )  # fmt: skip
         super().__init__(config)
         self._scheduler = scheduler
@@ -75,6 +97,10 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(app: Guard, scheduler: Scheduler, listener: socket.socket, *, limits: Limits, log: Log) -> None:
     """Serve until a signal, or until the workers turn out to be impossible (`scheduler.refused`)."""
     sys.setswitchinterval(SWITCH)
+    lines, loggers = Lines(log), [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(lines)
+    _allow_files()
     server, ended = Server(app, scheduler), Event()
     scheduler.start()
     Thread(target=server.exit_when_drained, name="end", daemon=True).start()
@@ -82,10 +108,21 @@ def serve(app: Guard, scheduler: Scheduler, listener: socket.socket, *, limits: 
     try:
         server.run(sockets=[listener])
     finally:
+        for logger in loggers:
+            logger.removeHandler(lines)
         ended.set()
         if scheduler.drained.is_set() and not server.force_exit:
             scheduler.wait_until_gone(GOODBYE)
         scheduler.kill()
+
+
+def _allow_files() -> None:
+    """As many open files as the system lets us have: each connection is one."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tidy(scheduler: Scheduler, limits: Limits, log: Log, ended: Event) -> None:

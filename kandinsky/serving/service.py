@@ -100,7 +100,7 @@ class Service:
             arrival = Arrival(
                 asked=tuple(asked),
                 owner=owner,
-                repeat=None if key is None else (key, _digest(asked[0].kind, body)),
+                repeat=None if key is None else (key, _digest(asked[0], body)),
                 most_queued=options.max_queue,
                 most_of_owner=options.max_jobs_of_key,
                 folder=folder,
@@ -140,6 +140,7 @@ def check_query(request: Request, *known: str) -> None:
             raise wrong(f"the parameter {name} came twice", param=name)
 
 
-def _digest(kind: str, body: Mapping[str, Any]) -> str:
-    """Of what was asked for: the same words for an image are something else than for a video."""
-    return hashlib.sha256(json.dumps([kind, body], sort_keys=True, default=str).encode()).hexdigest()
+def _digest(asked: Asked, body: Mapping[str, Any]) -> str:
+    """Of what was asked for: the same words to another route are another order."""
+    route = (asked.kind, asked.overlap is None, asked.strength)
+    return hashlib.sha256(json.dumps([route, body], sort_keys=True, default=str).encode()).hexdigest()

@@ -1,18 +1,12 @@
 """Bodies become what is asked for: every field is looked at, and a wrong one is named."""
 
-import json
-
 import pytest
 from helpers import SMALL
 
-from kandinsky.config import FLASH_512
 from kandinsky.request import MAX_SEED
 from kandinsky.serving.answers import Refusal
-from kandinsky.serving.bodies import as_form
 from kandinsky.serving.fields import (
     EXACT_IN_BROWSERS,
-    IMAGE_FIELDS,
-    VIDEO_FIELDS,
     edit_of,
     extension_of,
     images_of,
@@ -21,7 +15,6 @@ from kandinsky.serving.fields import (
 from kandinsky.serving.options import MODEL, Options
 
 OPTIONS = Options(model_set=SMALL)
-JSON = {"content-type": "application/json"}
 
 
 def test_defaults_are_those_that_the_page_of_the_contract_names():
@@ -152,88 +145,6 @@ def test_an_images_value_that_is_none(name, value):
     assert (refused.value.status, refused.value.param) == (400, name)
 
 
-def test_the_routes_page_knows_every_field():
-    for fields in (VIDEO_FIELDS, IMAGE_FIELDS):
-        content = as_form(fields)["requestBody"]["content"]
-        for kind in ("application/json", "multipart/form-data"):
-            assert set(content[kind]["schema"]["properties"]) == set(fields)
-            assert content[kind]["schema"]["additionalProperties"] is False
-    assert video_of({"prompt": "a", "seconds": 63}, Options(model_set=FLASH_512)).time_length == 63
-
-
-def error_of(answer):
-    return answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]
-
-
-def test_a_field_that_comes_twice_is_refused(client):
-    for twice in ('{"prompt": "a", "seed": 1, "seed": 2}', '{"prompt": "a", "seed": 1, "see\\u0064": 1}'):
-        assert error_of(client.post("/v1/videos", content=twice, headers=JSON)) == (400, "invalid_value", "seed")
-    form = {"content-type": "application/x-www-form-urlencoded"}
-    answer = client.post("/v1/videos", content="prompt=a&seed=1&seed=2", headers=form)
-    assert error_of(answer) == (400, "invalid_value", "seed")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"null", b"1", b'"prompt"', b"[]", b"{", b"\xff\xfe", b"\x00", b"[" * 100_000, b'{"a":' * 50_000,
-     b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", b'{"prompt": "\xff"}'],
-)  # fmt: skip
-def test_a_body_that_is_no_object(client, body):
-    assert error_of(client.post("/v1/videos", content=body, headers=JSON)) == (400, "invalid_json", None)
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
-def test_a_number_that_is_none(client, number):
-    answer = client.post("/v1/videos", content=f'{{"prompt": "a", "seed": {number}}}', headers=JSON)
-    assert answer.status_code == 400
-
-
-def test_half_a_character_is_an_answer_too(client):
-    """A lone surrogate can stand in JSON, and nowhere in UTF-8."""
-    for body, param in (
-        ('{"prompt": "a\\ud800"}', "prompt"),
-        ('{"prompt": "a", "\\ud800": 1}', "\ufffd"),
-        ('{"prompt": "a", "codec": "\\udfff"}', "codec"),
-    ):
-        answer = client.post("/v1/videos", content=body, headers=JSON)
-        assert answer.status_code == 400
-        assert answer.json()["error"]["param"] == param
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("multipart/form-data", b"prompt=a"),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--\r\n"),
-        (
-            "multipart/form-data; boundary=x",
-            b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"a" * 2**21 + b"\r\n--x--\r\n",
-        ),
-        ("application/x-www-form-urlencoded", b"&".join(b"a%d=" % number for number in range(2000))),
-    ],
-)
-def test_a_form_that_is_none(client, kind, body):
-    answer = client.post("/v1/videos", content=body, headers={"content-type": kind})
-    assert error_of(answer)[:2] == (400, "invalid_form")
-
-
-def test_a_file_is_no_prompt(client, hands):
-    answer = client.post("/v1/videos", files={"prompt": ("../../x", b"a cat")})
-    assert error_of(answer) == (400, "invalid_value", "prompt")
-    assert hands.store.counts()["queued"] == 0
-
-
-def test_a_content_type_is_read_as_the_standard_says(client):
-    body = json.dumps({"prompt": "a"})
-    for kind, status in (
-        ("Application/JSON; charset=utf-8", 200),
-        ("text/json", 415),
-        ("", 415),
-        ("application/jsonx", 415),
-    ):
-        assert client.post("/v1/videos", content=body, headers={"content-type": kind}).status_code == status
-
-
 @pytest.mark.parametrize(
     ("body", "param", "said"),
     [
@@ -266,28 +177,3 @@ def test_wrong_field(client, hands, body, param, said):
     assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert said in error["message"]
     assert hands.store.counts()["queued"] == 0
-
-
-def test_wrong_bodies(client):
-    for settings, status, code in (
-        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "invalid_json"),
-        ({"json": ["prompt"]}, 400, "invalid_json"),
-        ({"content": b"prompt", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type"),
-        ({"files": [("prompt", (None, "a")), ("prompt", (None, "b"))]}, 400, "invalid_value"),
-        ({"json": {"prompt": "a" * 2**25}}, 413, "body_too_large"),
-        (
-            {"content": (b" " * 2**20 for _ in range(20)), "headers": {"content-type": "application/json"}},
-            413,
-            "body_too_large",
-        ),
-    ):
-        answer = client.post("/v1/videos", **settings)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-
-
-def test_a_form_and_json_are_the_same(client, hands):
-    fields = {"text": "a cat", "seconds": "1", "size": "96x64", "seed": "5", "crf": "9", "metadata": "false"}
-    form = client.post("/v1/videos", files=[(name, (None, value)) for name, value in fields.items()]).json()
-    plain = client.post("/v1/videos", data=fields).json()
-    typed = client.post("/v1/videos", json={**fields, "seconds": 1, "seed": 5, "crf": 9, "metadata": False}).json()
-    assert hands.store.get(form["id"]).asked == hands.store.get(typed["id"]).asked == hands.store.get(plain["id"]).asked

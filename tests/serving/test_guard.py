@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from kandinsky.serving.answers import Refusal
 from kandinsky.serving.guard import Guard, may_be_ours, name_of
 
 
@@ -102,3 +103,32 @@ def test_strangers_names_and_pages(address, client):
     for origin, allowed in ((address, True), ("http://evil.example", False), ("null", False)):
         answer = client.post("/v1/videos", data={"prompt": "a"}, headers={"Origin": origin})
         assert (answer.status_code == 200) is allowed
+
+
+def test_a_body_that_does_not_come_and_a_client_that_waits():
+    sent = []
+
+    async def app(_scope, receive, _send):
+        sent.append(await receive())
+        if not sent[-1]["more_body"]:
+            await asyncio.sleep(0.05)
+        sent.append(await receive())
+
+    def run(more):
+        messages = [{"type": "http.request", "body": b"a", "more_body": more}]
+
+        async def receive():
+            if not messages:
+                await asyncio.sleep(0.1)
+                return {"type": "http.disconnect"}
+            return messages.pop()
+
+        sent.clear()
+        scope = {"type": "http", "headers": [(b"host", b"localhost")]}
+        asyncio.run(Guard(app, names=frozenset(), max_body=9, patience=0.02)(scope, receive, None))
+
+    with pytest.raises(Refusal, match="did not come") as refused:
+        run(more=True)
+    assert refused.value.status == 408
+    run(more=False)
+    assert sent[-1] == {"type": "http.disconnect"}

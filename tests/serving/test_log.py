@@ -2,12 +2,13 @@
 
 import io
 import json
+import logging
 import threading
 from pathlib import Path
 
 import pytest
 
-from kandinsky.serving.log import Log
+from kandinsky.serving.log import Lines, Log
 
 
 def test_a_line_is_json():
@@ -60,3 +61,21 @@ def test_half_a_character_can_be_written(tmp_path):
     with (tmp_path / "log").open("w", encoding="utf-8") as stream:
         Log(stream)("job failed", error="a\ud800")
     assert json.loads((tmp_path / "log").read_text(encoding="utf-8"))["event"] == "job failed"
+
+
+def test_what_a_library_says_is_a_line_too():
+    stream = io.StringIO()
+    logger = logging.getLogger("a library")
+    logger.addHandler(lines := Lines(Log(stream)))
+    try:
+        logger.warning("no %s\nhere", "room")
+        try:
+            raise KeyError("x")
+        except KeyError:
+            logger.exception("failed")
+    finally:
+        logger.removeHandler(lines)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["event"], first["message"]) == ("server warning", "no room\nhere")
+    assert (second["event"], second["message"]) == ("server error", "failed")
+    assert "KeyError: 'x'" in second["traceback"]

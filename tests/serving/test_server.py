@@ -3,6 +3,7 @@
 import signal
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -149,3 +150,39 @@ def test_old_jobs_go_and_a_look_that_fails_is_not_the_last(serving, hands, monke
     until(lambda: hands.store.get(job.id) is None)
     until(lambda: ("job deleted", {"job": job.id, "reason": "kept long enough"}) in hands.lines)
     assert [event for event, _ in hands.lines if "tidying" in event] == ["tidying failed"]
+
+
+def test_a_connection_that_asks_for_nothing_is_closed_and_one_that_waits_is_not(serving, monkeypatch):
+    monkeypatch.setattr(server_module, "GREETING", 0.3)
+    _, address, _ = serving()
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with socket.create_connection(place) as nothing, socket.create_connection(place) as half:
+        half.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: local")
+        for one in (nothing, half):
+            one.settimeout(5)
+            assert one.recv(10) == b""
+    with httpx.Client(base_url=address) as client:
+        job_id = client.post("/v1/videos", json={"prompt": "a", "size": "64x64"}).json()["id"]
+        with client.stream("GET", f"/v1/videos/{job_id}/events") as stream:
+            time.sleep(0.6)
+            assert next(stream.iter_lines()) == "event: queued"
+        assert client.get("/health").status_code == 200
+
+
+def test_what_uvicorn_says_is_a_line_of_the_log(serving, hands):
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
+        stranger.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert stranger.recv(100).startswith(b"HTTP/1.1 400")
+    until(lambda: ("server warning", {"message": "Invalid HTTP request received."}) in hands.lines)
+
+
+def test_a_client_that_goes_away_in_its_body_is_no_fault(serving, hands):
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
+        stranger.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        stranger.sendall(b"Content-Length: 9\r\n\r\n{")
+        time.sleep(0.1)
+    time.sleep(0.2)
+    assert httpx.get(f"{address}/health").status_code == 200
+    assert [event for event, _ in hands.lines if event.startswith("server")] == []

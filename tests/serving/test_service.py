@@ -99,3 +99,17 @@ def test_a_clock_that_is_set_back_changes_no_order_and_no_place(hands, monkeypat
             hands.workers[0].finish()
         until(lambda: hands.store.counts()["completed"] == 4)
         assert [order.job_id for order in hands.workers[0].got] == ids
+
+
+def test_the_same_words_to_another_route_are_another_order():
+    """So an edit and an extension of one video, or a video and an image, never share a job."""
+    from dataclasses import replace
+
+    from serving_kit import ASKED
+
+    from kandinsky.serving.service import _digest
+
+    body = {"prompt": "a", "files": {"video": "0" * 64}}
+    orders = (ASKED, replace(ASKED, time_length=0), replace(ASKED, overlap=1), replace(ASKED, strength=0.5))
+    assert len({_digest(one, body) for one in orders}) == 4
+    assert _digest(ASKED, body) == _digest(replace(ASKED, seed=9), dict(reversed(body.items())))
