@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kandinsky.loading.devices import default_dtype
 from kandinsky.model.attention import BACKENDS, Attention
+from kandinsky.model.bounded import logit_bound
 
 CACHE_BYTES = 256 * 10**6
 """Written between cold runs: more than any GPU's second-level cache holds."""
@@ -154,8 +155,12 @@ def attention_inputs(tokens: int, heads: int, device: torch.device, *, head_dim:
 
 
 def attention_timing(backend: Attention, qkv: Tensor) -> tuple[Timing, float]:
-    """Time of a backend, and its relative error against float32 (first and last head, first and last 2,048 queries)."""
+    """Time of a backend for a block with fresh norms, and its relative error against float32.
+
+    The error is that of the first and last 2,048 queries in the first and last head.
+    """
     tokens, _, heads, head_dim = qkv.shape
+    backend = backend.for_logits(logit_bound(torch.nn.LayerNorm(head_dim), torch.nn.LayerNorm(head_dim)))
     scaled = qkv.clone()
     scaled[:, 0] *= backend.query_scale(head_dim)
     scaled = scaled.bfloat16()

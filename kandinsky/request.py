@@ -139,11 +139,15 @@ def check_targets(request: Request) -> None:
     """Look whether the files of a request can be written by this process.
 
     Raises:
-        ValueError: a folder is missing or cannot be written, a name is too long or that of a folder, or there is no
-            encoder.
+        ValueError: a folder is missing or cannot be written, a name is too long, or that of a folder or of what is
+            given, or there is no encoder.
     """
     for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
+        if request.given is not None:
+            from kandinsky.output.inputs import check_no_input
+
+            check_no_input(path, request.given.files)
     if request.output.codec is not None:
         check_encoder(request.output.codec)
 

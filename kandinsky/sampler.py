@@ -49,10 +49,15 @@ class Known(Protocol):
         """How much what is known is noised in each step, one of `NOISED`."""
         ...
 
+    @property
+    def toned(self) -> bool:
+        """Whether the rest gets the tone of what is known: see `_Held.toned`."""
+        ...
 
-NOISED = ("own", "ahead", "none")
+
+NOISED = ("own", "ahead", "last", "none")
 """Noise of what is known in a step: as the rest has; as the next step has, so that the rest sees it a step ahead of
-itself; or none, for weights that were trained so."""
+itself; as the last step has; or none, for weights that were trained so."""
 
 _SUPPORTED: Mapping[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -168,7 +173,7 @@ def sample(
         if held is not None:
             latents = held.noised_into(latents, noise.to(dtype), schedule.alphas_cumprod[index:])
         latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
-        latents = latents if held is None else held.into(latents)
+        latents = latents if held is None else held.into(held.toned(latents))
         replaced = on_step(index, latents) if on_step is not None else None
         latents = latents if replaced is None else replaced
     return latents if held is None else held.into(latents)
@@ -181,12 +186,43 @@ class _Held:
         self.known = known
         self.latents = known.latents.to(device, dtype)
         self._mask = known.mask.to(device)[..., None]
+        counts = self._mask.sum((1, 2))[:, 0]
+        self._frames = counts.nonzero()[:, 0] if known.toned else counts.new_zeros(0)
+        self._middle = (counts[self._frames] - 1) // 2
+        self._between = _between(self._frames.tolist(), len(counts)).to(device, dtype)
 
     def into(self, latents: Tensor) -> Tensor:
         """Latents with the known part in its place."""
         return torch.where(self._mask, self.latents, latents)
 
+    def toned(self, predicted: Tensor) -> Tensor:
+        """Predicted latents, shifted by how far they are off where they are known.
+
+        In each frame that is known somewhere that is the median over its known places, for each channel; other frames
+        take what lies between their neighbours of the kind. A median does not see what moved.
+        """
+        if not len(self._frames):
+            return predicted
+        off = torch.where(self._mask, self.latents - predicted, math.inf)[self._frames].flatten(1, 2)
+        ordered = off.sort(dim=1).values  # [frames, places, C], known ones first
+        median = ordered.take_along_dim(self._middle[:, None, None], dim=1)[:, 0]
+        return predicted + (self._between @ median)[:, None, None]
+
     def noised_into(self, latents: Tensor, noise: Tensor, alphas: Sequence[float]) -> Tensor:
         """Noised latents with the known part in its place, noised too; `alphas` are those from this step on."""
-        alpha = {"own": alphas[0], "ahead": alphas[min(1, len(alphas) - 1)], "none": 1.0}[self.known.noised]
+        ahead = alphas[min(1, len(alphas) - 1)]
+        alpha = {"own": alphas[0], "ahead": ahead, "last": alphas[-1], "none": 1.0}[self.known.noised]
         return torch.where(self._mask, renoise(self.latents, noise, alpha), latents)
+
+
+def _between(frames: Sequence[int], count: int) -> Tensor:
+    """Weights `[count, frames]` of values at some frames for every frame: linear between them, the nearest's beyond."""
+    weights = torch.zeros(count, len(frames))
+    for frame in range(count if frames else 0):
+        before = max((i for i, other in enumerate(frames) if other <= frame), default=0)
+        after = min((i for i, other in enumerate(frames) if other >= frame), default=len(frames) - 1)
+        way = frames[after] - frames[before]
+        share = (frame - frames[before]) / way if way > 0 and frames[before] <= frame <= frames[after] else 0.0
+        weights[frame, before] += 1 - share
+        weights[frame, after] += share
+    return weights

@@ -84,3 +84,33 @@ def check_bounded_kernel(launch, tokens: int, heads: int) -> None:
     # With few keys the rounding of the weights and that of the result, 2^-8 each, do not average out.
     assert attention_error(outputs[0], seen) < (2.9e-3 if tokens > 60 else 2**-7)
     assert torch.equal(*outputs)
+
+
+def check_kernel_for_any_logit(launch, weight: float, outlier: float) -> torch.Tensor | None:
+    """A form of `bounded` for larger logits is exact for these weights of norms and for a key far above all others.
+
+    Args:
+        weight: of the query and key norm, all channels but one.
+        outlier: of that one channel.
+
+    Returns:
+        What `launch` does.
+    """
+    tokens, heads = 4173, 4
+    qkv = attention_inputs(tokens, heads)
+    qkv[:, :2] *= torch.full((64,), weight, device="cuda").index_fill(0, torch.tensor([9], device="cuda"), outlier)
+    qkv[10, 1, 0] = qkv[5, 0, 0]  # the first head's query 5 finds its like far from the first tile
+    qkv[:, 0] *= query_scale(64)
+    qkv = qkv.bfloat16()
+    out = torch.full((tokens, heads, 64), math.nan, device="cuda", dtype=torch.bfloat16)
+    flags = launch(qkv, out)
+    seen = qkv.double()
+    seen[:, 0] *= math.log(2)
+    # A row that sees few keys does not average the rounding of its weights out: 2^-9 for them and for the result.
+    assert attention_error(out, seen) < 4e-3
+    assert relative_error(out[5, 0], (seen[5, 0, 0] @ seen[:, 1, 0].T).softmax(-1) @ seen[:, 2, 0]) < 2**-7
+    return flags
+
+
+NORM_WEIGHTS = [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0), (1.0, 30.0)]
+"""(all channels, one channel) of query and key norms."""

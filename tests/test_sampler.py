@@ -110,9 +110,44 @@ def test_the_known_part_is_bit_equal_and_seen_at_every_step(noised):
     levels = Schedule.from_config(CONFIG).alphas_cumprod
     noises = noises_of_a_run()
     for index, x in seen:
-        level = {"own": levels[index], "ahead": levels[min(index + 1, 3)], "none": 1.0}[noised]
+        level = {"own": levels[index], "ahead": levels[min(index + 1, 3)], "last": levels[3], "none": 1.0}[noised]
         expected = renoise(known.latents.double(), noises[index], level)
         assert torch.equal(x[0], expected[0])
+
+
+def toned_run(mask, off):
+    """What a model whose predictions are off by `off` makes of a clip that is known where `mask` says: its errors."""
+    truth = torch.randn(*mask.shape, 4, generator=torch.Generator().manual_seed(2)).double()
+    schedule = Schedule.from_config(CONFIG)
+
+    def velocity(x, index):
+        alpha = schedule.alphas_cumprod[index]
+        return (alpha**0.5 * x - truth - off) / (1 - alpha) ** 0.5
+
+    known = Known(truth, mask, toned=True)
+    settings = {"generator": torch.Generator().manual_seed(5), "device": CPU, "known": known}
+    made = sample(velocity, tuple(truth.shape), schedule, **settings)
+    plain = sample(velocity, tuple(truth.shape), schedule, **{**settings, "known": replace(known, toned=False)})
+    torch.testing.assert_close(plain, torch.where(mask[..., None], truth, truth + off))
+    return made - truth
+
+
+def test_the_rest_gets_the_tone_of_a_known_frame():
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[0] = True
+    off = torch.tensor([1.0, -2.0, 0.0, 0.5]).double().expand(3, 4, 4, 4).clone()
+    off[0, :2, :3] += 9  # something else was predicted there: less than half of the frame
+    made = toned_run(mask, off)
+    assert made.abs().max() < 1e-9
+
+
+def test_the_rest_gets_the_tone_of_a_part_and_of_two_frames():
+    mask = torch.zeros(5, 4, 4, dtype=torch.bool)
+    mask[0, :, :1] = mask[4] = True
+    off = torch.zeros(5, 4, 4, 4).double()
+    off[0], off[4] = 1, 3
+    made = toned_run(mask, off)[:, 3, 3, 0].tolist()
+    assert made == pytest.approx([0, -1.5, -2, -2.5, 0])  # in between what lies between
 
 
 def test_callbacks_see_and_cannot_change_the_known_part():

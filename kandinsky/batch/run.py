@@ -25,6 +25,7 @@ from torch import Tensor
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
 from kandinsky.model.isolation import isolated
+from kandinsky.output.inputs import check_no_input
 from kandinsky.output.paths import check_target
 from kandinsky.output.result import GenerationResult
 from kandinsky.output.video import check_encoder
@@ -100,6 +101,9 @@ def check_folder(folder: Path, items: Sequence[Item]) -> None:
             f"save_path={str(folder)!r}: must be a folder that is there or can be made: {error}"
         ) from error
     check_target(folder / "0001.png", is_image=True)
+    for item in items:
+        assert item.job.path is not None
+        check_no_input(folder / item.job.path, item.inputs.files)
     for codec in {item.output.codec for item in items if item.output.codec is not None}:
         check_encoder(codec)
 

@@ -190,12 +190,12 @@ def _compiler(run: Run, which: Callable[[str], str | None]) -> str:
 
 
 def _nvrtc() -> str:
-    from kandinsky.model import hopper
+    from kandinsky.model import nvrtc
 
     if torch.version.cuda is None:
         return "not in this build of PyTorch"
     try:
-        hopper._nvrtc()
+        nvrtc.library()
     except OSError as error:
         return str(error)
     return "found"

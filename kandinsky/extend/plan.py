@@ -14,14 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
 from kandinsky.known.fit import FITS
 from kandinsky.known.given import Mark
-from kandinsky.output.inputs import size_of
+from kandinsky.output.inputs import check_no_input, size_of
 from kandinsky.output.options import Output, OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_clip import Clip, read_clip
@@ -51,7 +50,7 @@ class Source:
         width, height, fit: what they are fitted to, and how.
         fps: of the model.
         count: of its frames at that rate.
-        kept: all of them, if they are few.
+        kept: all of them in chunks, if they are few.
         mark: for the record.
     """
 
@@ -61,13 +60,13 @@ class Source:
     fit: str
     fps: int
     count: int
-    kept: Tensor | None
+    kept: tuple[Tensor, ...] | None
     mark: Mark
 
     def chunks(self) -> Iterator[Tensor]:
         """All frames, some at a time."""
         if self.kept is not None:
-            yield self.kept
+            yield from self.kept
         else:
             yield from self.clip.chunks((self.width, self.height), self.fit, fps=self.fps)
 
@@ -140,8 +139,7 @@ def extension_of(
     if path.suffix.lower() not in VIDEO_CODECS:
         raise ValueError(f"save_path={shown(str(path))}: allowed are video files, {', '.join(VIDEO_CODECS)}")
     clip = read_clip(video, "video")
-    if clip.path is not None and path.exists() and path.samefile(clip.path):
-        raise ValueError(f"save_path={shown(str(path))}: it is the video that is gone on with; name another file")
+    check_no_input(path, () if clip.path is None else (clip.path,))
     size = size_of(clip.size, width, height, model_set, said=fit is not None)
     pieces = tuple(
         Piece(VideoShape.from_request(length + overlap, *size, model_set=model_set), first + index)
@@ -198,6 +196,5 @@ def _read(clip: Clip, size: tuple[int, int], fit: str, fps: int) -> Source:
             if count * chunk[0].nbytes > KEPT_BYTES:
                 kept = None
                 marked.result()  # else chunks would pile up
-    whole = torch.cat(kept) if kept else None
     name = None if clip.path is None else clip.path.name
-    return Source(clip, *size, fit, fps, count, whole, Mark(name, mark.hexdigest()))
+    return Source(clip, *size, fit, fps, count, tuple(kept) if kept else None, Mark(name, mark.hexdigest()))

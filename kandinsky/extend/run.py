@@ -1,8 +1,9 @@
 """An extension to a file: the source's own frames, then piece after piece, each sampled, decoded and written."""
 
 import shlex
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor as _Helper
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -57,19 +58,19 @@ def run_extension(
             text_embed = runner.encode(extension.prompt)
         comment = record.to_json() if extension.output.metadata else None
         size = {"width": extension.source.width, "height": extension.source.height}
-        with open_writer(extension.path, extension.output, comment=comment, **size) as writer:
-            tail = _copy(extension, writer)
+        with open_writer(extension.path, extension.output, comment=comment, **size) as writer, _Helper(1) as helper:
+            copied, tail = _begin_copy(extension, writer, helper)
             for piece in extension.pieces:
-                latents = pieces.load(piece.seed)
-                if latents is not None:
-                    size, place = tuple(latents.shape), runner.dit.device
-                    latents = runner.team.share_tensor(latents, size, device=place, dtype=latents.dtype)
-                    tail = _write(runner, latents, writer, extension.known_frames, clock)
-                    continue
-                latents = _sample(runner, piece, text_embed, Given(head=tail), watch, clock)
-                with ThreadPoolExecutor(1) as saving:
-                    saved = saving.submit(pieces.save, piece.seed, latents)
-                    tail = _write(runner, latents, writer, extension.known_frames, clock)
+                latents, saved = pieces.load(piece.seed), None
+                if latents is None:
+                    latents = _sample(runner, piece, text_embed, Given(head=tail), watch, clock)
+                    saved = helper.submit(pieces.save, piece.seed, latents)
+                else:
+                    place = {"device": runner.dit.device, "dtype": latents.dtype}
+                    latents = runner.team.share_tensor(latents, tuple(latents.shape), **place)
+                copied.result()
+                tail = _write(runner, latents, writer, extension.known_frames, clock)
+                if saved is not None:
                     saved.result()
             with clock.host_stage("write"):
                 writer.finish()
@@ -107,14 +108,27 @@ def record_of(runner: Runner, extension: Extension) -> Record:
     )
 
 
-def _copy(extension: Extension, writer: Writer) -> Tensor:
-    """Write the source's own frames; returns the last ones, which the first piece knows."""
-    tail: Tensor | None = None
-    for chunk in extension.source.chunks():
-        writer.write(chunk.numpy())
-        tail = (chunk if tail is None else torch.cat((tail, chunk)))[-extension.known_frames :]
-    assert tail is not None
-    return tail.clone()  # else all of a kept source would live as long as its end
+def _tail(chunks: Iterable[Tensor], count: int) -> Tensor:
+    """The last frames of a source or a piece, which the next piece knows."""
+    tail: list[Tensor] = []
+    for chunk in chunks:
+        tail = [*tail, chunk]
+        while sum(map(len, tail[1:])) >= count:
+            tail.pop(0)
+    return torch.cat(tail)[-count:].clone()  # else all that they were part of would live as long as they do
+
+
+def _begin_copy(extension: Extension, writer: Writer, helper: _Helper) -> "tuple[Future[Tensor], Tensor]":
+    """Write the source's own frames, of a source that is kept while others work; gives the last ones too."""
+
+    def written() -> Iterator[Tensor]:
+        for chunk in extension.source.chunks():
+            writer.write(chunk.numpy())
+            yield chunk
+
+    kept = extension.source.kept
+    copied = helper.submit(_tail, written(), extension.known_frames)
+    return copied, copied.result() if kept is None else _tail(kept, extension.known_frames)
 
 
 def _sample(
@@ -131,18 +145,20 @@ def _sample(
 
 def _write(runner: Runner, latents: Tensor, writer: Writer, known: int, clock: Clock) -> Tensor:
     """Decode a piece and write what is new of it; returns its last frames, which the next one knows."""
-    assert runner.vae is not None
-    done, tail = 0, []
-    with clock.stage("decode"):
-        for chunk in runner.vae.frames(latents):
+    vae = runner.vae
+    assert vae is not None
+
+    def written() -> Iterator[Tensor]:
+        done = 0
+        for chunk in vae.frames(latents):
             new = chunk[max(0, known - done) :]
             done += len(chunk)
             if len(new):
                 writer.write(new.numpy())
-            tail = [*tail, chunk.clone()]
-            while sum(map(len, tail[1:])) >= known:
-                tail.pop(0)
-    return torch.cat(tail)[-known:]
+            yield chunk.clone()
+
+    with clock.stage("decode"):
+        return _tail(written(), known)
 
 
 def _help(runner: Runner, watch: Watch | None) -> None:

@@ -27,11 +27,17 @@ def fitted(picture: Image.Image, size: Size, fit: str) -> Image.Image:
         return picture
     if fit == "stretch":
         return picture.resize(size, Image.Resampling.LANCZOS)
-    scale = (max if fit == "cover" else min)(size[0] / picture.width, size[1] / picture.height)
+    if fit == "cover":  # what is cropped is left out before: of a very long picture it would be very much
+        scale = max(size[0] / picture.width, size[1] / picture.height)
+        seen = size[0] / scale, size[1] / scale
+        corner = (picture.width - seen[0]) / 2, (picture.height - seen[1]) / 2
+        box = (*corner, corner[0] + seen[0], corner[1] + seen[1])
+        return picture.resize(size, Image.Resampling.LANCZOS, box=box)
+    scale = min(size[0] / picture.width, size[1] / picture.height)
     inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    corner = (inner[0] - size[0]) // 2, (inner[1] - size[1]) // 2
-    resized = picture.resize(inner, Image.Resampling.LANCZOS)
-    return resized.crop((*corner, corner[0] + size[0], corner[1] + size[1]))  # outside of the picture it is black
+    whole = Image.new(picture.mode, size)  # black
+    whole.paste(picture.resize(inner, Image.Resampling.LANCZOS), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return whole
 
 
 def as_tensor(picture: Image.Image) -> Tensor:

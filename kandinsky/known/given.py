@@ -7,6 +7,7 @@ Legend: F pixel frames; pictures are uint8 [height, width, 3], clips uint8 [F, h
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class Given:
         strength: one of `STRENGTHS`; for `video`.
         marks: of the inputs, by the names that the call has for them.
         fit: how they were fitted, as the call says it.
+        files: those that were read.
     """
 
     head: Tensor | None = None
@@ -51,6 +53,7 @@ class Given:
     strength: float = 1.0
     marks: Mapping[str, Mark] = field(default_factory=dict)
     fit: str | None = None
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.head is None) == (self.video is None) and self.last is None:

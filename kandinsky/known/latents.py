@@ -37,6 +37,7 @@ class Known:
         mask: bool `[T, H, W]`: where the result is `latents`.
         first: index of the timestep that the run begins with.
         noised: one of `sampler.NOISED`; which follows best is in docs/training.md.
+        toned: whether the rest gets the tone of what is known.
 
     Raises:
         ValueError: sizes or dtypes do not go together.
@@ -46,6 +47,7 @@ class Known:
     mask: Tensor
     first: int = 0
     noised: str = "ahead"
+    toned: bool = True
 
     def __post_init__(self) -> None:
         grid = self.latents.shape[:-1]

@@ -157,7 +157,7 @@ def make_ready_(
 
 def configure_(dit: DiT, operations: Operations, *, attention: Attention | None, ranks: Ranks) -> None:
     """How a DiT is to run; `ranks` all take the attention that the first one has."""
-    head_dim, bound = dit.config.head_dim, dit.logit_bound()
+    head_dim, bound = dit.config.head_dim, max(dit.logit_bounds())
     place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
     dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
     pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)

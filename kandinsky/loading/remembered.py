@@ -9,6 +9,7 @@ is damaged or cannot be written is as good as none: it is measured again. `forge
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -48,13 +49,13 @@ def remembered_or_fastest(
     """The one of some backends that was the fastest when this was first asked here, or now if it never was.
 
     Args:
-        backends: that may run.
+        backends: that may run, fitted to the model's logits.
         device: a CUDA device.
         head_dim: of the model.
         folder: where it is remembered; None is the user's cache.
     """
     file = (folder or user_cache()) / NAME
-    key = key_of([backend.name for backend in backends], device=device, head_dim=head_dim)
+    key = key_of([backend.label for backend in backends], device=device, head_dim=head_dim)
     remembered = remembered_name(backends, device=device, head_dim=head_dim, folder=folder)
     known = next((backend for backend in backends if backend.name == remembered), None)
     if known is not None and (tried := trials([known], device=device, head_dim=head_dim))[0].milliseconds is not None:
@@ -76,11 +77,12 @@ def remembered_name(
         backends, device, head_dim, folder: as `remembered_or_fastest` takes them.
     """
     names = [backend.name for backend in backends]
-    known = _read((folder or user_cache()) / NAME).get(key_of(names, device=device, head_dim=head_dim))
+    labels = [backend.label for backend in backends]
+    known = _read((folder or user_cache()) / NAME).get(key_of(labels, device=device, head_dim=head_dim))
     return known if known in names else None
 
 
-def key_of(names: list[str], *, device: torch.device, head_dim: int) -> str:
+def key_of(labels: list[str], *, device: torch.device, head_dim: int) -> str:
     """Everything that the choice depends on, in one line."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -88,7 +90,7 @@ def key_of(names: list[str], *, device: torch.device, head_dim: int) -> str:
     else:
         place = device.type
     versions = f"torch {torch.__version__}, triton {_version('triton')}, kandinsky4 {VERSION}"
-    return f"{place}, {versions}, head_dim {head_dim}, of {' '.join(names)}"
+    return f"{place}, {versions}, head_dim {head_dim}, of {' '.join(labels)}"
 
 
 def forget(folder: Path | None = None) -> None:
@@ -144,7 +146,7 @@ def _remember(file: Path, key: str, name: str, *, replaces: bool) -> str:
         with FileLock(file.with_suffix(".lock"), timeout=LOCK_SECONDS):
             known = _read(file)
             if key in known and not replaces:
-                return known[key] if known[key] in key.split() else name
+                return known[key] if known[key] in re.split("[ :]", key) else name
             write_text(file, json.dumps({**known, key: name}, indent=1) + "\n")
     except OSError as error:  # a lock that is held too long is one too
         _log.info("the choice of attention is not remembered: %s", error)

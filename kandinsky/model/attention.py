@@ -2,16 +2,18 @@
 
 A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask, and returns
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
-is the same operation with cuDNN's kernel; `bounded` is our own. flash_attn is imported only by its rows.
+is the same operation with cuDNN's kernel; `bounded` is our own, and `float8` our own with operands
+of 8 bits, lossy. flash_attn is imported only by its rows.
 
 Where no backend is wanted ("auto") the candidates of a device are measured once, on random input, and the fastest that
 agrees with PyTorch's float32 attention is taken. One that is named is taken, or refused with the reason.
 """
 
 import logging
+import math
 from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kandinsky.model import bounded
+from kandinsky.model import bounded, float8_attention
 from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.grouping import Attend
 
@@ -41,7 +43,12 @@ class Attention:
 
     Args:
         name: of its row.
-        attend: the callable.
+        attend: the callable, for logits of any size.
+        attend_for: for a bound of |logits|, in units of log2, the fastest one; None where `attend` is.
+        attend_projected: `attend` from a projection of one sequence, norms and RoPE included, where there is one; takes
+            what `operations.norm_rope` takes.
+        capabilities: CUDA compute capabilities of the only GPUs that run it; None is all from 8.0 on.
+        lossy: not as exact as bfloat16 allows; "auto" takes none that is.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
         head_dims: those that it takes, if it is for GPUs alone: in bfloat16, from compute capability 8.0 on. None runs
             everywhere.
@@ -51,6 +58,22 @@ class Attention:
     attend: Attend
     query_scale: Callable[[int], float] = _no_scale
     head_dims: Container[int] | None = None
+    attend_for: Callable[[float], Attend] | None = None
+    attend_projected: Callable[..., Tensor] | None = None
+    capabilities: Container[tuple[int, int]] | None = None
+    lossy: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name, and where it is fitted to larger logits, which of its callables: what a choice depends on."""
+        fits_all = self.attend_for is None or self.attend is self.attend_for(0.0)
+        return self.name if fits_all else f"{self.name}:{getattr(self.attend, '__name__', 'any')}"
+
+    def for_logits(self, bound: float) -> "Attention":
+        """The backend for a block whose |logits| are at most `bound`, in units of log2."""
+        attend = self.attend if self.attend_for is None else self.attend_for(bound)
+        projected = self.attend_projected if attend is self.attend else None
+        return replace(self, attend=attend, attend_projected=projected)
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -80,7 +103,17 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 
 TORCH = Attention("torch", torch_sdpa)
-BOUNDED = Attention("bounded", bounded.attend_bounded, bounded.query_scale, (bounded.HEAD_DIM,))
+BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, (bounded.HEAD_DIM,), bounded.attend_for)
+FLOAT8 = Attention(
+    "float8",
+    float8_attention.attend,
+    bounded.query_scale,
+    (bounded.HEAD_DIM,),
+    float8_attention.attend_for,
+    float8_attention.attend_projected,
+    capabilities=((9, 0),),
+    lossy=True,
+)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
@@ -88,6 +121,7 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
             TORCH,
             Attention("cudnn", cudnn_sdpa, head_dims=range(8, 129, 8)),
             BOUNDED,
+            FLOAT8,
             Attention("flash_attn_2", flash_attention_2, head_dims=range(8, 257, 8)),
             Attention("flash_attn_3", flash_attention_3, head_dims=range(8, 257, 8)),
         )
@@ -95,7 +129,12 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
 )
 CAPABILITY = (8, 0)
 """CUDA compute capability from which on there is bfloat16, without which those for GPUs do not run."""
-_PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
+_PACKAGES = {
+    "bounded": "triton",
+    "float8": "triton",
+    "flash_attn_2": "flash_attn",
+    "flash_attn_3": "flash_attn_interface",
+}
 
 
 def attention_of(name: object) -> Attention | None:
@@ -137,6 +176,11 @@ def check_device(wanted: Attention | None, *, device: torch.device, dtype: torch
             f"attention={wanted.name!r} needs bfloat16 on a CUDA device of compute capability {needed} or newer, "
             f"this is {what}; 'torch' and 'auto' run everywhere"
         )
+    if wanted.capabilities is not None and found not in wanted.capabilities:
+        raise ValueError(
+            f"attention={wanted.name!r} runs on Hopper GPUs alone (compute capability 9.0), {device} has "
+            f"{found[0]}.{found[1]}; 'auto' takes the fastest that is exact"
+        )
 
 
 def check_head_dim(wanted: Attention | None, head_dim: int) -> None:
@@ -171,18 +215,13 @@ def choose_attention(
 
     Args:
         wanted: one that `check_device` and `check_head_dim` let pass.
-        bound: largest possible |logit| of the model, in units of log2 (see `bounded.logit_bound`).
+        bound: largest possible |logit| of any block, in units of log2 (see `bounded.logit_bound`).
         triton: whether "auto" may take a kernel of Triton's.
         pick: chooses of those that may run where none is wanted; None measures them (`fastest`).
 
     Raises:
         ValueError: the wanted backend cannot run this model, as only its weights tell.
     """
-    if wanted is BOUNDED and bound > bounded.MAX_LOGIT:
-        raise ValueError(
-            f"attention='bounded' needs logits of at most 2^{bounded.MAX_LOGIT:.0f}; "
-            f"this checkpoint's query and key norms allow 2^{bound:.0f}"
-        )
     if wanted is not None:
         return wanted
     found = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=bound, triton=triton)
@@ -197,16 +236,18 @@ def candidates(
     """What may run a model on a device, as far as can be told without trying; arguments of `choose_attention`."""
     if device.type != "cuda" or dtype != torch.bfloat16:
         return [TORCH]
-    found = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
-    if bound > bounded.MAX_LOGIT or why_not_fused(device) or not (triton or bounded.without_triton(device)):
+    found = [
+        other for other in BACKENDS.values() if not other.lossy and _is_installed(other) and _takes(other, head_dim)
+    ]
+    if why_not_fused(device) or not (triton or bounded.without_triton(device)):
         found = [other for other in found if other is not BOUNDED]
-    return found
+    return [other.for_logits(bound) for other in found]
 
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
     """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
-    if wanted in (None, BOUNDED) and device.type == "cuda" and dtype == torch.bfloat16:
-        bounded.prepare(device)
+    if wanted in (None, BOUNDED, FLOAT8) and device.type == "cuda" and dtype == torch.bfloat16:
+        (bounded if wanted is not FLOAT8 else float8_attention).prepare(device)
 
 
 def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:
@@ -290,7 +331,8 @@ def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[
     scaled[:, 0] *= backend.query_scale(qkv.shape[-1])
     scaled = scaled.bfloat16()
     try:
-        error = ((backend.attend(scaled).float() - reference).norm() / reference.norm()).item()
+        forms = dict.fromkeys((backend.attend, backend.for_logits(0.0).attend))  # of the largest logits and the least
+        error = max(_error(attend(scaled), reference) for attend in forms)
         if not error <= MAX_ERROR:
             _log.warning("attention backend %r is off by %.2g here and is not used", backend.name, error)
             return Trial(backend, error=f"off by {error:.2g}")
@@ -298,3 +340,8 @@ def _try(backend: Attention, qkv: Tensor, reference: Tensor, measure: Callable[[
     except Exception as failure:  # noqa: BLE001  # Triton, compilers and drivers each have their own, see `trial`
         _log.info("attention backend %r does not run here: %s", backend.name, failure)
         return Trial(backend, error=first_line(failure), passing=isinstance(failure, torch.OutOfMemoryError))
+
+
+def _error(output: Tensor, reference: Tensor) -> float:
+    error = (output.float() - reference).norm() / reference.norm()
+    return error.nan_to_num(math.inf).item()  # max() passes over what is not a number

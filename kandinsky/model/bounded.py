@@ -7,11 +7,23 @@ While that bound is under `MAX_LOGIT`, exp2 of a raw logit neither overflows nor
 
 is computed as it is written. Queries arrive multiplied by log2(e) / sqrt(head_dim) before their only rounding.
 
+Where the norms' weights allow more, a block takes another form (`attend_for`), so that one block with large norms costs
+its own share and no checkpoint leaves the kernel:
+
+- `attend_shifted` up to `MAX_SHIFTED`: the logits of a row are lowered by a number that is known after its first 128
+  keys, 90 above the largest of them. Nothing vanishes, and nothing overflows unless a later key's logit is 200 above.
+  Rows where one is are flagged, and their tiles are done again with a running maximum.
+- `attend_any` beyond: a running maximum for all rows. It costs more than a shift, and less than doing tiles twice.
+
+The form follows from the norms' weights alone: the same bits each time, on one device as on several. The Triton kernel
+has two of them, and its running maximum stands for both.
+
 Two kernels with one meaning: `hopper` (CUDA C++, compiled with NVRTC at first use) on Hopper GPUs, `triton_attention`
 on others or where NVRTC is missing. Figures of both, and of what else was tried, are in docs/benchmarks.md.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +31,8 @@ from torch import Tensor, nn
 HEAD_DIM = 64
 MAX_LOGIT = 100.0
 """In units of log2: 2^100 summed over a million keys stays below float32's 2^128, and 2^-100 above its smallest."""
+MAX_SHIFTED = 2 * MAX_LOGIT
+"""A row whose first tile has a logit above zero is safe with a shift up to here."""
 
 
 def query_scale(head_dim: int) -> float:
@@ -29,18 +43,26 @@ def query_scale(head_dim: int) -> float:
 def logit_bound(query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> float:
     """Largest possible |logit| in units of log2, from the norms' weights.
 
-    A normalised vector has length at most sqrt(head_dim), so |norm(x)| <= sqrt(head_dim) max|weight| + |bias|.
+    RoPE turns adjacent pairs of channels, so a logit is at most the sum over pairs of |q pair| |k pair|. A normalised
+    vector n has length at most sqrt(head_dim), and a pair of the norm's result at most the pair's largest |weight|
+    times |n pair|, plus |bias pair|; the four products that this makes are summed by Cauchy and Schwarz.
     """
     (head_dim,) = query_norm.normalized_shape
-    lengths = [
-        math.sqrt(head_dim) * norm.weight.float().abs().max().item() + norm.bias.float().norm().item()
-        for norm in (query_norm, key_norm)
-    ]
-    return query_scale(head_dim) * lengths[0] * lengths[1]
+    norms = (query_norm, key_norm)
+    weights = [norm.weight.detach().double().view(-1, 2).abs().amax(1) for norm in norms]
+    biases = [norm.bias.detach().double().view(-1, 2).norm(dim=1) for norm in norms]
+    length = math.sqrt(head_dim)
+    bound = (
+        head_dim * (weights[0] * weights[1]).max()
+        + length * (weights[0] * biases[1]).norm()
+        + length * (weights[1] * biases[0]).norm()
+        + biases[0] @ biases[1]
+    )
+    return query_scale(head_dim) * bound.item()
 
 
 def attend_bounded(qkv: Tensor) -> Tensor:
-    """Attention of every token with every token.
+    """Attention of every token with every token, for logits of at most `MAX_LOGIT`.
 
     Args:
         qkv: `[tokens, 3, heads, 64]` bfloat16 on a GPU, contiguous but for a slice along tokens, with scaled queries.
@@ -51,17 +73,41 @@ def attend_bounded(qkv: Tensor) -> Tensor:
     Raises:
         ValueError: another dtype, shape, stride or alignment.
     """
+    return _attend(qkv, "launch")
+
+
+def attend_shifted(qkv: Tensor) -> Tensor:
+    """Attention for logits of any size, the faster the fewer rows have one of 200 above those of their first tile.
+
+    Arguments and errors are those of `attend_bounded`.
+    """
+    return _attend(qkv, "launch_shifted")
+
+
+def attend_any(qkv: Tensor) -> Tensor:
+    """Attention of every token with every token, for logits of any size; arguments and errors of `attend_bounded`."""
+    return _attend(qkv, "launch_any")
+
+
+def attend_for(bound: float) -> Callable[[Tensor], Tensor]:
+    """The fastest form for a block whose |logits| are at most `bound`, in units of log2."""
+    if bound <= MAX_LOGIT:
+        return attend_bounded
+    return attend_shifted if bound <= MAX_SHIFTED else attend_any
+
+
+def _attend(qkv: Tensor, form: str) -> Tensor:
     check_qkv(qkv)
     from kandinsky.model import hopper
 
     out = torch.empty(qkv.shape[0], *qkv.shape[2:], dtype=qkv.dtype, device=qkv.device)
     with torch.cuda.device(qkv.device):
         if hopper.kernel(qkv.device.index) is not None:  # compiles at the first call
-            hopper.launch(qkv, out)
+            getattr(hopper, form)(qkv, out)
         else:
             from kandinsky.model import triton_attention
 
-            triton_attention.launch(qkv, out)
+            getattr(triton_attention, form)(qkv, out)
     return out
 
 

@@ -34,7 +34,7 @@ class Context:
         rope: (cos, sin), float32 `[tokens, head_dim / 2, 2]`.
         modulation: of every step.
         segments, visual_segments: rows that share a modulation, in the stream and in its visual part.
-        attend: `(qkv [tokens, 3, heads, head_dim], dilated=bool) -> [tokens, heads, head_dim]`.
+        attend: `(qkv [tokens, 3, heads, head_dim], attend=Attend, dilated=bool) -> [tokens, heads, head_dim]`.
     """
 
     layout: TokenLayout

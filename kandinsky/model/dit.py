@@ -9,6 +9,7 @@ differentiable with plain operations. Sequence lengths are Python ints. Attentio
 given by whoever builds the model.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -59,7 +60,7 @@ class TransformerBlock(nn.Module):
         modulation: Tensor,
         context: Context,
         run: Operations,
-        query_scale: float,
+        backend: Attention,
     ) -> tuple[Tensor, Residual]:
         """The stream with the attention added, and the feed-forward's output still to be added.
 
@@ -68,11 +69,11 @@ class TransformerBlock(nn.Module):
             residual: what the block before left to be added.
             modulation: `[segments, 6, model_dim]`.
             run: the element-wise steps.
-            query_scale: what the attention backend wants queries multiplied with.
+            backend: of the attention, for this block's logits.
         """
         attention, feed_forward = (Modulation(*terms.unbind(1)) for terms in modulation.split(3, dim=1))
         tokens, normed = run.add_norm(tokens, residual, self.self_attention_norm, attention, context.segments)
-        branch = self.self_attention(normed, context, run.norm_rope, query_scale=query_scale, dilated=self.dilated)
+        branch = self.self_attention(normed, context, run.norm_rope, attention=backend, dilated=self.dilated)
         residual = Residual(branch, attention.gate)
         tokens, normed = run.add_norm(tokens, residual, self.feed_forward_norm, feed_forward, context.segments)
         return tokens, Residual(self.feed_forward(normed, run.gelu), feed_forward.gate)
@@ -90,7 +91,6 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, *, attention: Attention = TORCH, operations: Operations = PLAIN):
         super().__init__()
         self.config = config
-        self.attention = attention
         self.operations = operations
         self.time_embeddings = TimeEmbeddings(config.model_dim, config.time_dim)
         self.text_embeddings = TextEmbeddings(config.in_text_dim, config.model_dim)
@@ -101,6 +101,19 @@ class DiT(nn.Module):
             for _ in range(config.num_blocks)
         )
         self.out_layer = OutLayer(config)
+        self._attention = attention
+        self._attentions = [attention] * len(self.blocks)  # right for any norms; theirs are not loaded yet
+
+    @property
+    def attention(self) -> Attention:
+        """The backend. To be set when the weights are there: it is fitted to the norms of each block then."""
+        return self._attention
+
+    @attention.setter
+    def attention(self, attention: Attention) -> None:
+        fits = attention.attend_for is not None  # others are the same for any norms, which are not asked then
+        bounds = self.logit_bounds() if fits else [math.inf] * len(self.blocks)
+        self._attention, self._attentions = attention, [attention.for_logits(bound) for bound in bounds]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,10 +128,10 @@ class DiT(nn.Module):
         """All transformer blocks in the order in which they run: local, global, local, ..."""
         return [block for pair in self.transformer_blocks for block in pair]  # type: ignore[union-attr]
 
-    def logit_bound(self) -> float:
-        """Largest possible |logit| of any block's attention, in units of log2."""
+    def logit_bounds(self) -> list[float]:
+        """Largest possible |logit| of each block's attention, in units of log2."""
         parts = [block.self_attention for block in self.blocks]
-        return max(logit_bound(part.query_norm, part.key_norm) for part in parts)
+        return [logit_bound(part.query_norm, part.key_norm) for part in parts]
 
     def layout(self, grid: tuple[int, int, int], text_tokens: int) -> TokenLayout:
         """Layout of one clip whose latents are `grid` (T, H, W)."""
@@ -146,7 +159,7 @@ class DiT(nn.Module):
             modulation=modulation,
             segments=Segments.of(layout.segment_lengths, self.device),
             visual_segments=Segments.of(layout.segment_lengths[::2], self.device),
-            attend=partial(attend_clips, layout=layout, attend=self.attention.attend),
+            attend=partial(attend_clips, layout=layout),
         )
 
     def embed(self, visual: Tensor, context: Context) -> Tensor:
@@ -157,10 +170,10 @@ class DiT(nn.Module):
     def transform(self, tokens: Tensor, context: Context, index: int) -> Tensor:
         """All transformer blocks at the context's timestep `index`, `[tokens, model_dim]` to the same."""
         residual = None
-        scale = self.attention.query_scale(self.config.head_dim)
         with torch.cuda.device_of(tokens):  # Triton launches on the current device, whatever the tensors' own
-            for block, modulation in zip(self.blocks, context.modulation.blocks[index], strict=True):
-                tokens, residual = block(tokens, residual, modulation, context, self.operations, scale)
+            parts = zip(self.blocks, self._attentions, context.modulation.blocks[index], strict=True)
+            for block, attention, modulation in parts:
+                tokens, residual = block(tokens, residual, modulation, context, self.operations, attention)
         assert residual is not None
         return add_residual(tokens, residual, context.segments)
 

@@ -1,50 +1,21 @@
 // Attention forward for head_dim 64 on Hopper (sm_90a) whose softmax needs no running maximum.
 //
 // LayerNorm over head_dim bounds every logit, so exp2 of the raw logit cannot overflow: the loop is
-// logits, exp2, add, round, product; nothing is ever rescaled. A block holds one producer warp, which
+// logits, exp2, add, round, product; nothing is ever rescaled. Where that bound is too large (MODE SHIFTED) a row's
+// logits are lowered by a number that is known after its first tile, and rows for which it was wrong set a flag. The
+// third form (RUNNING) has a running maximum: for the tiles with a flag, or for all. A block holds one producer warp, which
 // streams tiles of keys and values through the tensor memory accelerator, and three warpgroups of 64 query
 // rows each. Logits never leave registers: a packed logit accumulator is the A operand of the next product.
-// Instruction formats after NVIDIA's PTX ISA 9.0 (wgmma, cp.async.bulk.tensor, mbarrier, setmaxnreg);
-// the split into producer and consumer warpgroups is FlashAttention 3's (arXiv 2407.08608).
+// The split into producer and consumer warpgroups is FlashAttention 3's (arXiv 2407.08608).
 // Compiled at first use by hopper.py, which also says what the arguments are.
 
-typedef unsigned u32;
-typedef unsigned long long u64;
-#define DEVICE __device__ __forceinline__
+// flags: one for each 64 GROUPS queries of a head, set by SHIFTED; RUNNING does those alone that are set, or all without.
+struct Args { const unsigned short* qkv; unsigned short* out; u32* flags; long long row_stride; int tokens, heads; };
 
-struct alignas(64) TensorMap { u64 words[16]; };
-struct Args { const unsigned short* qkv; unsigned short* out; long long row_stride; int tokens, heads; };
-
-// The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight).
-constexpr int ROWS = 64 * GROUPS;                   // query rows of a block
-constexpr int TILE = KEYS * 128, STAGE = 2 * TILE;  // bytes: keys (or values) of a stage, both
-
-// ---- barriers and copies
-DEVICE void barrier_init(u32 bar, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }
-DEVICE void barrier_expect(u32 bar, int bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory"); }
-DEVICE void barrier_arrive(u32 bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
-DEVICE void barrier_wait(u32 bar, u32 phase) {
-  asm volatile("{ .reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra WAIT;\nDONE: }"
-               ::"r"(bar), "r"(phase) : "memory");
-}
-DEVICE void copy_tile(u32 dst, const TensorMap* map, u32 bar, int slot, int row) {
-  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
-               ::"r"(dst), "l"(map), "r"(bar), "r"(0), "r"(slot), "r"(row) : "memory");
-}
-
-// ---- tensor cores
-DEVICE void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void mma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> DEVICE void mma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-// Makes the compiler believe that x changes here: no use of an accumulator moves above the wait before it.
-template <int N> DEVICE void pin(float (&x)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i]) :: "memory");
-}
-// A shared-memory address as the low word of a matrix descriptor (16-byte units; leading offset 1, unused).
-DEVICE u32 units(u32 address) { return (address >> 4) | (1u << 16); }
-// 128-byte swizzle, 1024 bytes from one group of eight rows to the next.
-DEVICE u64 descriptor(u32 low) { return ((u64)0x40000040u << 32) | low; }
+// The compiler's command line gives MODE, and what hopper_common.cu in front of this file needs.
+enum { PLAIN, SHIFTED, RUNNING };
+// The first tile's largest weight is 2^-HEADROOM: keys a tile later found may have logits 200 above it.
+constexpr float HEADROOM = 90.f, LARGEST_SUM = 1.2980742e33f;  // 2^110, leaving 2^17 for the values
 // Logits: d[64 queries, n keys] (+)= a[64, 16] b[n, 16]^T, keys as rows of 128 bytes.
 DEVICE void mma_logits(float (&d)[64], const u32 (&a)[4], u64 b, int keep) {
   asm volatile(
@@ -81,14 +52,11 @@ DEVICE void mma_values(float (&d)[32], const u32 (&a)[4], u64 b, int keep) {
 }
 
 // ---- softmax
-DEVICE float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-DEVICE u32 pack(float lo, float hi) { u32 r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
-
 // A thread's logits of 16 keys in two rows become a quarter-warp's share of the A operand.
-DEVICE void weigh(const float* s, u32 (&p)[4], float (&sum)[4]) {
+DEVICE void weigh(const float* s, u32 (&p)[4], float (&sum)[4], const float (&shift)[2]) {
   float e[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++) e[i] = exp2_fast(s[i]);
+  for (int i = 0; i < 8; i++) e[i] = exp2_fast(MODE == PLAIN ? s[i] : s[i] - shift[i >> 1 & 1]);
   sum[0] += e[0]; sum[1] += e[2]; sum[2] += e[1]; sum[3] += e[3];
   sum[0] += e[4]; sum[1] += e[6]; sum[2] += e[5]; sum[3] += e[7];
   p[0] = pack(e[0], e[1]); p[1] = pack(e[2], e[3]); p[2] = pack(e[4], e[5]); p[3] = pack(e[6], e[7]);
@@ -101,8 +69,35 @@ template <int N> DEVICE void mask(float (&s)[N], int limit) {
     if (col + (i / 4) * 8 + (i & 1) >= limit) s[i] = -__int_as_float(0x7f800000);
 }
 
-// ---- rows of a thread: two of the 64 of its warpgroup, eight apart
-DEVICE int first_row(int row0) { return row0 + ((threadIdx.x & 127) >> 5) * 16 + ((threadIdx.x & 31) >> 2); }
+// Largest logit of each of a thread's two rows; four threads share a row.
+DEVICE void row_max(const float (&s)[KEYS / 2], float (&top)[2]) {
+  top[0] = s[0], top[1] = s[2];
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) top[i >> 1 & 1] = fmaxf(top[i >> 1 & 1], s[i]);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 1));
+    top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 2));
+  }
+}
+// What this stage's logits are lowered by; with a running maximum what was summed before shrinks with it.
+template <bool FIRST> DEVICE void update_shift(const float (&s)[KEYS / 2], float (&o)[32], float (&sum)[4], float (&shift)[2]) {
+  float top[2];
+  if (MODE == PLAIN || (MODE == SHIFTED && !FIRST)) return;
+  row_max(s, top);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    if (FIRST) {
+      shift[half] = MODE == SHIFTED ? top[half] + HEADROOM : top[half];
+      continue;
+    }
+    float higher = fmaxf(shift[half], top[half]), factor = exp2_fast(shift[half] - higher);
+    shift[half] = higher, sum[half] *= factor, sum[half + 2] *= factor;
+#pragma unroll
+    for (int i = 0; i < 8; i++) o[4 * i + 2 * half] *= factor, o[4 * i + 2 * half + 1] *= factor;
+  }
+}
+
 DEVICE void load_queries(u32 (&q)[4][4], const Args& a, int row, int head) {
   const unsigned short* base = a.qkv + head * 64 + (threadIdx.x & 3) * 2;
 #pragma unroll
@@ -111,7 +106,7 @@ DEVICE void load_queries(u32 (&q)[4][4], const Args& a, int row, int head) {
     q[i / 4][i % 4] = r < a.tokens ? *(const u32*)(base + r * a.row_stride + (i / 4) * 16 + (i % 4 >> 1) * 8) : 0u;
   }
 }
-DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, int row, int head) {
+DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, int row, int head, int work) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     float total = sum[half] + sum[half + 2];
@@ -120,40 +115,35 @@ DEVICE void store_output(const float (&o)[32], float (&sum)[4], const Args& a, i
     float scale = __frcp_rn(total);
     int r = row + 8 * half;
     unsigned short* at = a.out + ((long long)r * a.heads + head) * 64 + (threadIdx.x & 3) * 2;
+    if (MODE == SHIFTED && r < a.tokens && !(total < LARGEST_SUM)) a.flags[work] = 1;
     if (r < a.tokens)
 #pragma unroll
       for (int i = 0; i < 8; i++) *(u32*)(at + 8 * i) = pack(o[4 * i + 2 * half] * scale, o[4 * i + 2 * half + 1] * scale);
   }
 }
 
-// ---- the ring of stages: barriers full[i], empty[i] behind the tiles
-struct Ring {
-  u32 tiles; int stage = 0; u32 phase = 0;
-  DEVICE u32 keys() const { return tiles + stage * STAGE; }
-  DEVICE u32 full() const { return tiles + STAGES * STAGE + 16 * stage; }
-  DEVICE u32 empty() const { return full() + 8; }
-  DEVICE void next() { if (++stage == STAGES) { stage = 0; phase ^= 1; } }
-};
-DEVICE void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(empty); }
+DEVICE bool skips(const Args& a, int work) { return MODE == RUNNING && a.flags && !a.flags[work]; }
 
 // The ragged last tile comes first: it is masked once, outside of the loop.
 DEVICE void produce(const TensorMap* map, Ring ring, const Args& a, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
+    if (skips(a, work)) continue;
     int head = work / tiles;
 #pragma unroll 1
     for (int j = 0; j < stages; j++) {
       int row = (j == 0 ? stages - 1 : j - 1) * KEYS;
       barrier_wait(ring.empty(), ring.phase ^ 1);
       barrier_expect(ring.full(), STAGE);
-      copy_tile(ring.keys(), map, ring.full(), a.heads + head, row);
-      copy_tile(ring.keys() + TILE, map, ring.full(), 2 * a.heads + head, row);
+      copy_tile(ring.keys(), map, ring.full(), 0, a.heads + head, row);
+      copy_tile(ring.keys() + TILE, map, ring.full(), 0, 2 * a.heads + head, row);
       ring.next();
     }
   }
 }
 
 // One stage: logits, exponentials, products; other warpgroups fill the tensor cores meanwhile.
-template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], const u32 (&q)[4][4], u32 keys, int limit) {
+// The first stage is the masked one.
+template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], float (&shift)[2], const u32 (&q)[4][4], u32 keys, int limit) {
   float s[KEYS / 2];
   mma_fence();
 #pragma unroll
@@ -162,10 +152,11 @@ template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], c
   mma_wait<0>();
   pin(s);
   if (MASK) mask(s, limit);
+  update_shift<MASK>(s, o, sum, shift);
 #pragma unroll
   for (int i = 0; i < KEYS / 16; i++) {  // 16 keys at a time: the next exponentials run under this product
     u32 p[4];
-    weigh(s + 8 * i, p, sum);
+    weigh(s + 8 * i, p, sum, shift);
     mma_fence();
     mma_values(o, p, descriptor(keys + TILE / 16 + 128 * i), 1);
   }
@@ -175,24 +166,25 @@ template <bool MASK> DEVICE void attend_stage(float (&o)[32], float (&sum)[4], c
 }
 DEVICE void consume(Ring ring, const Args& a, int group, int count, int tiles, int stages) {
   for (int work = blockIdx.x; work < count; work += gridDim.x) {
+    if (skips(a, work)) continue;
     int head = work / tiles, row = first_row(work % tiles * ROWS + group * 64);
     u32 q[4][4];
-    float o[32], sum[4] = {0, 0, 0, 0};
+    float o[32], sum[4] = {0, 0, 0, 0}, shift[2] = {0, 0};
     load_queries(q, a, row, head);
 #pragma unroll
     for (int i = 0; i < 32; i++) o[i] = 0.f;
     barrier_wait(ring.full(), ring.phase);
-    attend_stage<true>(o, sum, q, units(ring.keys()), a.tokens - (stages - 1) * KEYS);
+    attend_stage<true>(o, sum, shift, q, units(ring.keys()), a.tokens - (stages - 1) * KEYS);
     release(ring.empty());
     ring.next();
 #pragma unroll 1
     for (int j = 1; j < stages; j++) {
       barrier_wait(ring.full(), ring.phase);
-      attend_stage<false>(o, sum, q, units(ring.keys()), KEYS);
+      attend_stage<false>(o, sum, shift, q, units(ring.keys()), KEYS);
       release(ring.empty());
       ring.next();
     }
-    store_output(o, sum, a, row, head);
+    store_output(o, sum, a, row, head, work);
   }
 }
 
@@ -200,14 +192,7 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
 attend(const __grid_constant__ TensorMap map, const __grid_constant__ Args a) {
   extern __shared__ char memory[];
   Ring ring;
-  ring.tiles = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u;  // the swizzle repeats every 1024 bytes
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < STAGES; i++) {
-      barrier_init(ring.tiles + STAGES * STAGE + 16 * i, 1);
-      barrier_init(ring.tiles + STAGES * STAGE + 16 * i + 8, 4 * GROUPS);  // each consumer warp
-    }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
+  begin(ring, memory);
   __syncthreads();
   int tiles = (a.tokens + ROWS - 1) / ROWS, stages = (a.tokens + KEYS - 1) / KEYS, group = threadIdx.x / 128;
   if (group == 0) {

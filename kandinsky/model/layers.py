@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
+from kandinsky.model.attention import Attention
 from kandinsky.model.context import Context
 from kandinsky.model.operations import Gelu, NormRope
 
@@ -97,19 +98,28 @@ class SelfAttention(nn.Module):
         self.output_layer = nn.Linear(model_dim, model_dim)
 
     def forward(
-        self, normed: "Tensor | Quantised", context: Context, norm_rope: NormRope, *, query_scale: float, dilated: bool
+        self,
+        normed: "Tensor | Quantised",
+        context: Context,
+        norm_rope: NormRope,
+        *,
+        attention: Attention,
+        dilated: bool,
     ) -> Tensor:
         """`[tokens, model_dim]` to the same.
 
         Args:
             context: of the call.
             norm_rope: of `operations.Operations`.
-            query_scale: what the attention backend wants queries multiplied with.
+            attention: the backend.
             dilated: see `grouping`.
         """
         qkv = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim))
-        qkv = norm_rope(qkv, self.query_norm, self.key_norm, context.rope, query_scale)
-        return self.output_layer(context.attend(qkv, dilated=dilated).flatten(1))
+        terms = (qkv, self.query_norm, self.key_norm, context.rope, attention.query_scale(self.head_dim))
+        if attention.attend_projected is not None and context.layout.is_one_sequence:
+            return self.output_layer(attention.attend_projected(*terms).flatten(1))
+        attended = context.attend(norm_rope(*terms), attend=attention.attend, dilated=dilated)
+        return self.output_layer(attended.flatten(1))
 
 
 class FeedForward(nn.Module):

@@ -7,7 +7,7 @@ taken with a `fit`, which says how the picture gets there.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from kandinsky.known.given import STRENGTHS, Given, Mark
 from kandinsky.output.paths import IMAGE_ENDINGS
 from kandinsky.output.read_clip import Clip, read_clip
 from kandinsky.output.read_picture import read_mask, read_picture
+from kandinsky.user_files.paths import user_path
 from kandinsky.video_shape import VideoShape
 
 WHITE = 128
@@ -61,8 +62,24 @@ class Inputs:
         every = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in every.items() if value is not None}
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that are files."""
+        given = {name: getattr(self, name) for name in FILES}
+        return tuple(user_path(each, name) for name, each in given.items() if isinstance(each, str | os.PathLike))
+
 
 NO_INPUTS = Inputs()
+
+
+def check_no_input(target: Path, files: Sequence[Path]) -> None:
+    """Refuse to write a result over what it is made from.
+
+    Raises:
+        ValueError: names the file.
+    """
+    if target.exists() and any(file.exists() and target.samefile(file) for file in files):
+        raise ValueError(f"save_path={shown(str(target))}: it is what the call is given; name another file")
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,7 @@ def _given(inputs: Inputs, read: _Read, shape: VideoShape, frames: Tensor | None
         strength=strength,
         marks={name: mark_of(getattr(inputs, name), values) for name, values in pixels.items()},
         fit=None if inputs.fit is None else read.fit,
+        files=inputs.files,
     )
 
 

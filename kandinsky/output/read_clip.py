@@ -4,6 +4,7 @@ A file is read by ffmpeg, whatever its rate (also a varying one), rotation or so
 A list of pictures or an array is taken to have that rate. A file that ffmpeg complains about is refused, not repaired.
 """
 
+import io
 import os
 import re
 import subprocess
@@ -27,6 +28,8 @@ ALLOWED = (
     "a video's path, a list of PIL images, or an array or tensor [frames, height, width, 3] of uint8 or from 0 to 1"
 )
 CHUNK_FRAMES = 8
+PIPE_BYTES = 2**20
+"""The most that Linux gives to everybody; elsewhere it means nothing."""
 SCALES = {
     "cover": "scale={0}:{1}:force_original_aspect_ratio=increase:flags=lanczos,crop={0}:{1}",
     "contain": "scale={0}:{1}:force_original_aspect_ratio=decrease:flags=lanczos,pad={0}:{1}:-1:-1:black",
@@ -68,7 +71,7 @@ class Clip:
         for part in _ffmpeg(self.path, self.name, *wanted, nbytes=CHUNK_FRAMES * nbytes):
             if len(part) % nbytes:
                 raise ValueError(f"{self.name}={str(self.path)!r}: its last frame is cut off")
-            yield torch.frombuffer(bytearray(part), dtype=torch.uint8).view(-1, *shape)
+            yield torch.frombuffer(part, dtype=torch.uint8).view(-1, *shape)
 
     def frames(self, size: Size, fit: str, *, fps: int, most: int, grey: bool = False) -> Tensor:
         """The first `most` frames, or as many as there are."""
@@ -124,27 +127,37 @@ def _picture_size(path: Path, name: str) -> Size:
     return int(header[1]), int(header[2])
 
 
-def _ffmpeg(path: Path, name: str, *wanted: str, nbytes: int) -> Iterator[bytes]:
+def _ffmpeg(path: Path, name: str, *wanted: str, nbytes: int) -> Iterator[bytearray]:
     """What ffmpeg makes of a file's first video stream, so many bytes at a time (the last may be fewer).
+
+    It is given the open file alone: a playlist that somebody calls a video cannot have it open others.
 
     Raises:
         ValueError: ffmpeg complains; the message has its words.
     """
-    source = ["-v", "error", "-xerror", "-nostdin", "-i", f"file:{path}", "-map", "0:v:0"]
-    with tempfile.TemporaryFile() as said:  # not a pipe, which a talkative ffmpeg would fill
+    source = ["-v", "error", "-xerror", "-nostdin", *("-protocol_whitelist", "fd", "-fd", "0", "-i", "fd:")]
+    with tempfile.TemporaryFile() as said, path.open("rb") as file:  # no pipe, which a talkative ffmpeg would fill
         process = subprocess.Popen(
-            [ffmpeg(), *source, *wanted, "-"], stdout=subprocess.PIPE, stderr=said, start_new_session=True
+            [ffmpeg(), *source, "-map", "0:v:0", *wanted, "-"],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+            pipesize=PIPE_BYTES,
         )
-        assert process.stdout is not None
+        assert isinstance(process.stdout, io.BufferedReader)
         any_frame = False
         try:
-            while part := process.stdout.read(nbytes):
+            part = bytearray(nbytes)
+            while count := process.stdout.readinto(part):
                 any_frame = True
-                yield part
-            if process.wait() or not any_frame:
-                said.seek(0)
-                lines = said.read().decode(errors="replace").strip().splitlines()
-                reason = lines[-1] if lines else f"ffmpeg ended with status {process.returncode} and no frame"
+                yield part if count == nbytes else part[:count]
+                part = bytearray(nbytes)
+            status = process.wait()
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            if status or lines or not any_frame:  # of a file that was cut off it complains, but ends with status 0
+                reason = lines[-1] if lines else f"ffmpeg ended with status {status} and no frame"
                 raise ValueError(f"{name}={shown(str(path))} cannot be read: {reason}")
         finally:
             process.kill()  # who reads on no further

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
+from kandinsky.model.attention import Attention
 from kandinsky.model.context import Context, ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import SelfAttention, linear_into
@@ -58,7 +59,7 @@ class UlyssesAttention(nn.Module):
         context: "LocalContext",
         norm_rope: NormRope,
         *,
-        query_scale: float,
+        attention: Attention,
         dilated: bool,
     ) -> Tensor:
         """As `SelfAttention.forward`, with the local tokens."""
@@ -70,7 +71,7 @@ class UlyssesAttention(nn.Module):
 
         def project(owner: int, out: Tensor) -> Tensor:
             linear_into(self.to_query_key_value[owner], normed, out.flatten(1))
-            return norm_rope(out, self.query_norm, self.key_norm, context.rope, query_scale)
+            return norm_rope(out, self.query_norm, self.key_norm, context.rope, attention.query_scale(self.head_dim))
 
         waits = []
         for distances in _stages(size):  # each stage travels while the next is projected
@@ -83,7 +84,7 @@ class UlyssesAttention(nn.Module):
             qkv[mine] = own
         for wait in waits:
             wait()
-        attended = context.attend(qkv, dilated=dilated)
+        attended = context.attend(qkv, attend=attention.attend, dilated=dilated)
         return self.output_layer(self._give_back(attended, context).flatten(1))
 
     def _give_back(self, attended: Tensor, context: "LocalContext") -> Tensor:

@@ -44,6 +44,7 @@ EXTEND_FIELDS: Mapping[str, str] = {
     **{name: said for name, said in EDIT_FIELDS.items() if name not in ("mask", "strength")},
     "video": "Video that is gone on with.",
     "seconds": "That come to the video's own.",
+    "format": "Kind of file: " + ", ".join(ending.removeprefix(".") for ending in VIDEO_CODECS) + ".",
     "overlap": "Seconds that each piece knows of what came before it.",
 }
 IMAGE_FIELDS: Mapping[str, str] = {

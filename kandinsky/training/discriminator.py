@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
+from kandinsky.model.attention import TORCH
 from kandinsky.model.context import Context
 from kandinsky.model.dit import DiT
 from kandinsky.model.layers import NORM_EPS, SelfAttention
@@ -53,7 +54,7 @@ class Head(nn.Module):
         visual, text = normed.split((clip.visual_tokens, clip.text_tokens), dim=1)
         parts = (visual * (1 + visual_scale) + visual_shift, text * (1 + text_scale) + text_shift)
         mixed = torch.cat(parts, dim=1).flatten(0, 1).type_as(tokens)
-        attended = self.attention(mixed, context, norm_rope, query_scale=1.0, dilated=False)
+        attended = self.attention(mixed, context, norm_rope, attention=TORCH, dilated=False)
         gated = visual_rows(tokens, context) + gate * visual_rows(attended, context)
         return self.score(gated.type_as(tokens))[..., 0]
 

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kandinsky.model.attention import TORCH
 from kandinsky.model.context import Context
 from kandinsky.model.dit import DiT
+from kandinsky.model.grouping import Attend
 from kandinsky.model.layout import Segments, TokenLayout
 from kandinsky.model.operations import Modulation, Operations, Residual, layer_norm, norm_rope
 
@@ -31,7 +33,7 @@ def velocity(dit: DiT, visual: Tensor, text: Tensor, time: Tensor, *, checkpoint
     tokens = embed(dit, visual, context)
     residual = None
     for block, modulation in zip(dit.blocks, context.modulation.blocks[0], strict=True):
-        arguments = (tokens, residual, modulation, context, BATCHED, 1.0)
+        arguments = (tokens, residual, modulation, context, BATCHED, TORCH)
         if checkpointing and torch.is_grad_enabled():
             tokens, residual = checkpoint(block, *arguments, use_reentrant=False)  # type: ignore[misc]
         else:
@@ -83,8 +85,12 @@ def project(dit: DiT, tokens: Tensor, context: Context) -> Tensor:
     return dit.out_layer.unpatch(dit.out_layer.out_layer(normed), (frames * len(context.layout.clips), rows, columns))
 
 
-def attend_batch(qkv: Tensor, *, clips: int, dilated: bool) -> Tensor:  # noqa: ARG001  # one group: both kinds are full
-    """Attention of each clip within itself, `[tokens, 3, heads, head_dim]` to `[tokens, heads, head_dim]`."""
+def attend_batch(qkv: Tensor, *, clips: int, attend: Attend, dilated: bool) -> Tensor:  # noqa: ARG001
+    """Attention of each clip within itself, `[tokens, 3, heads, head_dim]` to `[tokens, heads, head_dim]`.
+
+    Args:
+        attend, dilated: not needed: PyTorch's kernel takes the whole batch, and with one group both kinds are full.
+    """
     query, key, value = qkv.unflatten(0, (clips, -1)).permute(2, 0, 3, 1, 4)  # each [clips, heads, tokens, head_dim]
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1)
 

@@ -18,7 +18,9 @@ def test_the_same_file_in_every_memory_mode(tmp_path):
     weights = own_weights(tmp_path / "weights", replace(SMALL, max_seconds=2))
     made = {}
     for memory in ("resident", "staged", "blocks"):
-        pipe = get_T2V_pipeline("cuda", cache_dir=weights, memory=memory, local_files_only=True, progress=False)
+        pipe = get_T2V_pipeline(
+            "cuda", cache_dir=weights, memory=memory, attention="torch", local_files_only=True, progress=False
+        )
         result = pipe.extend(CLIP, "a cat", tmp_path / f"{memory}.mp4", **ASKED)
         made[memory] = result.path.read_bytes()
         assert result.num_frames == len(CLIP) + 16

@@ -109,6 +109,22 @@ def test_the_command_its_record_and_a_replay(small_weights, picture, tmp_path, c
     assert "other pixels" in capsys.readouterr().err
 
 
+def test_nothing_is_written_over_what_is_given(pipe, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = tmp_path / "p.png"
+    picture.save(given)
+    before = given.read_bytes()
+    asked = {"image": given, "mask": picture.convert("L"), "time_length": 0}
+    for save_path in ("p.png", given, tmp_path / "." / "p.png"):
+        with pytest.raises(ValueError, match="it is what the call is given"):
+            pipe("a cat", save_path, **asked)
+    (tmp_path / "lines.jsonl").write_text(json.dumps({"text": "a cat", "image": "p.png", "save_path": "p.png"}))
+    items = read_prompts(tmp_path / "lines.jsonl", {**asked, "image": None}, model_set=SMALL)
+    with pytest.raises(ValueError, match="it is what the call is given"):
+        run_batch(pipe, items, tmp_path)
+    assert given.read_bytes() == before
+
+
 def test_a_record_without_inputs_is_as_before(pipe, tmp_path):
     made = pipe("a cat", tmp_path / "v.mp4", **ASKED, **SIZE)
     assert "given" not in read_record(made.path).to_json()

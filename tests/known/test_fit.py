@@ -8,7 +8,7 @@ from kandinsky.known.fit import FITS, as_tensor, fitted, nearest_size
 
 
 @pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("size", [(1, 1), (64, 64), (7, 999), (640, 31), (65, 63)])
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (7, 999), (9999, 1), (640, 31), (65, 63)])
 def test_every_picture_gets_the_size(fit, size):
     assert fitted(Image.new("RGB", size, "white"), (96, 64), fit).size == (96, 64)
 

@@ -13,7 +13,10 @@ MASK = np.arange(64)[None] + np.zeros((64, 1)) < 24
 
 
 def loaded(weights, memory):
-    return get_T2V_pipeline("cuda", cache_dir=weights, memory=memory, local_files_only=True, progress=False)
+    # one attention for all: "auto" measures, and may choose another one for each pipeline
+    return get_T2V_pipeline(
+        "cuda", cache_dir=weights, memory=memory, attention="torch", local_files_only=True, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,7 @@ CALLS = {
 @pytest.mark.parametrize("given", CALLS.values(), ids=CALLS)
 def test_the_same_in_every_memory_mode(pipe, small_weights, memory, given):
     other = loaded(small_weights, memory)
+    assert torch.equal(encoded(pipe, CLIP), encoded(other, CLIP))
     assert torch.equal(pipe("a cat", **given, **ASKED), other("a cat", **given, **ASKED))
     assert {each.device.type for each in other.vae.autoencoder.parameters()} == {"cpu"}
 

@@ -9,7 +9,7 @@ from fakes import QuickVae
 from kandinsky.config import MODULES
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.loading.move import check_whole, moved
-from kandinsky.model.attention import TORCH
+from kandinsky.model.attention import BACKENDS, TORCH
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 
@@ -41,7 +41,7 @@ def test_what_is_known_of_it_follows(parts):
 
 
 def test_how_it_runs_is_chosen_anew(parts):
-    parts.dit.attention = None
+    parts.dit.attention = BACKENDS["cudnn"]
     assert moved(parts, DEVICES).dit.attention is TORCH
 
 

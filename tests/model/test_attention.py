@@ -12,6 +12,7 @@ from model_helpers import oracle
 from kandinsky.model.attention import (
     BACKENDS,
     BOUNDED,
+    FLOAT8,
     TORCH,
     Attention,
     attention_of,
@@ -68,8 +69,16 @@ def test_auto_on_a_cpu_is_torch():
 def test_what_is_wanted_is_taken():
     assert choose_attention(WRONG, **ON_A_CPU) is WRONG
     assert choose_attention(BOUNDED, **ON_A_CPU) is BOUNDED
-    with pytest.raises(ValueError, match=r"this checkpoint's query and key norms allow 2\^101"):
-        choose_attention(BOUNDED, **{**ON_A_CPU, "bound": 101.0})
+    assert choose_attention(BOUNDED, **{**ON_A_CPU, "bound": 101.0}) is BOUNDED
+
+
+def test_the_callable_for_large_logits_is_checked_where_it_is_needed():
+    half = Attention("half", WRONG.attend, attend_for=lambda bound: torch_sdpa if bound <= 100 else WRONG.attend)
+    places = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 173, "measure": lambda *_: 1.0}
+    small, large = half.for_logits(100.0), half.for_logits(101.0)
+    assert fastest([small], **places) is small
+    assert fastest([large, TORCH], **places) is TORCH
+    assert small.label == "half" != large.label
 
 
 GPU = torch.device("cuda", 0)
@@ -100,7 +109,17 @@ def test_torch_and_auto_run_everywhere(device, dtype, capability, _message, monk
 def test_all_run_on_a_gpu_in_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
     for backend in BACKENDS.values():
-        assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
+        if backend is not FLOAT8:
+            assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (10, 0)])
+def test_one_for_hopper_is_refused_on_other_gpus(capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    with pytest.raises(ValueError, match=r"'float8' runs on Hopper GPUs alone \(compute capability 9.0\), cuda:0 has"):
+        check_device(FLOAT8, device=GPU, dtype=torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    assert check_device(FLOAT8, device=GPU, dtype=torch.bfloat16) is None
 
 
 def test_sizes_of_heads():
@@ -159,7 +178,9 @@ def test_what_was_tried_is_told():
     assert wrong.error.startswith("off by 0.01")
 
 
-def test_who_picks_is_given_what_may_run():
+def test_who_picks_is_given_what_may_run(monkeypatch):
+    monkeypatch.setattr("kandinsky.model.attention.why_not_fused", lambda _device: "it is a test")
+    monkeypatch.setattr("kandinsky.model.attention._is_installed", lambda backend: "flash" not in backend.name)
     asked = []
     on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16, "bound": 101.0}
     assert choose_attention(None, pick=lambda found: asked.append(found) or found[1], **on_a_gpu).name == "cudnn"
@@ -175,6 +196,8 @@ def test_without_triton_only_the_kernel_of_nvrtc_is_left(monkeypatch):
         monkeypatch.setattr("kandinsky.model.hopper.kernel", lambda _index, compiled=compiled: compiled)
         assert [backend.name for backend in candidates(**on_a_gpu, triton=False)] == expected
         assert [backend.name for backend in candidates(**on_a_gpu)] == ["torch", "cudnn", "bounded"]
+        large = candidates(**{**on_a_gpu, "bound": 1000.0})
+        assert [backend.label for backend in large] == ["torch", "cudnn", "bounded:attend_any"]
 
 
 def test_a_candidate_that_found_no_memory_may_run_another_time():
@@ -190,7 +213,7 @@ def test_a_candidate_that_found_no_memory_may_run_another_time():
 def test_auto_takes_a_backend_that_is_right():
     arguments = {"device": torch.device("cuda", 0), "dtype": torch.bfloat16, "head_dim": 64}
     assert choose_attention(None, bound=12.0, **arguments).name in BACKENDS
-    assert choose_attention(None, bound=101.0, **arguments).name != "bounded"
+    assert choose_attention(None, bound=500.0, **arguments).name in BACKENDS
     assert choose_attention(None, bound=12.0, **{**arguments, "head_dim": 32}).name != "bounded"
 
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from model_helpers import attention_error, attention_inputs, random_norm
+from model_helpers import NORM_WEIGHTS, attention_error, attention_inputs, check_kernel_for_any_logit, random_norm
 from torch import nn
 
 from kandinsky.model import bounded
 from kandinsky.model.attention import BACKENDS
-from kandinsky.model.bounded import attend_bounded, logit_bound, query_scale
+from kandinsky.model.bounded import attend_any, attend_bounded, attend_for, attend_shifted, logit_bound, query_scale
 
 
 def test_the_bound_of_fresh_norms():
@@ -21,6 +21,24 @@ def test_no_logit_is_beyond_the_bound():
     query, key = query_norm(torch.randn(2000, 64)), key_norm(torch.randn(2000, 64))
     largest = (query @ key.T).abs().max() * query_scale(64)
     assert largest < logit_bound(query_norm, key_norm) < 20 * largest
+
+
+def test_one_large_channel_does_not_meet_another_norms():
+    """The bound is over pairs of channels, which are all that RoPE mixes; the largest of each norm would give 8 x 8."""
+    query_norm, key_norm = nn.LayerNorm(64), nn.LayerNorm(64)
+    with torch.no_grad():
+        query_norm.weight[4], key_norm.weight[20] = 8, 8
+    assert logit_bound(query_norm, key_norm) == pytest.approx(8 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
+    query_norm.weight.data[4], key_norm.weight.data[5] = 8, 8  # of one pair
+    assert logit_bound(query_norm, key_norm) == pytest.approx(64 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
+
+
+def test_the_form_follows_the_norms():
+    norms = {weight: nn.LayerNorm(64) for weight in (1, 2, 4, 8)}
+    for weight, norm in norms.items():
+        nn.init.constant_(norm.weight, weight)
+    forms = [attend_for(logit_bound(norm, norm)) for norm in norms.values()]
+    assert forms == [attend_bounded, attend_bounded, attend_shifted, attend_any]
 
 
 def test_a_sum_of_the_largest_weights_is_finite():
@@ -42,6 +60,16 @@ def test_a_sum_of_the_largest_weights_is_finite():
 def test_what_the_kernels_cannot_read_is_named(qkv):
     with pytest.raises(ValueError, match=r"takes bfloat16 \[tokens, 3, heads, 64\] on a GPU, got torch"):
         attend_bounded(qkv)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("weight", "outlier"), NORM_WEIGHTS)
+def test_the_form_for_any_norms_is_exact(weight, outlier):
+    norm = nn.LayerNorm(64)
+    nn.init.constant_(norm.weight, weight)
+    norm.weight.data[9] = outlier
+    attend = attend_for(logit_bound(norm, norm))
+    check_kernel_for_any_logit(lambda qkv, out: out.copy_(attend(qkv)), weight, outlier)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.factory import get_T2V_pipeline
-from kandinsky.model.bounded import logit_bound
+from kandinsky.model.attention import Attention, torch_sdpa
+from kandinsky.model.bounded import MAX_LOGIT, logit_bound
 from kandinsky.model.layout import Clip, TokenLayout
 
 CASES = ("single", "image", "packed", "grouped")
@@ -69,11 +70,21 @@ def test_blocks_are_local_and_global_in_turn():
     assert [block.dilated for block in dit.blocks] == [False, True, False, True]
 
 
-def test_its_logit_bound_is_that_of_its_worst_block():
+def test_one_block_with_large_norms_takes_the_slower_kernel_alone():
     dit = random_dit(SMALL_DIT, torch.Generator().manual_seed(0))
     worst = dit.blocks[2].self_attention
-    worst.query_norm.weight.mul_(5)
-    assert dit.logit_bound() == logit_bound(worst.query_norm, worst.key_norm)
+    worst.query_norm.weight.mul_(50)
+    assert max(dit.logit_bounds()) == logit_bound(worst.query_norm, worst.key_norm)
+    taken = []
+
+    def recorded(size):
+        return lambda qkv: taken.append(size) or torch_sdpa(qkv)
+
+    dit.attention = Attention(
+        "two", recorded("any"), attend_for=lambda bound: recorded("small" if bound <= MAX_LOGIT else "any")
+    )
+    dit(torch.randn(2, 4, 4, 16).bfloat16(), torch.randn(3, 64).bfloat16(), torch.tensor([749]))
+    assert taken == ["small", "small", "any", "small"]
 
 
 @pytest.mark.gpu

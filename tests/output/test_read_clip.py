@@ -94,3 +94,27 @@ def test_damaged_files(file, tmp_path, kept):
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     with pytest.raises(ValueError, match=r"v.mp4.*cannot be read"):
         frames(read_clip(path, "video"))
+
+
+@pytest.mark.parametrize("ending", ["mkv", "webm", "gif"])
+def test_files_that_were_cut_off(file, tmp_path, ending):
+    """ffmpeg reads what there is, complains, and ends with status 0."""
+    whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
+    subprocess.run([ffmpeg(), "-v", "error", "-i", str(file), str(whole)], check=True)
+    assert len(frames(read_clip(whole, "video"))) == 8
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match=rf"cut.{ending}.*cannot be read"):
+        frames(read_clip(cut, "video"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+@pytest.mark.parametrize("name", ["v.mp4", "v.m3u8"])
+def test_a_list_of_files_opens_none_of_them(file, tmp_path, kind, name):
+    other = tmp_path / "other.ts"
+    subprocess.run([ffmpeg(), "-v", "error", "-i", str(file), str(other)], check=True)
+    for named in (other.name, f"file://{other}"):
+        (tmp_path / name).write_text(kind.format(named))
+        with pytest.raises(ValueError, match="cannot be read"):
+            frames(read_clip(tmp_path / name, "video"))

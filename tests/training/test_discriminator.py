@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from model_helpers import SMALL_DIT
 
 from kandinsky.checkpoint.random_weights import random_dit
+from kandinsky.model.attention import TORCH
 from kandinsky.model.operations import norm_rope
 from kandinsky.training.discriminator import Features, Head, Heads
 from kandinsky.training.velocity import velocity
@@ -69,7 +70,7 @@ def test_a_head_begins_without_modulation_and_with_an_open_gate(teacher, call):
     found = head(streams[0], time_embed, context)
     assert found.shape == (2, 8)
     clips = head.norm(streams[0]).unflatten(0, (2, -1))
-    attended = head.attention(clips.flatten(0, 1), context, norm_rope, query_scale=1.0, dilated=False)
+    attended = head.attention(clips.flatten(0, 1), context, norm_rope, attention=TORCH, dilated=False)
     gated = (streams[0] + attended).unflatten(0, (2, -1))[:, :8]
     torch.testing.assert_close(found, head.score(gated)[..., 0])
     torch.testing.assert_close(head(streams[0], time_embed + 1, context), found)

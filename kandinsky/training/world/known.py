@@ -7,8 +7,8 @@ clips are drawn by the world, so that what is kept and which way it moves is kno
 `last` are decibels of that frame against the picture, less those of the picture's own way through the VAE. `kept` is
 the share of later latent frames that have the picture's colour, shape, size and background, `motion` of clips that move
 as the prompt says, `smooth` of clips whose largest step is at most 1.5 times the median step, or a pixel where nothing
-is to move, and `nearly smooth` of those that keep to 1.5 times but for a pixel. The first row, drawn clips, is
-the ceiling.
+is to move, and `nearly smooth` of those that keep to 1.5 times but for a pixel. `tone` is how far the background is
+from the given one, of 255. The first rows, drawn clips and text alone, are the ceiling.
 
 Legend: T, H, W latents; F pixel frames; clips uint8 [F, height, width, 3]
 """
@@ -17,32 +17,29 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kandinsky.known.given import Given
-from kandinsky.known.latents import Known, known_of
+from kandinsky.known.latents import known_of
 from kandinsky.loading.assemble import load_parts
 from kandinsky.loading.settings import settings_of
-from kandinsky.sampler import NOISED, draw_noise, predict_x0, renoise, sample
+from kandinsky.sampler import sample
 from kandinsky.training.world.evaluate import some_scenes
 from kandinsky.training.world.grammar import LANES, Scene, caption
-from kandinsky.training.world.judge import judge, object_path
+from kandinsky.training.world.judge import judge, object_path, take_apart
+from kandinsky.training.world.manners import MANNERS, sample_repeated, soften
 from kandinsky.training.world.render import render
 from kandinsky.video_shape import VideoShape
 
 LOOKS = ("colour", "shape", "size", "background")
 """What a picture tells of a scene."""
-MANNERS = ("hard", "ahead", "none", "repeated", "soft")
-"""`hard`: known latents at the step's own level. `ahead`: at the next step's. `none`: without noise. `repeated`: hard,
-and every step but the first once more after noising to the same level (RePaint, arXiv 2201.09865). `soft`: hard, and
-before the second step latent frames beside known ones are drawn to them, by `SOFT` and less the farther they are."""
-SOFT = 0.5
 CLIP_SECONDS = 2
 EXTENDED_SECONDS = 3
 """Of a piece whose first second is known."""
@@ -61,20 +58,22 @@ class Trial:
     Args:
         asked: the prompt's scene.
         shown: the scene of what is given.
-        given: None for a clip that was drawn itself.
+        given: None for text alone.
         clip: drawn of `shown`.
+        made: by the model; else it is the drawn clip that goes through the VAE.
     """
 
     asked: Scene
     shown: Scene
     given: Given | None
     clip: Tensor
+    made: bool = True
 
 
 def trials(case: str, scenes: Sequence[Scene], clips: Sequence[Tensor], longer: Sequence[Tensor]) -> list[Trial]:
     """What a case gives and asks for."""
-    if case == "drawn":
-        return [Trial(scene, scene, None, clip) for scene, clip in zip(scenes, clips, strict=True)]
+    if case in PLAIN:
+        return [Trial(scene, scene, None, clip, made=case == "text") for scene, clip in zip(scenes, clips, strict=True)]
     if case == "extend":
         return [
             Trial(scene, scene, Given(head=clip[:BEGINNING]), clip) for scene, clip in zip(scenes, longer, strict=True)
@@ -94,7 +93,9 @@ def trials(case: str, scenes: Sequence[Scene], clips: Sequence[Tensor], longer: 
     return made
 
 
-CASES = ("drawn", "image", "turned", "last", "both", "extend", *(f"video {strength}" for strength in STRENGTHS))
+PLAIN = ("drawn", "text")
+"""Nothing is given: a drawn clip through the VAE, the ceiling, and what the model makes of text alone."""
+CASES = (*PLAIN, "image", "turned", "last", "both", "extend", *(f"video {strength}" for strength in STRENGTHS))
 """`turned` is `image` with a prompt that says another motion than the drawn clip's."""
 
 
@@ -102,31 +103,6 @@ def _turned(scene: Scene) -> Scene:
     motions = {"right": "down", "down": "left", "left": "up", "up": "right", "still": "right"}
     motion = motions[scene.motion]
     return replace(scene, motion=motion, position=scene.position if scene.position in LANES[motion] else "middle")
-
-
-def sample_repeated(
-    velocity: Callable[[Tensor, int], Tensor], known: Known, alphas: Sequence[float], seed: int
-) -> Tensor:
-    """The four steps with known latents put in hard, each but the first done once more after noising to its level."""
-    generator, mask = torch.Generator().manual_seed(seed), known.mask[..., None]
-    given = known.latents.double()
-    latents = torch.zeros_like(given)
-    draw_noise(tuple(given.shape), generator)
-    for index, alpha in enumerate(alphas):
-        for _ in range(1 if index == 0 else 2):
-            noise = draw_noise(tuple(given.shape), generator).to(given.device).double()
-            noised = renoise(torch.where(mask, given, latents), noise, alpha)
-            latents = predict_x0(noised, velocity(noised, index).double(), alpha)
-    return torch.where(mask, given, latents)
-
-
-def drawn_to(known: Known, latents: Tensor) -> Tensor:
-    """Latents whose frames beside known ones are drawn to them."""
-    frames = known.mask.flatten(1).all(1).nonzero()[:, 0]
-    places = torch.arange(len(latents), device=latents.device)
-    distance, nearest = (places[:, None] - frames).abs().min(1)
-    weight = (SOFT ** distance.double())[:, None, None, None]
-    return latents.lerp(known.latents.to(latents.dtype)[frames[nearest]], weight)
 
 
 class Bench:
@@ -164,26 +140,30 @@ class Bench:
         parts, shape = self.parts, self.shapes[seconds]
         assert parts.text_encoder is not None
         assert parts.vae is not None
-        if trial.given is None:
+        if not trial.made:
             return parts.vae.encode(trial.clip)
         dit, alphas = parts.dit, parts.schedule.alphas_cumprod
         text = parts.text_encoder(caption(trial.asked)).to(dit.device, dit.dtype)
         context = dit.prepare(text, parts.modulation, dit.layout(shape.latent_grid, len(text)))
-        known = known_of(trial.given, parts.vae.encode, shape.latent_grid, steps=len(alphas))
-        known = replace(known, noised=manner if manner in NOISED else "own")
+        size = (*shape.latent_grid, dit.config.in_visual_dim)
+        known = None
+        if trial.given is not None:
+            known = known_of(trial.given, parts.vae.encode, shape.latent_grid, steps=len(alphas))
+            noised, toned = MANNERS.get(manner, ("own", False))
+            known = replace(known, noised=noised, toned=toned)
 
         def velocity(latents: Tensor, index: int) -> Tensor:
             return dit.step(latents.to(dit.dtype), context, index)
 
-        if manner == "repeated":
+        if manner == "repeated" and known is not None:
             return sample_repeated(velocity, known, alphas, seed)
         return sample(
             velocity,
-            tuple(known.latents.shape),
+            size,
             parts.schedule,
             generator=torch.Generator().manual_seed(seed),
             device=dit.device,
-            on_step=(lambda index, x: drawn_to(known, x) if index == 0 else None) if manner == "soft" else None,
+            on_step=partial(soften, known) if manner == "soft" and known is not None else None,
             known=known,
         )
 
@@ -231,6 +211,8 @@ def measure(trial: Trial, case: str, frames: Tensor, own_way: dict[str, float]) 
         asked = sum(getattr(new, name) == getattr(trial.asked, name) for name in LOOKS) / len(LOOKS)
         way = (path - object_path(trial.clip)).norm(dim=1).mean().item()
         return {"new looks": asked, "old looks": old, "new motion": found["motion"], "off the old way": way}
+    if case != "text":
+        found["tone"] = 255 * (tone_of(frames[known:]) - tone_of(trial.clip[:known])).abs().item()
     if case == "extend":
         seam = (path[known + 3] - path[known - 1]) / 4, (path[known - 1] - path[known - 5]) / 4
         after, before = (each.norm().item() for each in seam)
@@ -240,6 +222,11 @@ def measure(trial: Trial, case: str, frames: Tensor, own_way: dict[str, float]) 
         if name in own_way:
             found[name] = psnr(frames[place], picture) - own_way[name]
     return found
+
+
+def tone_of(frames: Tensor) -> Tensor:
+    """Brightness of a clip's background, 0 to 1."""
+    return take_apart(frames.movedim(-1, 1).float() / 255).background.mean()
 
 
 def _looks(scene: Scene, frames: Tensor, known: int) -> float:
@@ -261,7 +248,7 @@ def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
         names = list(next(iter(by_manner.values())))
         parts.append(f"\n| {case} | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
         for manner, row in by_manner.items():
-            plain = ("first", "last", "off the old way")
+            plain = ("first", "last", "off the old way", "tone")
             cells = [f"{row[name]:.2f}" if name in plain else f"{row[name]:.1%}" for name in names]
             parts.append(f"| {manner} | " + " | ".join(cells) + " |")
     return "\n".join(parts)
@@ -274,7 +261,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--prompts", type=int, default=120)
     parser.add_argument("--first", type=int, default=FIRST, help="place of the first caption among those held out")
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
-    parser.add_argument("--manners", nargs="+", default=MANNERS, choices=MANNERS)
+    parser.add_argument("--manners", nargs="+", default=tuple(MANNERS), choices=MANNERS)
     parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1), help="threads that judge")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
@@ -283,7 +270,7 @@ def main(arguments: list[str]) -> None:
     bench = Bench(given.weights, given.device, count=given.prompts, first=given.first, workers=given.workers)
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for case in given.cases:
-        plain = case == "drawn" or case.startswith("video")
+        plain = case in PLAIN or case.startswith("video")
         rows[case] = {}
         for manner, row in bench.rows(case, ("-",) if plain else given.manners):
             rows[case][manner] = row

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from kandinsky.known.latents import Known
 from kandinsky.training.world.grammar import parse
-from kandinsky.training.world.known import CASES, drawn_to, measure, sample_repeated, table, trials
+from kandinsky.training.world.known import CASES, PLAIN, measure, table, trials
 from kandinsky.training.world.render import render
 
 TEXTS = (
@@ -25,7 +24,8 @@ def test_trials(case, clips):
     made = trials(case, SCENES, clips, clips)
     assert len(made) == 2
     assert all(trial.shown == scene for trial, scene in zip(made, SCENES, strict=True))
-    assert (made[0].given is None) == (case == "drawn")
+    assert (made[0].given is None) == (case in PLAIN)
+    assert made[0].made == (case != "drawn")
     assert (made[0].asked == made[0].shown) == (case != "turned" and not case.startswith("video"))
 
 
@@ -34,9 +34,11 @@ def test_a_drawn_clip_is_as_asked_and_another_is_not(clips):
     good = measure(trial, "image", clips[0], {"first": 90.0})
     assert (good["kept"], good["motion"], good["smooth"]) == (1, 1, 1)
     assert good["first"] > 0  # the picture itself
+    assert good["tone"] < 1
     bad = measure(trial, "image", clips[1], {"first": 90.0})
     assert (bad["kept"], bad["motion"]) == (0, 0)
     assert bad["first"] < -60
+    assert bad["tone"] > 30
 
 
 def test_a_jump_is_seen(clips):
@@ -49,29 +51,6 @@ def test_how_much_of_a_video_is_new(clips):
     old, new = measure(trial, "video 0.5", clips[0], {}), measure(trial, "video 0.5", clips[1], {})
     assert (old["old looks"], old["new looks"], old["off the old way"]) == (1, 0, 0)
     assert (new["old looks"], new["new looks"], new["new motion"]) == (0, 1, 1)
-
-
-def known():
-    mask = torch.zeros(4, 2, 2, dtype=torch.bool)
-    mask[0] = True
-    return Known(torch.full((4, 2, 2, 16), 3.0), mask)
-
-
-def test_every_step_but_the_first_is_repeated():
-    steps = []
-
-    def velocity(x, index):
-        steps.append(index)
-        return x
-
-    latents = sample_repeated(velocity, known(), (0.0, 0.1, 0.3, 0.6), 1)
-    assert steps == [0, 1, 1, 2, 2, 3, 3]
-    assert (latents[0] == 3).all()
-
-
-def test_neighbours_are_drawn_less_the_farther_they_are():
-    drawn = drawn_to(known(), torch.zeros(4, 2, 2, 16, dtype=torch.float64))
-    assert drawn[:, 0, 0, 0].tolist() == [3, 1.5, 0.75, 0.375]
 
 
 def test_table():
