@@ -118,6 +118,8 @@ class Kandinsky4T2VPipeline(Extends):
         crf: int | None = None,
         codec: str | None = None,
         metadata: bool = True,
+        interpolate: int | None = None,
+        interpolate_with: str | None = None,
         on_step: OnStep | None = None,
         callback_on_step_end: AfterStep | None = None,
         image: object = None,
@@ -142,11 +144,16 @@ class Kandinsky4T2VPipeline(Extends):
             return_frames: the published way to say `output_type="pil"`.
             output_type: "file" writes `save_path`, "pil", "np" and "pt" return the frames, "latent" the latents before
                 decoding. None is "file" for videos, and for images with a `save_path`; else "pil".
-            fps: 1 to 120, frames per second that the file plays at (default: the model's 8); the frames stay the same.
+            fps: 1 to 120, frames per second that the file plays at (default: the model's 8, times `interpolate`); the
+                frames stay the same.
             crf: quality of a video file, up to 51 (63 for vp9); default 5 for h264, 10 for hevc, 15 for vp9. The best
                 that plays everywhere is 1 for h264, whose 0 is lossless and warned of, and 0 for the others.
             codec: "h264" (default), "hevc" or "vp9" (default of .webm).
             metadata: write the record of the generation into the file; see `kandinsky show`.
+            interpolate: 2, 3 or 4 times as many frames a second, for a smooth video of the same length: n frames become
+                (n - 1) times as many and one, and those that were there stay as they are.
+            interpolate_with: "network" makes frames in between with the library's own network, "ffmpeg" with ffmpeg's
+                motion-compensated filter on the CPU; None is "network" where the VAE is on a CUDA GPU, else "ffmpeg".
             on_step: called after each step with the number of steps done (1 to `total`), `total`, and the latents
                 `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make a video
                 together, the first one's is asked.
@@ -183,7 +190,8 @@ class Kandinsky4T2VPipeline(Extends):
         inputs = Inputs(image=image, last_image=last_image, video=video, strength=strength, mask=mask, fit=fit)
 
         def asked() -> Request:
-            options = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata)
+            between = {"interpolate": interpolate, "interpolate_with": interpolate_with}
+            options = OutputOptions(type=output_type, fps=fps, crf=crf, codec=codec, metadata=metadata, **between)
             size = (time_length, width, height)
             request = request_of(
                 text,

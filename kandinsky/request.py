@@ -39,6 +39,8 @@ class Extras(TypedDict, total=False):
     crf: int | None
     codec: str | None
     metadata: bool
+    interpolate: int | None
+    interpolate_with: str | None
     on_step: "OnStep | None"
     callback_on_step_end: "AfterStep | None"
     image: object

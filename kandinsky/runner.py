@@ -21,6 +21,7 @@ from kandinsky.known.latents import Known, known_of
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
+from kandinsky.output.between import smoothed, way_of
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import GivenRecord, Origin, Record
@@ -147,7 +148,7 @@ class Runner:
             if not latents.isfinite().all():  # as the first rank finds too
                 raise DecodeError(NOT_FINITE)
             if output.kind != "latent":
-                self._help_decode(latents)
+                self._help_decode(latents, output)
             return lambda: None
         record = Record(
             prompt=job.prompt,
@@ -160,6 +161,10 @@ class Runner:
             codec=output.codec,
             origin=self.origin,
             given=known and GivenRecord.of(known.given),
+            interpolate=output.interpolate,
+            interpolate_with=None
+            if output.interpolate is None
+            else way_of(output.interpolate_with, self.finisher.vae.device),
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 
@@ -253,10 +258,10 @@ class Runner:
         shape = (self.model_set.text_tokens, self.dit.config.in_text_dim)
         return self.team.share_tensor(text_embed, shape, device=self.dit.device, dtype=self.dit.dtype)
 
-    def _help_decode(self, latents: Tensor) -> None:
-        """Decode this rank's part of the frames, which go to the main rank."""
+    def _help_decode(self, latents: Tensor, output: Output) -> None:
+        """Decode this rank's part of the frames, and make its part of those in between, which go to the main rank."""
         if self.vae is not None:
-            for _ in self.vae.decode(latents):
+            for _ in smoothed(self.vae, latents, output, memory_saving=None):
                 pass
 
     def _watch(self, on_step: OnStep | None, callback: AfterStep | None) -> Watch:

@@ -20,7 +20,8 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.generate import add_generate_arguments, generate
 from kandinsky.output.unfinished import SUFFIX
 
-STAGES = tuple((stage, how) for stage in ("sampling", "decode", "encoding") for how in ("SIGKILL", "SIGINT"))
+STAGES = tuple((stage, how) for stage in ("sampling", "decode", "between", "encoding") for how in ("SIGKILL", "SIGINT"))
+"""In "between", frames are made between those that are decoded."""
 TAKES_ALL = 'cat > /dev/null; touch "${0%/*}/taken"; exec sleep 60'
 """An encoder that does not come to its end."""
 
@@ -34,7 +35,7 @@ def stop_in(stage: str, pipe: Kandinsky4T2VPipeline, folder: Path, wait: Callabl
 
     if stage == "sampling":
         return changed(pipe, dit=WatchedDit(pipe.dit, lambda index: wait() if index == 2 else None))
-    if stage == "decode":
+    if stage in ("decode", "between"):
         return changed(pipe, vae=DisturbedVae(pipe.vae, lambda _number: (saved(), wait())))
     (folder / "encoder").mkdir()
     os.environ["IMAGEIO_FFMPEG_EXE"] = ffmpeg_script(folder / "encoder", TAKES_ALL)
@@ -58,12 +59,13 @@ def run(folder: Path, connection: Connection, weights: Path) -> None:
         if child == 0:
             stopping = stop_in(stage, pipe, target, wait)
             sys.stderr = (target / "said").open("w")
+            more = ["--interpolate", "2"] if stage == "between" else []
             place = ["--device", "cpu", "--weights", str(weights), "--save-path", str(target / "v.mp4")]
             parser = Parser()
             add_generate_arguments(parser)
             code = parse_and_run(
                 parser,
-                [*place, *asked],
+                [*place, *asked, *more],
                 lambda parsed, pipe=stopping: generate(parsed, arguments=[], load=lambda *_, **__: pipe),
             )
             print(code, file=sys.stderr, flush=True)

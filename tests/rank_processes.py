@@ -24,6 +24,7 @@ from kandinsky.batch.run import run_batch
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import StoppedError
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.interpolate.stream import interpolated
 from kandinsky.loading.components import load_dit, load_vae
 from kandinsky.model.layout import Clip, TokenLayout
 from kandinsky.parallel.apply import SEQUENCE, TENSOR
@@ -32,6 +33,7 @@ from kandinsky.parallel.ranks import Ranks, open_group
 from kandinsky.parallel.strips import strips_of
 from kandinsky.parallel.tensor import PIECE_ROWS, Sum, SummedLinear
 from kandinsky.parallel.watchdog import Watchdog, rescue
+from kandinsky.vae.rows import Rows
 from kandinsky.video_shape import VideoShape
 
 CPU = torch.device("cpu")
@@ -172,7 +174,27 @@ def in_strips(ranks: Ranks, _folder: Path) -> dict:
         for saving in (False, True)
     }
     flat = some_latents()[:, : ranks.size - 1]
-    return {"frames": found, "rows": rows_of(5).rows, "flat": [chunk.clone() for chunk in vae.decode(flat)]}
+    rows = rows_of(5)
+    chunks = vae.decode(some_latents(), everywhere=True)
+    return {
+        "frames": found,
+        "rows": rows.rows,
+        "flat": [chunk.clone() for chunk in vae.decode(flat)],
+        "everywhere": [chunk.clone() for chunk in vae.decode(some_latents(), everywhere=True)],
+        "between": [chunk.clone() for chunk in interpolated(chunks, 3, ends, share=rows)],
+        "shares": [rows.share_of(count) for count in (0, 1, 5)],
+        "pieces": [joined(rows, count) for count in (5, 0, 1, 5)],
+    }
+
+
+def ends(frames: Tensor, factor: int) -> Tensor:
+    """In each gap its first frame, then its last one, in turn."""
+    return torch.stack([frames[1:] if place % 2 else frames[:-1] for place in range(factor - 1)], dim=1)
+
+
+def joined(rows: Rows, count: int) -> Tensor | None:
+    """Numbers that each rank has its share of."""
+    return rows.join(torch.arange(2 * count).view(count, 2)[rows.share_of(count)], count)
 
 
 def in_watchdog(ranks: Ranks, _folder: Path) -> dict:
@@ -193,7 +215,9 @@ def in_pipelines(ranks: Ranks, folder: Path) -> dict:
         frames = [chunk.clone() for chunk in pipe.vae.decode(latents)]
         # What the other ranks ask for does not count.
         image = pipe("a cat" if ranks.is_main else "ignored", time_length=0, width=64, height=64, seed=3 + ranks.rank)
+        call = {"time_length": 1, "width": 96, "height": 64, "seed": 3, "output_type": "pt"}
         results[mode] = {
+            "smooth": pipe("a cat", **call, interpolate=3, interpolate_with="network"),
             "latents": latents,
             "frames": torch.cat(frames) if frames else None,
             "image": image and torch.from_numpy(np.asarray(image[0]).copy()),

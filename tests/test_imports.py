@@ -45,6 +45,7 @@ FLOORS = {
     "kandinsky.atomic": 1,
     "kandinsky.sampler": 1,
     "kandinsky.vae": 1,
+    "kandinsky.interpolate": 1,
     "kandinsky.progress": 2,
     "kandinsky.video_shape": 2,
     "kandinsky.known": 2,
@@ -77,6 +78,7 @@ BESIDE = {
 }
 ALONE = {
     "kandinsky.vae": set(),
+    "kandinsky.interpolate": set(),
     "kandinsky.sampler": set(),
     "kandinsky.errors": set(),
     "kandinsky.config": set(),

@@ -35,8 +35,11 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "crf": None,
         "codec": None,
         "metadata": True,
+        "interpolate": None,
+        "interpolate_with": None,
     }
 )
+FILE_OPTIONS = ("fps", "crf", "codec", "metadata", "interpolate", "interpolate_with")
 INPUTS = ("image", "last_image", "video", "strength", "mask", "fit")
 """What a call may give besides its text; paths in a line are taken from the folder of its file."""
 KEYS = ("text", *DEFAULTS, *INPUTS, "save_path")
@@ -114,6 +117,8 @@ class Item:
             "codec": output.codec,
             "metadata": output.metadata,
         }
+        between = {"interpolate": output.interpolate, "interpolate_with": output.interpolate_with}
+        asked |= {name: value for name, value in between.items() if value is not None}  # as in reports of before
         if request.given is not None:
             asked["given"] = asdict(GivenRecord.of(request.given))
         return cls(number, job, shape, output, asked, inputs)
@@ -208,7 +213,7 @@ def _items_of_line(
         asked["seed"] = as_int("seed", asked["seed"], f"0 to {MAX_SEED}") + done
     given = asked["save_path"] if "save_path" in asked else _name_of(place, asked["time_length"], asked["codec"])
     _check_plain(given)
-    options = OutputOptions(type="file", **{name: asked[name] for name in ("fps", "crf", "codec", "metadata")})
+    options = OutputOptions(type="file", **{name: asked[name] for name in FILE_OPTIONS})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
     inputs = Inputs(**{name: asked[name] for name in INPUTS if asked.get(name) is not None})
     request = request_of(

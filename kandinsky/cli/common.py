@@ -92,6 +92,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf", type=int, help="quality of a video file, 1 is the best that plays everywhere; default: the codec's"
     )
     parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
+    parser.add_argument(
+        "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
+    )
+    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
 
 
@@ -111,7 +115,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 
 def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Arguments of a call, from those of `add_output_arguments`."""
-    return {"fps": parsed.fps, "crf": parsed.crf, "codec": parsed.codec, "metadata": not parsed.no_metadata}
+    names = ("fps", "crf", "codec", "interpolate", "interpolate_with")
+    return {**{name: getattr(parsed, name) for name in names}, "metadata": not parsed.no_metadata}
 
 
 def add_no_distributed(parser: argparse.ArgumentParser) -> None:

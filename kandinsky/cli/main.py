@@ -12,6 +12,7 @@ from kandinsky.cli.common import Parser, parse_and_run
 from kandinsky.cli.doctor import add_doctor_command
 from kandinsky.cli.extend import add_extend_arguments, extend
 from kandinsky.cli.generate import add_generate_arguments, generate
+from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
 from kandinsky.cli.serve import add_serve_commands
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     go_on.set_defaults(run=partial(extend, arguments=given[1:]))
     add_serve_commands(commands)
     add_record_commands(commands)
+    add_interpolate_command(commands)
     add_plan_command(commands)
     add_weights_commands(commands)
     add_doctor_command(commands)

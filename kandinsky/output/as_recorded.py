@@ -35,4 +35,6 @@ def as_recorded(given: OutputOptions, record: Record, save_path: str | os.PathLi
         fps=record.fps if given.fps is None else given.fps,
         codec=codec,
         crf=record.crf if given.crf is None and keeps else given.crf,
+        interpolate=record.interpolate if given.interpolate is None else given.interpolate,
+        interpolate_with=record.interpolate_with if given.interpolate is None else given.interpolate_with,
     )

@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import DecodeError
+from kandinsky.interpolate.stream import count_of
 from kandinsky.model.isolation import isolated
+from kandinsky.output.between import smoothed
 from kandinsky.output.options import FrameKind, Output, Writer, open_writer
 from kandinsky.output.record import Record
 from kandinsky.output.remaining import Remaining
@@ -85,7 +87,7 @@ class Finisher:
                 raise FloatingPointError(NOT_FINITE)
             if output.kind != "file":
                 with clock.stage("decode"):
-                    frames = self.frames(latents, output.kind)
+                    frames = self.frames(latents, output.kind, output)
                 for image in frames if isinstance(frames, list) else ():
                     image.info["seed"] = record.seed
                 made = FramesResult(
@@ -125,9 +127,9 @@ class Finisher:
             where = "" if remaining.file is None else f"; the latents are still in {remaining.file}"
             raise DecodeError(f"not finished ({(str(error) or repr(error)).splitlines()[0]}){where}") from error
 
-    def frames(self, latents: Tensor, kind: FrameKind) -> Frames:
-        """All frames of `[T, H, W, C]` latents."""
-        array = self._decode(latents, lambda chunks: np.concatenate([chunk.copy() for chunk in chunks]))
+    def frames(self, latents: Tensor, kind: FrameKind, output: Output | None = None) -> Frames:
+        """All frames of `[T, H, W, C]` latents, with those in between that `output` asks for."""
+        array = self._decode(latents, output, lambda chunks: np.concatenate([chunk.copy() for chunk in chunks]))
         if kind == "pil":
             return [Image.fromarray(frame) for frame in array]
         return array if kind == "np" else torch.from_numpy(array)
@@ -152,7 +154,7 @@ class Finisher:
                         writer.write(chunk)
                 return writer, stack.pop_all()
 
-        writer, opened = self._decode(latents, consume)
+        writer, opened = self._decode(latents, output, consume)
 
         def finish() -> GenerationResult:
             with opened, clock.host_stage("write"):
@@ -168,22 +170,23 @@ class Finisher:
 
         return finish
 
-    def _chunks(self, latents: Tensor, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
+    def _chunks(self, latents: Tensor, output: Output | None, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
         """Frames, uint8 `[frames, height, width, 3]` chunk by chunk, each valid until the next."""
         frames = self.model_set.temporal_compression * (len(latents) - 1) + 1
+        frames = count_of(frames, output and output.interpolate)
         with tqdm(total=frames, desc="decoding", unit="frame", disable=not self.progress, leave=False) as bar:
-            for chunk in self.vae.frames(latents, memory_saving=memory_saving):
-                yield chunk.numpy()
+            for chunk in smoothed(self.vae, latents, output, memory_saving=memory_saving):
+                yield chunk
                 bar.update(len(chunk))
 
-    def _decode(self, latents: Tensor, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
+    def _decode(self, latents: Tensor, output: Output | None, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
         """Decode into `consume`; out of memory, once more with the least memory (alone)."""
         try:
-            return consume(self._chunks(latents, memory_saving=None))
+            return consume(self._chunks(latents, output, memory_saving=None))
         except torch.OutOfMemoryError:
             if not self.alone:
                 raise
         # Outside of the handler: the exception's frames hold the decoder's buffers.
         gc.collect()
         torch.cuda.empty_cache()
-        return consume(self._chunks(latents, memory_saving=True))
+        return consume(self._chunks(latents, output, memory_saving=True))

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from kandinsky.interpolate.stream import check_factor
 from kandinsky.output.image import JPEG_PROMPT, animation_writer, folder_writer, image_writer
 from kandinsky.output.paths import VIDEO_CODECS, path_of
 from kandinsky.output.video import CODECS, Encoding, VideoWriter
@@ -19,6 +20,8 @@ Kind = Literal["file", "pil", "np", "pt", "latent"]
 FrameKind = Literal["pil", "np", "pt"]
 KINDS: tuple[Kind, ...] = ("file", "pil", "np", "pt", "latent")
 MAX_FPS = 120
+INTERPOLATORS = ("network", "ffmpeg")
+"""What may make frames between frames: our own network, or ffmpeg's motion-compensated filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class OutputOptions:
         crf: quality of a video file: each 6 more halves the size. The best that plays everywhere is 1 for h264, else 0.
         codec: of a video file: h264, hevc or vp9.
         metadata: whether the record goes into the file.
+        interpolate: 2, 3 or 4 times as many frames a second, for the same length.
+        interpolate_with: one of `INTERPOLATORS`; None is left to the device (see `between.way_of`).
     """
 
     type: str | None = None
@@ -38,6 +43,8 @@ class OutputOptions:
     crf: int | None = None
     codec: str | None = None
     metadata: bool = True
+    interpolate: int | None = None
+    interpolate_with: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class Output:
     crf: int | None
     codec: str | None
     metadata: bool
+    interpolate: int | None = None
+    interpolate_with: str | None = None
 
 
 class Writer(Protocol):
@@ -85,9 +94,11 @@ def output_of(
     kind = _kind_of(options.type, save_path, is_image=is_image, return_frames=return_frames)
     if not isinstance(options.metadata, bool):
         raise ValueError(f"metadata={options.metadata!r}: allowed are True and False")
+    _check_between(options, kind, is_image=is_image)
+    between = {"interpolate": options.interpolate, "interpolate_with": options.interpolate_with}
     if kind != "file":
         _refuse(options, ("fps", "crf", "codec"), "nothing is written: it is for files")
-        return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata), None
+        return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata, **between), None
     if save_path is None:
         raise ValueError("save_path=None: allowed with output_type='file' is a path")
     if is_image:
@@ -95,9 +106,10 @@ def output_of(
         path = path_of(save_path, is_image=True)
         return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata), path
     path = path_of(save_path)
-    fps = model_fps if options.fps is None else _number("fps", options.fps, 1, MAX_FPS)
+    usual = model_fps * (options.interpolate or 1)
+    fps = usual if options.fps is None else _number("fps", options.fps, 1, MAX_FPS)
     codec, crf = _codec_of(path, options)
-    return Output(kind=kind, fps=fps, crf=crf, codec=codec, metadata=options.metadata), path
+    return Output(kind=kind, fps=fps, crf=crf, codec=codec, metadata=options.metadata, **between), path
 
 
 def _kind_of(given: object, save_path: object, *, is_image: bool, return_frames: object) -> Kind:
@@ -110,6 +122,25 @@ def _kind_of(given: object, save_path: object, *, is_image: bool, return_frames:
     if given not in KINDS:
         raise ValueError(f"output_type={given!r}: allowed are {', '.join(map(repr, KINDS))}")
     return cast("Kind", given)
+
+
+def _check_between(options: OutputOptions, kind: Kind, *, is_image: bool) -> None:
+    """Refuse frames between frames where there are none, or a way to make them without a number.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if options.interpolate is not None:
+        check_factor(options.interpolate)
+    if options.interpolate_with not in (None, *INTERPOLATORS):
+        allowed = ", ".join(map(repr, INTERPOLATORS))
+        raise ValueError(f"interpolate_with={options.interpolate_with!r}: allowed are {allowed}")
+    if options.interpolate is None:
+        _refuse(options, ("interpolate_with",), "it is for interpolate=2, 3 or 4, which is not given")
+    if is_image:
+        _refuse(options, ("interpolate",), "time_length=0 makes an image: it is for videos")
+    if kind == "latent":
+        _refuse(options, ("interpolate",), "latents are returned before there are frames")
 
 
 def _codec_of(path: Path, options: OutputOptions) -> tuple[str | None, int | None]:

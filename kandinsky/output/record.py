@@ -97,6 +97,7 @@ class Record:
     Args:
         prompt, seed, width, height, time_length: of the call; seconds are those of the model, before any other `fps`.
         fps, crf, codec: of the file, where it has them.
+        interpolate, interpolate_with: how many times as many frames a second were made, and by what; None if not.
         origin: None for a pipeline that was put together by hand.
         given: what was given besides the prompt; None, and not in the file, if nothing was.
         kandinsky, torch: versions.
@@ -112,15 +113,18 @@ class Record:
     codec: str | None
     origin: Origin | None
     given: GivenRecord | None = None
+    interpolate: int | None = None
+    interpolate_with: str | None = None
     kandinsky: str = VERSION
     torch: str = torch.__version__
 
     def to_json(self) -> str:
-        """One line; non-ASCII text stands as it is."""
-        found = dataclasses.asdict(self)
-        if self.given is None:
-            del found["given"]
-        return json.dumps(found, ensure_ascii=False)
+        """One line; non-ASCII text stands as it is. What was not asked for is left out where others may be None."""
+        fields = dataclasses.asdict(self)
+        for name in ("given", "interpolate", "interpolate_with"):
+            if fields[name] is None:
+                del fields[name]
+        return json.dumps(fields, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> "Record":

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from queue import Full, Queue
@@ -160,7 +161,7 @@ class VideoWriter:
         *,
         width: int,
         height: int,
-        fps: int,
+        fps: int | Fraction,
         encoding: Encoding = Encoding(),
         comment: str | None = None,
     ):

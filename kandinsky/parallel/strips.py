@@ -74,21 +74,49 @@ class Strip:
         """Pixels of the picture, from those of this strip."""
         return local / (self.rows.stop - self.rows.start) * self.bounds[-1]
 
-    def collect(self, frames: Tensor) -> Tensor | None:
-        """Strips `[frames, rows, W, 3]` to whole frames `[frames, H, W, 3]` on the first rank; None on the others.
+    def collect(self, frames: Tensor, *, everywhere: bool = False) -> Tensor | None:
+        """Strips `[frames, rows, W, 3]` to whole frames `[frames, H, W, 3]` on the first rank, or on all; else None.
 
-        The next frames cannot be there before these are read: nobody decodes them without the first rank.
+        The next frames cannot be there before these are read: nobody decodes them without all other ranks.
         """
         scale = frames.shape[1] // (self.rows.stop - self.rows.start)
         row = frames[:, 0].numel() * scale
         box = self.messenger.box("frames", max(SMALLEST_BOX, 1 << (row * self.bounds[-1] - 1).bit_length()))
-        if self.rank > 0:
-            box.deliver([Letter(frames, 0, self.bounds[self.rank] * row)], [])
+        readers = range(self.size) if everywhere else (0,)
+        sends = [Letter(frames, reader, self.bounds[self.rank] * row) for reader in readers if reader != self.rank]
+        if self.rank not in readers:
+            box.deliver(sends, [])
             return None
         shapes = [(len(frames), (stop - start) * scale, *frames.shape[2:]) for start, stop in pairwise(self.bounds)]
         parts = [box.view(start * row, shape, frames.dtype) for start, shape in zip(self.bounds, shapes, strict=False)]
-        box.deliver([], [(part, rank) for rank, part in enumerate(parts) if rank > 0])
-        return torch.cat([frames, *parts[1:]], dim=1)
+        box.deliver(sends, [(part, rank) for rank, part in enumerate(parts) if rank != self.rank])
+        parts[self.rank] = frames
+        return torch.cat(parts, dim=1)
+
+    def share_of(self, count: int) -> slice:
+        """Of `count` pieces of work, those that are this rank's."""
+        bounds = self.messenger.ranks.bounds(count)
+        return slice(bounds[self.rank], bounds[self.rank + 1])
+
+    def join(self, pieces: Tensor, count: int) -> Tensor | None:
+        """Each rank's `pieces` `[its share, ...]` to `[count, ...]` on the first rank; None on the others.
+
+        The two halves of a box are used in turn: call this only when what was joined two calls before has been read.
+        """
+        bounds, one = self.messenger.ranks.bounds(count), pieces.shape[1:].numel() * pieces.element_size()
+        if count == 0:
+            return pieces if self.rank == 0 else None
+        box, (place,) = self._places("pieces", 1, count * one)
+        if self.rank > 0:
+            box.deliver([Letter(pieces, 0, place + bounds[self.rank] * one)] if len(pieces) else [], [])
+            return None
+        others = [(rank, start, stop) for rank, (start, stop) in enumerate(pairwise(bounds)) if rank and stop > start]
+        parts = [
+            (box.view(place + start * one, (stop - start, *pieces.shape[1:]), pieces.dtype), rank)
+            for rank, start, stop in others
+        ]
+        box.deliver([], parts)
+        return torch.cat([pieces, *(part for part, _ in parts)])
 
 
 def strips_of(messenger: Messenger) -> RowsOf:

@@ -18,7 +18,7 @@ from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.moments import WideGroupNorm
 from kandinsky.vae.norm import PlainOps
-from kandinsky.vae.rows import RowsOf, all_rows
+from kandinsky.vae.rows import Rows, RowsOf, all_rows
 from kandinsky.vae.stream import Finite, decode, to_host
 
 
@@ -83,12 +83,19 @@ class VideoAutoencoder:
         state = {name: value.to(self.device) for name, value in self._state.items()}
         return CausalDecoder(state, self.config, ops=self._ops)
 
-    def decode(self, latents: Tensor, *, memory_saving: bool | None = None) -> Iterator[Tensor]:
+    def rows(self, latents: Tensor) -> Rows | None:
+        """Which rows of `[T, H, W, C]` latents are decoded here; None if others decode them all."""
+        return self._rows_of(latents.shape[1])
+
+    def decode(
+        self, latents: Tensor, *, memory_saving: bool | None = None, everywhere: bool = False
+    ) -> Iterator[Tensor]:
         """Decode one clip.
 
         Args:
             latents: `[T, H, W, C]` as sampled (scaled), any floating dtype.
             memory_saving: other than this VAE's own.
+            everywhere: all ranks that decode get the frames.
 
         Yields:
             uint8 `[frames, 8 H, 8 W, 3]` on the VAE's device: first 9 frames (or 1, or 8), then 8 each. With several
@@ -99,12 +106,12 @@ class VideoAutoencoder:
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
         decoder = self._decoder or self._staged()
-        rows = self._rows_of(latents.shape[1])
+        rows = self.rows(latents)
         if rows is None:
             return
         finite = Finite()
         for part in decode(decoder, latents, memory_saving=saving, rows=rows, see=finite.see):
-            frames = rows.collect(part)
+            frames = rows.collect(part, everywhere=everywhere)
             if frames is not None:
                 yield frames
         finite.check()

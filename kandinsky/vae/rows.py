@@ -1,7 +1,7 @@
 """Which rows of the picture a decoder sees: all of them, or a strip whose neighbours are elsewhere.
 
 The decoder asks a `Rows` for what lies outside of its own rows. `Whole` has nothing outside; `parallel.strips` shares
-the picture out over several devices.
+the picture out over several devices. These may then share other work on whole frames, piece by piece.
 
 Legend: a window is [T, H + 2 border, W, C], the input of a convolution.
 """
@@ -38,8 +38,16 @@ class Rows(Protocol):
         """Pixels of the whole picture, from those of these rows."""
         ...
 
-    def collect(self, frames: Tensor) -> Tensor | None:
-        """Frames `[frames, rows, W, 3]` of these rows to whole ones; None where another device gets them."""
+    def collect(self, frames: Tensor, *, everywhere: bool = False) -> Tensor | None:
+        """Frames `[frames, rows, W, 3]` of these rows to whole ones; None where only another device gets them."""
+        ...
+
+    def share_of(self, count: int) -> slice:
+        """Of `count` pieces of work, those that are this device's."""
+        ...
+
+    def join(self, pieces: Tensor, count: int) -> Tensor | None:
+        """Each device's `pieces` to all `count` of them, `[count, ...]`; None where another device gets them."""
         ...
 
 
@@ -61,9 +69,17 @@ class Whole:
         """The same."""
         return local
 
-    def collect(self, frames: Tensor) -> Tensor:
+    def collect(self, frames: Tensor, *, everywhere: bool = False) -> Tensor:  # noqa: ARG002
         """The same."""
         return frames
+
+    def share_of(self, count: int) -> slice:
+        """All."""
+        return slice(0, count)
+
+    def join(self, pieces: Tensor, count: int) -> Tensor:  # noqa: ARG002
+        """The same."""
+        return pieces
 
 
 WHOLE = Whole()

@@ -86,14 +86,16 @@ def decode(
         yield frames
 
 
-def to_host(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+def to_host(chunks: Iterable[Tensor], stream: torch.cuda.Stream | None = None) -> Iterator[Tensor]:
     """Chunks on the host, each copied on a stream of its own while the device works on the next.
+
+    Args:
+        stream: on which chunks are made, if that is another one than the current: they are copied there.
 
     A chunk lies in one of two pinned buffers: it is valid until the next one is asked for.
     """
     pending: list[tuple[Tensor, torch.cuda.Event]] = []
     buffers: list[Tensor] = []
-    stream = None
     for index, chunk in enumerate(chunks):
         if not chunk.is_cuda:
             yield chunk

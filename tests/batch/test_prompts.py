@@ -112,3 +112,12 @@ def test_wrong_arguments(tmp_path):
         make_items(["x"], {"output_type": "pil"}, model_set=SMALL)
     with pytest.raises(ValueError, match="prompts='a cat': allowed is a list"):
         make_items("a cat", {}, model_set=SMALL)
+
+
+def test_frames_in_between():
+    """A line may ask for them; reports of items without them stay as they were."""
+    asked = {"text": "a", "interpolate": 3, "interpolate_with": "ffmpeg"}
+    smooth, plain = make_items([asked, "b"], {}, model_set=SMALL)
+    assert (smooth.output.interpolate, smooth.output.fps, smooth.asked["interpolate"]) == (3, 24, 3)
+    assert smooth.asked["interpolate_with"] == "ffmpeg"
+    assert not any("interpolate" in name for name in plain.asked)

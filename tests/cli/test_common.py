@@ -223,9 +223,13 @@ def test_sizes_that_nobody_asked_for(small_weights):
 
 
 def test_options_of_a_file():
-    assert output_settings(parsed("--weights", ".")) == {"fps": None, "crf": None, "codec": None, "metadata": True}
-    given = parsed("--weights", ".", "--fps", "9", "--crf", "3", "--codec", "vp9", "--no-metadata")
-    assert output_settings(given) == {"fps": 9, "crf": 3, "codec": "vp9", "metadata": False}
+    nothing = dict.fromkeys(("fps", "crf", "codec", "interpolate", "interpolate_with"))
+    assert output_settings(parsed("--weights", ".")) == {**nothing, "metadata": True}
+    given = parsed(
+        "--weights", ".", "--fps", "9", "--crf", "3", "--codec", "vp9", "--interpolate", "2", "--no-metadata"
+    )
+    said = {"fps": 9, "crf": 3, "codec": "vp9", "interpolate": 2}
+    assert output_settings(given) == {**nothing, **said, "metadata": False}
 
 
 def test_a_path_on_the_command_line(monkeypatch, tmp_path):

@@ -207,3 +207,28 @@ def test_a_record_that_nobody_of_us_wrote(pipe, tmp_path, capsys):
         image.save(tmp_path / "i.png", pnginfo=text)
         assert main(["replay", str(tmp_path / "i.png"), "--weights", str(TINY)]) == 1
         assert "i.png: its comment is not a record of a generation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["network", None])
+def test_replay_of_a_smooth_video(pipe, small_weights, tmp_path, capsys, way):
+    """The record says what was made between the frames, and by what, also where nobody said it."""
+    made = pipe("a cat", tmp_path / "v.mp4", time_length=1, interpolate=3, interpolate_with=way, **CALL)
+    assert (made.num_frames, made.fps) == (25, 24)
+    assert main(["show", str(made.path)]) == 0
+    assert f"interpolate: 3\ninterpolate_with: {way or 'ffmpeg'}\n" in capsys.readouterr().out
+    assert main(["replay", str(made.path), "--weights", str(small_weights), "--no-progress"]) == 0
+    assert (tmp_path / "v-replay.mp4").read_bytes() == made.path.read_bytes()
+
+
+def test_resume_of_a_smooth_video(pipe, tmp_path, monkeypatch):
+    """What failed in the middle is finished as it was asked for."""
+    call = {**CALL, "time_length": 1, "interpolate": 2, "interpolate_with": "network"}
+    expected = pipe("a cat", tmp_path / "v.mp4", **call).path.read_bytes()
+    (tmp_path / "program").mkdir()
+    (tmp_path / "again").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path / "program", FAILS_AT_THE_END))
+        with pytest.raises(DecodeError):
+            pipe("a cat", tmp_path / "again" / "v.mp4", **call)
+    assert main(["resume", str(tmp_path / "again" / "v.latents.safetensors"), "--no-progress"]) == 0
+    assert (tmp_path / "again" / "v.mp4").read_bytes() == expected

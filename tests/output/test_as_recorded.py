@@ -51,3 +51,14 @@ def test_an_image_has_none_of_it():
 def test_a_path_is_a_path():
     with pytest.raises(ValueError, match="save_path=3: allowed is a path of text"):
         as_recorded(OutputOptions(), VP9, 3)
+
+
+def test_frames_in_between():
+    smooth = dataclasses.replace(VP9, interpolate=3, interpolate_with="network")
+    for given, expected in (
+        (OutputOptions(), (3, "network")),
+        (OutputOptions(interpolate=2), (2, None)),
+        (OutputOptions(interpolate=2, interpolate_with="ffmpeg"), (2, "ffmpeg")),
+    ):
+        found = as_recorded(given, smooth, "v.webm")
+        assert (found.interpolate, found.interpolate_with) == expected

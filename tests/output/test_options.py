@@ -125,3 +125,28 @@ def test_options_are_frozen():
     for value in (OutputOptions(), of()[0]):
         with pytest.raises(dataclasses.FrozenInstanceError):
             value.fps = 9
+
+
+def test_frames_in_between():
+    """More frames a second for the same length; who asks for another `fps` gets it."""
+    output, _ = of(interpolate=3)
+    assert (output.fps, output.interpolate, output.interpolate_with) == (24, 3, None)
+    assert of(interpolate=4, fps=8, interpolate_with="network")[0].fps == 8
+    assert of(type="np", interpolate=2, interpolate_with="network")[0].interpolate_with == "network"
+    assert of()[0].interpolate is of()[0].interpolate_with is None
+
+
+@pytest.mark.parametrize(
+    ("options", "is_image", "message"),
+    [
+        ({"interpolate": 5}, False, "interpolate=5: allowed are 2, 3, 4"),
+        ({"interpolate": 1}, False, "interpolate=1: allowed are 2, 3, 4"),
+        ({"interpolate": 2, "interpolate_with": "magic"}, False, "interpolate_with='magic': allowed are 'network'"),
+        ({"interpolate_with": "ffmpeg"}, False, "interpolate_with='ffmpeg': it is for interpolate=2, 3 or 4"),
+        ({"interpolate": 2}, True, "interpolate=2: time_length=0 makes an image: it is for videos"),
+        ({"interpolate": 2, "type": "latent"}, False, "interpolate=2: latents are returned before there are frames"),
+    ],
+)
+def test_frames_in_between_that_cannot_be(options, is_image, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        of("v.png" if is_image else "v.mp4", is_image=is_image, **options)

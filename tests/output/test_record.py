@@ -44,7 +44,7 @@ def test_nothing_tells_where_and_when(pipe, tmp_path):
     record = dataclasses.replace(RECORD, origin=pipe.origin)
     assert {field.name for field in dataclasses.fields(Record)} == {
         "prompt", "seed", "width", "height", "time_length", "fps", "crf", "codec", "origin", "given", "kandinsky",
-        "torch",
+        "torch", "interpolate", "interpolate_with",
     }  # fmt: skip
     assert "/" not in record.to_json()
     assert str(tmp_path.parent) not in record.to_json()
@@ -113,3 +113,11 @@ def test_what_is_not_known():
     unknown = ["the file does not tell how the pipeline was loaded"]
     assert differences(RECORD, ORIGIN) == unknown
     assert differences(MADE, None) == unknown
+
+
+def test_frames_in_between_are_told_only_where_there_are_some():
+    """Files that were made without them keep their bytes."""
+    assert "interpolate" not in RECORD.to_json()
+    smooth = dataclasses.replace(RECORD, interpolate=3, interpolate_with="network")
+    assert Record.from_json(smooth.to_json(), "a file") == smooth
+    assert Record.from_json(RECORD.to_json(), "a file") == RECORD

@@ -32,13 +32,15 @@ def velocity(dit_file):
 
 @pytest.fixture(scope="module")
 def alone(pipe):
-    """Latents, frames and an image of one process."""
+    """Latents, frames, an image and a smooth video of one process."""
     latents = pipe.sample(pipe.encode("a cat"), SHAPE, seed=3)
+    call = {"time_length": 1, "width": 96, "height": 64, "seed": 3, "output_type": "pt"}
     (image,) = pipe("a cat", time_length=0, width=64, height=64, seed=3)
     return (
         latents,
         torch.cat([chunk.clone() for chunk in pipe.vae.decode(latents)]),
         torch.from_numpy(np.array(image)),
+        pipe("a cat", **call, interpolate=3, interpolate_with="network"),
     )
 
 
@@ -106,7 +108,7 @@ def test_each_rank_holds_its_part(processes):
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_make_the_video_of_one(two, alone, mode):
     ranks = [rank[mode] for rank in two.of("pipelines")]
-    latents, frames, image = alone
+    latents, frames, image, smooth = alone
     for rank in ranks:
         assert relative_error(rank["latents"], latents) < 1e-5
         assert torch.equal(rank["latents"], ranks[0]["latents"])
@@ -115,6 +117,9 @@ def test_two_processes_make_the_video_of_one(two, alone, mode):
         assert ranks[0][name].shape == expected.shape
         assert (ranks[0][name].int() - expected.int()).abs().max() <= 1
     assert [rank["has_text_encoder"] for rank in ranks] == [True, False]
+    assert ranks[1]["smooth"] is None
+    assert torch.equal(ranks[0]["smooth"][::3], ranks[0]["frames"])
+    assert (ranks[0]["smooth"].int() - smooth.int()).abs().float().mean() < 0.05
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -40,6 +40,35 @@ def test_fewer_rows_than_ranks_are_decoded_by_the_first(processes, vae):
     assert (torch.cat(first).int() - whole.int()).abs().max() <= 1  # one thread sums in another order than two
 
 
+def test_all_ranks_may_have_the_frames(processes):
+    first, *others = [rank["everywhere"] for rank in processes.of("strips")]
+    assert torch.equal(torch.cat(first), torch.cat(processes.of("strips")[0]["frames"][False]))
+    for other in others:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(other, first, strict=True))
+
+
+def test_pieces_of_work_are_shared_out_and_joined(processes):
+    """Fewer than there are ranks too, and none."""
+    ranks = processes.of("strips")
+    for index, count in enumerate((0, 1, 5)):
+        assert [piece for rank in ranks for piece in range(count)[rank["shares"][index]]] == list(range(count))
+    first, *others = [rank["pieces"] for rank in ranks]
+    assert all(found is None for other in others for found in other)
+    for found, count in zip(first, (5, 0, 1, 5), strict=True):
+        assert torch.equal(found, torch.arange(2 * count).view(count, 2))
+
+
+def test_gaps_are_filled_by_all_ranks(processes):
+    first, *others = [rank["between"] for rank in processes.of("strips")]
+    assert all(chunks == [] for chunks in others)
+    frames = torch.cat(processes.of("strips")[0]["frames"][False])
+    made = torch.cat(first)
+    assert len(made) == 3 * (len(frames) - 1) + 1
+    assert torch.equal(made[::3], frames)
+    assert torch.equal(made[1::3], frames[:-1])
+    assert torch.equal(made[2::3], frames[1:])
+
+
 def test_each_row_is_one_ranks(processes):
     rows = [rank["rows"] for rank in processes.of("strips")]
     assert [row for part in rows for row in range(5)[part]] == list(range(5))

@@ -12,7 +12,10 @@ def test_the_whole_picture_needs_no_neighbours():
     assert WHOLE.border == 0
     assert WHOLE.pixels(17.5) == 17.5
     assert WHOLE.collect(x) is x
+    assert WHOLE.collect(x, everywhere=True) is x
     assert torch.equal(WHOLE.gather(x), x[None])
+    assert torch.equal(x[WHOLE.share_of(3)], x)
+    assert WHOLE.join(x, 3) is x
     before = x.clone()
     WHOLE.fill_border(x)
     assert torch.equal(x, before)

@@ -1,0 +1,5 @@
+"""Frames between the frames of a video, for a smooth one of the same length."""
+
+from kandinsky.interpolate.interpolator import frames as frames
+
+__all__ = ["frames"]

@@ -1,0 +1,24 @@
+"""Frames in between at tiny size."""
+
+import numpy as np
+import pytest
+from benchmark_helpers import all_positive
+from PIL import Image
+
+
+def test_figures(run, tmp_path):
+    found = run("interpolation", "--strips", str(tmp_path))
+    assert set(found["quality"]["drawn"]) == {"hold", "average", "ffmpeg", "network"}
+    assert all_positive(found["quality"])
+    assert (found["plain"]["frames"], found["smooth"]["frames"]) == (9, 25)
+    assert all_positive(found["plain"]["seconds"], found["smooth"]["seconds"])
+    assert Image.open(tmp_path / "drawn.png").size == (3 * 96, 4 * 64)
+
+
+def test_measures(script):
+    module = script("interpolation")
+    frames = np.random.default_rng(0).integers(10, 240, (2, 32, 32, 3), dtype=np.uint8)
+    assert module.ssim(frames, frames) == pytest.approx(1)
+    assert module.psnr(frames, frames) == 100
+    assert module.psnr(frames + 1, frames) == pytest.approx(20 * np.log10(255))
+    assert module.ssim(255 - frames, frames) < 0
