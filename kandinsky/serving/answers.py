@@ -92,6 +92,8 @@ def video(
         "crf": asked.crf,
         "codec": asked.codec,
         "metadata": asked.metadata,
+        "interpolate": asked.interpolate,
+        "interpolate_with": asked.interpolate_with,
         "inputs": list(asked.inputs),
         "strength": asked.strength,
         "fit": asked.fit,

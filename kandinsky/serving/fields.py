@@ -9,6 +9,7 @@ from typing import Any
 
 from kandinsky.config import PRECISIONS
 from kandinsky.errors import shown
+from kandinsky.output.options import INTERPOLATORS
 from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS
 from kandinsky.request import MAX_SEED
 from kandinsky.serving.answers import Refusal, wrong
@@ -28,6 +29,8 @@ VIDEO_FIELDS: Mapping[str, str] = {
     "crf": "Quality of a video file.",
     "codec": "h264, hevc or vp9.",
     "metadata": "Whether the record of the generation goes into the file.",
+    "interpolate": "2, 3 or 4 times as many frames a second, for the same length.",
+    "interpolate_with": "What makes the frames in between: " + " or ".join(INTERPOLATORS) + ".",
     "precision": "That of this server, or nothing: " + " or ".join(PRECISIONS) + ".",
     "input_reference": "Picture that is the first frame: png, jpeg or webp.",
     "image": "The same by this library's own name.",
@@ -40,8 +43,9 @@ VIDEO_FIELDS: Mapping[str, str] = {
 }
 _OF_PICTURES = ("input_reference", "image", "last_image", "inputs_of")
 EDIT_FIELDS: Mapping[str, str] = {name: said for name, said in VIDEO_FIELDS.items() if name not in _OF_PICTURES}
+_NOT_EXTENDED = ("mask", "strength", "interpolate", "interpolate_with")
 EXTEND_FIELDS: Mapping[str, str] = {
-    **{name: said for name, said in EDIT_FIELDS.items() if name not in ("mask", "strength")},
+    **{name: said for name, said in EDIT_FIELDS.items() if name not in _NOT_EXTENDED},
     "video": "Video that is gone on with.",
     "seconds": "That come to the video's own.",
     "format": "Kind of file: " + ", ".join(ending.removeprefix(".") for ending in VIDEO_CODECS) + ".",
@@ -127,7 +131,21 @@ def _asked(body: Mapping[str, Any], options: Options, *, time_length: int) -> As
         crf=whole_in(body, "crf", "0 to 63"),
         codec=codec,
         metadata=truth_in(body, "metadata", default=True),
+        **_between(body),
     )
+
+
+def _between(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Frames between frames; the pipeline's own check of them needs PyTorch."""
+    factor, way = whole_in(body, "interpolate", "2, 3 or 4"), text_in(body, "interpolate_with")
+    if factor not in (None, 2, 3, 4):
+        raise wrong(f"interpolate={factor}: allowed are 2, 3 and 4", param="interpolate")
+    if way is not None and (way not in INTERPOLATORS or factor is None):
+        allowed = ", ".join(INTERPOLATORS)
+        raise wrong(
+            f"interpolate_with={shown(way)}: allowed are {allowed}, beside interpolate", param="interpolate_with"
+        )
+    return {"interpolate": factor, "interpolate_with": way}
 
 
 def images_of(body: Mapping[str, Any], options: Options) -> list[Asked]:
@@ -170,7 +188,7 @@ def _checked(options: Options, *, seed: int | None, **given: Any) -> Asked:
     """With a seed, if none was given, once the pipeline's own checks have let it pass."""
     asked = Asked(seed=secrets.randbelow(EXACT_IN_BROWSERS) if seed is None else seed, **given)
     try:
-        asked.request(Path(), model_set=options.model_set)
+        dataclasses.replace(asked, interpolate=None, interpolate_with=None).request(Path(), model_set=options.model_set)
     except ValueError as error:
         raise refused(str(error)) from None
     return asked

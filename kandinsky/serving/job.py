@@ -42,6 +42,8 @@ class Asked:
     crf: int | None = None
     codec: str | None = None
     metadata: bool = True
+    interpolate: int | None = None
+    interpolate_with: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     strength: float | None = None
     fit: str | None = None
@@ -86,7 +88,9 @@ class Asked:
             height=self.height if sized else None,
             seed=self.seed,
             model_set=model_set,
-            options=OutputOptions(type="file", **self._options),
+            options=OutputOptions(
+                type="file", **self._options, interpolate=self.interpolate, interpolate_with=self.interpolate_with
+            ),
             inputs=self._inputs_in(folder) if self.inputs else None,
         )
 

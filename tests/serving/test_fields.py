@@ -177,3 +177,16 @@ def test_wrong_field(client, hands, body, param, said):
     assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert said in error["message"]
     assert hands.store.counts()["queued"] == 0
+
+
+def test_frames_in_between():
+    asked = video_of({"prompt": "a cat", "interpolate": "2", "interpolate_with": "ffmpeg"}, OPTIONS)
+    assert (asked.interpolate, asked.interpolate_with) == (2, "ffmpeg")
+    for body, param in (
+        ({"interpolate": 5}, "interpolate"),
+        ({"interpolate": 2, "interpolate_with": "magic"}, "interpolate_with"),
+        ({"interpolate_with": "ffmpeg"}, "interpolate_with"),
+    ):
+        with pytest.raises(Refusal) as refused:
+            video_of({"prompt": "a cat", **body}, OPTIONS)
+        assert refused.value.param == param

@@ -156,7 +156,8 @@ async function act(item, what) {
 
 // What to ask for to get the same with another seed.
 function options(video) {
-  const names = ["prompt", "seconds", "size", "format", "fps", "crf", "codec", "metadata", "strength", "fit"];
+  const names = ["prompt", "seconds", "size", "format", "fps", "crf", "codec", "metadata", "interpolate", "interpolate_with", "strength",
+    "fit"];
   const again = Object.fromEntries(names.filter((name) => video[name] !== null).map((name) => [name, video[name]]));
   return video.inputs.length ? { ...again, inputs_of: video.id } : again;
 }
