@@ -74,20 +74,22 @@ def psnr(made: np.ndarray, wanted: np.ndarray) -> float:
     return statistics.fmean(100 if error == 0 else 10 * np.log10(255**2 / error) for error in errors)
 
 
-def ssim(made: np.ndarray, wanted: np.ndarray) -> float:
+def ssim(made: np.ndarray, wanted: np.ndarray, device: torch.device) -> float:
     """Mean over frames (Wang et al. 2004), on grey."""
-    return statistics.fmean(_ssim(_grey(a), _grey(b)) for a, b in zip(made, wanted, strict=True))
+    pairs = zip(made, wanted, strict=True)
+    return statistics.fmean(_ssim(_grey(a, device), _grey(b, device)) for a, b in pairs)
 
 
-def _grey(frame: np.ndarray) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-    return (torch.from_numpy(frame.copy()).double() @ weights)[None, None]
+def _grey(frame: np.ndarray, device: torch.device) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64, device=device)
+    return (torch.from_numpy(frame.copy()).to(device).double() @ weights)[None, None]
 
 
 def _ssim(a: Tensor, b: Tensor) -> float:
-    line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
-    window = (line[:, None] * line / line.sum() ** 2)[None, None]
-    mean_a, mean_b, aa, bb, ab = (F.conv2d(x, window) for x in (a, b, a * a, b * b, a * b))
+    line = torch.exp(-((torch.arange(11, dtype=torch.float64, device=a.device) - 5) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    column, row = line.view(1, 1, 11, 1), line.view(1, 1, 1, 11)
+    mean_a, mean_b, aa, bb, ab = (F.conv2d(F.conv2d(x, column), row) for x in (a, b, a * a, b * b, a * b))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     covariance, variances = ab - mean_a * mean_b, aa - mean_a**2 + bb - mean_b**2
     shape = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
@@ -103,7 +105,10 @@ def quality(name: str, video: np.ndarray, device: torch.device, strips: Path | N
         chosen = np.linspace(0, len(wanted) - 1, min(STRIP_ROWS, len(wanted))).astype(int)
         rows = [np.concatenate((wanted[i], made["ffmpeg"][i], made["network"][i]), axis=1) for i in chosen]
         Image.fromarray(np.concatenate(rows)).save(strips / f"{name}.png")
-    return {way: {"psnr": round(psnr(made[way], wanted), 3), "ssim": round(ssim(made[way], wanted), 5)} for way in WAYS}
+    return {
+        way: {"psnr": round(psnr(made[way], wanted), 3), "ssim": round(ssim(made[way], wanted, device), 5)}
+        for way in WAYS
+    }
 
 
 def cost(vae: VideoAutoencoder, latents: Tensor, factor: int | None, rounds: int) -> dict[str, Any]:

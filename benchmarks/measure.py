@@ -154,13 +154,13 @@ def attention_inputs(tokens: int, heads: int, device: torch.device, *, head_dim:
     return qkv
 
 
-def attention_timing(backend: Attention, qkv: Tensor) -> tuple[Timing, float]:
-    """Time of a backend for a block with fresh norms, and its relative error against float32.
+def attention_timing(backend: Attention, qkv: Tensor, *, bound: float) -> tuple[Timing, float]:
+    """Time of a backend for a block whose norms allow logits up to `bound`, and its relative error against float32.
 
     The error is that of the first and last 2,048 queries in the first and last head.
     """
     tokens, _, heads, head_dim = qkv.shape
-    backend = backend.for_logits(logit_bound(torch.nn.LayerNorm(head_dim), torch.nn.LayerNorm(head_dim)))
+    backend = backend.for_logits(bound)
     scaled = qkv.clone()
     scaled[:, 0] *= backend.query_scale(head_dim)
     scaled = scaled.bfloat16()
@@ -178,12 +178,34 @@ def attention_timing(backend: Attention, qkv: Tensor) -> tuple[Timing, float]:
     return measure(lambda: backend.attend(scaled), device=qkv.device, tflop=tflop), error.item()
 
 
-def attention_table(tokens: int, heads: int, device: torch.device) -> dict[str, tuple[Timing, float]]:
-    """Every backend that runs here."""
+def norm_of(weight: float, outlier: float, head_dim: int, device: torch.device) -> torch.nn.LayerNorm:
+    """A LayerNorm whose weights are all the same but for one channel's."""
+    norm = torch.nn.LayerNorm(head_dim, device=device).requires_grad_(False)
+    norm.weight.fill_(weight)
+    norm.weight[9] = outlier
+    return norm
+
+
+def attention_table(
+    tokens: int, heads: int, device: torch.device, *, weight: float = 1.0, outlier: float = 1.0, lossy: bool = False
+) -> dict[str, tuple[Timing, float]]:
+    """Every backend that runs here, fitted to a block whose norms have these weights.
+
+    Args:
+        tokens, heads: of the input.
+        device: that it is on.
+        weight, outlier: as `norm_of` takes them.
+        lossy: those too.
+    """
     qkv, table = attention_inputs(tokens, heads, device), {}
+    norm = norm_of(weight, outlier, qkv.shape[-1], device)
+    qkv[:, :2] *= norm.weight
+    bound = logit_bound(norm, norm)
     for name, backend in BACKENDS.items():
+        if backend.lossy and not lossy:
+            continue
         try:
-            table[name] = attention_timing(backend, qkv)
+            table[name] = attention_timing(backend, qkv, bound=bound)
         except (ImportError, RuntimeError, ValueError) as error:
             print(f"  attention {name}: does not run here ({str(error).splitlines()[0]})")
     return table

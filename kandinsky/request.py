@@ -5,22 +5,25 @@ equals the one made alone. `request_of` looks at the arguments alone; `check_tar
 process that will write.
 """
 
+import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
-from kandinsky.known.given import Given
-from kandinsky.output.inputs import NO_INPUTS, Inputs, check_no_input, shape_and_given
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
-from kandinsky.progress import AfterStep, OnStep
 from kandinsky.video_shape import VideoShape, as_int
+
+if TYPE_CHECKING:  # with torch, which a server's own process does without
+    from kandinsky.known.given import Given
+    from kandinsky.output.inputs import Inputs
+    from kandinsky.progress import AfterStep, OnStep
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 10_000
@@ -39,8 +42,8 @@ class Extras(TypedDict, total=False):
     metadata: bool
     interpolate: int | None
     interpolate_with: str | None
-    on_step: OnStep | None
-    callback_on_step_end: AfterStep | None
+    on_step: "OnStep | None"
+    callback_on_step_end: "AfterStep | None"
     image: object
     last_image: object
     video: object
@@ -60,11 +63,16 @@ class Sized(Extras, total=False):
 
 @dataclass(frozen=True)
 class Job:
-    """One video or image: `path` is None where frames are returned instead of written."""
+    """One video or image: `path` is None where frames are returned instead of written.
+
+    `loras` has the weight of each LoRA that is to be merged, of those that the pipeline has; None leaves them as they
+    are.
+    """
 
     prompt: str
     seed: int
     path: Path | None
+    loras: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,11 @@ class Request:
     jobs: tuple[Job, ...]
     shape: VideoShape
     output: Output
-    given: Given | None = None
+    given: "Given | None" = None
 
     def without_pixels(self) -> "Request":
         """For ranks that do not encode; pixels are large."""
-        return self if self.given is None else replace(self, given=Given.elsewhere())
+        return self if self.given is None else replace(self, given=self.given.elsewhere())
 
 
 def request_of(
@@ -93,7 +101,8 @@ def request_of(
     *,
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
-    inputs: Inputs = NO_INPUTS,
+    inputs: "Inputs | None" = None,
+    loras: Mapping[str, float] | None = None,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
@@ -101,11 +110,18 @@ def request_of(
         model_set: what the weights were trained for.
         options: what is wanted back.
         inputs: pictures and videos, which are read here.
+        loras: see `Job`.
 
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    shape, given = shape_and_given(inputs, time_length, width, height, model_set=model_set)
+    size = (time_length, width, height)
+    if inputs is None:
+        shape, given = VideoShape.from_request(*size, model_set=model_set), None
+    else:
+        from kandinsky.output.inputs import shape_and_given
+
+        shape, given = shape_and_given(inputs, *size, model_set=model_set)
     prompts = prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
@@ -122,11 +138,33 @@ def request_of(
     if path is not None and output.metadata:
         for prompt in prompts:
             check_prompt_fits(path, prompt)
+    check_loras(loras)
     jobs = (
-        Job(prompt, first + index, _numbered(path, index, total))
+        Job(prompt, first + index, _numbered(path, index, total), loras)
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
     return Request(tuple(jobs), shape, output, given)
+
+
+def check_loras(loras: object, known: Collection[str] | None = None) -> None:
+    """Refuse what is no mapping from names of LoRAs to weights.
+
+    Args:
+        loras: as a line of a batch or a client of a server has it: names alone, no paths. None is nothing.
+        known: the names that there are, where they are known.
+
+    Raises:
+        ValueError: names the LoRA and what is allowed.
+    """
+    if loras is None:
+        return
+    if not isinstance(loras, Mapping):
+        raise ValueError(f"loras={shown(loras)}: allowed is an object with a weight for each name, or null")
+    for name, weight in loras.items():
+        if known is not None and name not in known:
+            raise ValueError(f"loras: {shown(name)} is unknown; allowed are {', '.join(map(repr, known)) or 'none'}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ValueError(f"loras: weight of {name}={shown(weight)}: allowed is a finite number")
 
 
 def check_targets(request: Request) -> None:
@@ -138,7 +176,10 @@ def check_targets(request: Request) -> None:
     """
     for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
-        check_no_input(path, () if request.given is None else request.given.files)
+        if request.given is not None:
+            from kandinsky.output.inputs import check_no_input
+
+            check_no_input(path, request.given.files)
     if request.output.codec is not None:
         check_encoder(request.output.codec)
 

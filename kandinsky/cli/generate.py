@@ -9,6 +9,7 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_backend_arguments,
+    add_lora_argument,
     add_no_distributed,
     add_output_arguments,
     add_print_arguments,
@@ -17,6 +18,7 @@ from kandinsky.cli.common import (
     file_argument,
     heed_no_distributed,
     load_pipeline,
+    loras_of,
     made,
     model_set_of,
     output_settings,
@@ -26,6 +28,8 @@ from kandinsky.cli.inputs import add_input_arguments, input_settings
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:
+    from kandinsky.batch.prompts import Item
+    from kandinsky.batch.run import BatchResult
     from kandinsky.cli.estimate import Forecast
     from kandinsky.pipeline import Kandinsky4T2VPipeline
     from kandinsky.video_shape import VideoShape
@@ -89,6 +93,7 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARALLELISMS,
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
+    add_lora_argument(parser)
     add_no_distributed(parser)
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
@@ -96,6 +101,11 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="with --prompts: make them on every node of a Ray cluster (auto, or HOST:PORT)",
     )
     add_backend_arguments(parser)
 
@@ -116,8 +126,11 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
 
     heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     model_set = model_set_of(parsed)
+    loras_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments, load=load)
+    if parsed.ray is not None:
+        raise ValueError("--ray is for a batch: it needs --prompts")
     save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
     request = request_of(
         DEMO_PROMPT if parsed.text is None else parsed.text,
@@ -164,15 +177,24 @@ def _generate_batch(
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
     settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed) | input_settings(parsed)
+    if loras := {Path(file).stem: weight for file, weight in loras_of(parsed).items()}:
+        settings["loras"] = loras
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
-    if check_and_launch(parsed, arguments):
+    if parsed.ray is not None and parsed.retune:
+        raise ValueError("--retune with --ray: other machines remember on their own; run `kandinsky generate` there")
+    if parsed.ray is not None and any(item.job.loras for item in items):
+        raise ValueError("LoRAs with --ray: their files are not on other machines; merge them into the weights")
+    if parsed.ray is not None:
+        result = _on_cluster(parsed, items)
+    elif check_and_launch(parsed, arguments):
         return None
-    pipe = load(parsed)
-    if items:
-        _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
-    result = run_batch(pipe, items, parsed.save_path)
+    else:
+        pipe = load(parsed)
+        if items:
+            _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
+        result = run_batch(pipe, items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds
@@ -189,3 +211,34 @@ def _generate_batch(
         "per_hour": rate,
     }
     return Outcome(lines, record, 1 if result.failed else 0)
+
+
+def _on_cluster(parsed: argparse.Namespace, items: "Sequence[Item]") -> "BatchResult":
+    """The batch on every node of a Ray cluster.
+
+    Raises:
+        ValueError: there is no such cluster, or an item that cannot come back from it.
+    """
+    from kandinsky.cli.serve import open_cluster
+    from kandinsky.serving.batch import Workers, check_items, run_batch_on
+    from kandinsky.serving.worker import Place
+
+    check_items(items)
+    place = Place(
+        weights=str(Path(parsed.weights).absolute()),
+        device=parsed.device,
+        precision=parsed.precision,
+        memory=parsed.memory,
+        parallelism=parsed.parallelism,
+        attention=parsed.attention,
+        kernels=parsed.kernels,
+        processes=1 if parsed.parallelism == "none" else parsed.num_gpus,
+    )
+    cluster = open_cluster(parsed.ray, place)
+    try:
+        room = cluster.room()
+        workers = Workers(cluster.starts(0, room))
+        cluster.grow(workers.add, room)
+        return run_batch_on(workers, items, parsed.save_path)
+    finally:
+        cluster.close()

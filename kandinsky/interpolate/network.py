@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kandinsky.interpolate.matching import PLACES, matched
+from kandinsky.interpolate.matching import CELL, PLACES, matched
 from kandinsky.interpolate.warp import warped
 
 WIDTHS = (112, 112, 96, 80)
@@ -50,22 +50,26 @@ class Residual(nn.Module):
 
 
 class Level(nn.Module):
-    """Corrects flow and mask at one resolution; works at a quarter of it. It begins with no correction."""
+    """Corrects flow and mask at one resolution, smoothly: it works at a quarter of it. It begins with no correction.
+
+    Corrections for each pixel by itself were tried: where the flow is hard to find, neighbours went apart into dots.
+    """
 
     def __init__(self, width: int, *, matches: bool, blocks: int = 3):
         super().__init__()
         self.down = nn.Sequential(convolution(18, width // 2, 2), convolution(width // 2, width, 2))
         self.match = nn.Conv2d(PLACES + 2, width, 3, 1, 1) if matches else None
         self.body = nn.Sequential(*(Residual(width) for _ in range(blocks)))
-        self.up = nn.ConvTranspose2d(width, 4 * 5, 4, 2, 1)
-        zero(self.up)
+        self.leave = nn.Conv2d(width, 5, 3, 1, 1)
+        zero(self.leave)
 
     def forward(self, x: Tensor, match: Tensor | None) -> Tensor:
         """`[B, 18, H, W]`, and what matching found or None, to corrections of flow and mask `[B, 5, H, W]`."""
         inner = self.down(x)
         if self.match is not None and match is not None:
             inner = inner + self.match(match.to(inner.dtype))
-        return F.pixel_shuffle(self.up(self.body(inner)), 2).float()
+        corrections = self.leave(self.body(inner)).float()
+        return F.interpolate(corrections, scale_factor=CELL, mode="bilinear", align_corners=False)
 
 
 class Choice(nn.Module):
@@ -90,7 +94,7 @@ class Choice(nn.Module):
         return self.leave(self.inner(whole + self.to_whole(half))).float()
 
 
-def zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def zero(layer: nn.Conv2d) -> None:
     """Make a layer give zeros."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -108,7 +112,7 @@ class FlowNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, in which convolutions run; warps and mixing are in float32."""
-        return self.levels[0].up.weight.dtype  # type: ignore[union-attr, return-value]  # a ModuleList does not tell
+        return self.levels[0].leave.weight.dtype  # type: ignore[union-attr, return-value]  # a ModuleList does not tell
 
     def forward(self, first: Tensor, second: Tensor, t: Tensor) -> Between:
         """`first` and `second` `[B, 3, H, W]` in 0..1, H and W multiples of `MULTIPLE`; `t` `[B]` between 0 and 1."""

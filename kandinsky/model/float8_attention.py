@@ -2,8 +2,7 @@
 
 Lossy, and only by choice; sums are float32. It is as the FP8 attention of FlashAttention 3 (arXiv 2407.08608) but for
 its scales: queries and keys come out of a LayerNorm, so none are measured. A block whose norms allow logits beyond
-`MAX_LOGIT` takes `bounded` attention, exact, instead: the error of a logit grows with it. What was measured to choose
-formats, shift and sums is in docs/benchmarks.md.
+`MAX_LOGIT` takes `bounded` attention, exact, instead: the error of a logit grows with it.
 """
 
 from collections.abc import Callable

@@ -5,8 +5,9 @@ NVRTC comes with PyTorch's CUDA build. What a kernel means is said where its sou
 
 import ctypes
 import functools
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,16 @@ import torch
 
 _log = logging.getLogger(__name__)
 _MAX_SHARED, _L2_128 = 8, 2  # values of the driver's enumerations
+
+
+Kept = Callable[[str, Callable[[], bytes]], bytes]
+"""(key, make) -> what `make` returned when this key was first asked for, perhaps by another process."""
+_kept: list[Kept] = []
+
+
+def keep_code(kept: Kept) -> None:
+    """Take machine code from where earlier processes left it, from now on."""
+    _kept[:] = [kept]
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ def source_of(name: str) -> bytes:
 
 
 def compile_source(source: bytes, name: str, macros: Mapping[str, object]) -> bytes:
-    """CUDA C++ to machine code for sm_90a.
+    """CUDA C++ to machine code for sm_90a; what `keep_code` was given is asked first.
 
     Args:
         source: of one kernel.
@@ -55,6 +66,13 @@ def compile_source(source: bytes, name: str, macros: Mapping[str, object]) -> by
         OSError: NVRTC is not there.
         RuntimeError: it does not compile.
     """
+    versions = f"torch {torch.__version__} CUDA {torch.version.cuda}"
+    key = f"{name} {dict(macros)} {versions} {hashlib.sha256(source).hexdigest()}"
+    kept = _kept[0] if _kept else lambda _key, make: make()
+    return kept(key, lambda: _compile(source, name, macros))
+
+
+def _compile(source: bytes, name: str, macros: Mapping[str, object]) -> bytes:
     nvrtc, program = library(), ctypes.c_void_p()
     if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, name.encode(), 0, None, None):
         raise RuntimeError("NVRTC could not start")

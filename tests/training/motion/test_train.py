@@ -73,7 +73,7 @@ def test_graphs_change_nothing():
     torch.manual_seed(0)
     network = FlowNetwork().cuda()
     for level in network.levels:
-        torch.nn.init.normal_(level.up.weight, std=0.01)
+        torch.nn.init.normal_(level.leave.weight, std=0.01)
     batches = Batches(settings("cuda"))
     drawn = [batches.draw() for _ in range(2)]
     found = []
