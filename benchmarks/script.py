@@ -39,6 +39,7 @@ def device_in(given: argparse.Namespace) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise SystemExit("--device cuda: there is no GPU here; --size tiny --device cpu tries the script itself out")
+    torch.cuda.init()  # a GPU that nothing has used yet has no statistics of memory, and to reset them is an error
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 from kandinsky.config import VERSION as __version__  # noqa: N811
 
 if TYPE_CHECKING:
+    from kandinsky.audio.factory import get_V2A_pipeline
+    from kandinsky.audio.pipeline import Kandinsky4V2APipeline
+    from kandinsky.audio.result import SoundResult
     from kandinsky.errors import (
         CheckpointError,
         DecodeError,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
         NothingFits,
         RecordError,
         StoppedError,
+        TrainingError,
         UnreadableVideoError,
         VideoError,
     )
@@ -40,23 +44,30 @@ __all__ = [
     "FramesResult",
     "GenerationResult",
     "Kandinsky4T2VPipeline",
+    "Kandinsky4V2APipeline",
     "KandinskyError",
     "LatentsResult",
     "LaunchError",
     "NothingFits",
     "RecordError",
     "Result",
+    "SoundResult",
     "StoppedError",
+    "TrainingError",
     "UnreadableVideoError",
     "VideoError",
     "__version__",
     "get_T2V_pipeline",
+    "get_V2A_pipeline",
 ]
 
 _HOME = {
     **dict.fromkeys(__all__, "kandinsky.errors"),
     "get_T2V_pipeline": "kandinsky.factory",
     "Kandinsky4T2VPipeline": "kandinsky.pipeline",
+    "get_V2A_pipeline": "kandinsky.audio.factory",
+    "Kandinsky4V2APipeline": "kandinsky.audio.pipeline",
+    "SoundResult": "kandinsky.audio.result",
     **dict.fromkeys(("FramesResult", "GenerationResult", "LatentsResult", "Result"), "kandinsky.output.result"),
 }
 

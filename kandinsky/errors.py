@@ -35,6 +35,10 @@ class UnreadableVideoError(KandinskyError):
     """A file that was to become a clip of training data gives none; the message says why."""
 
 
+class TrainingError(KandinskyError):
+    """A training run cannot go on: a loss is not finite, say; the message names the checkpoint that stands."""
+
+
 class DecodeError(KandinskyError):
     """Latents were sampled but not made into what was asked for; the message says where they are saved."""
 

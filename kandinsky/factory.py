@@ -36,6 +36,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
     distributed: bool = True,
     local_files_only: bool = False,
     revision: str | Mapping[str, str] | None = None,
+    loras: Mapping[str | os.PathLike[str], float] | None = None,
     progress: bool = True,
 ) -> Kandinsky4T2VPipeline:
     """Load the model set and return the pipeline.
@@ -70,6 +71,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         local_files_only: never ask the hub.
         revision: branch, tag or commit on the hub: one for all repositories, or one for each by name, e.g.
             `{"THUDM/CogVideoX-5b": "main"}`.
+        loras: low-rank weights to be merged, path and weight of each; see `load_lora_weights` of the pipeline.
         progress: show progress bars, here and in calls.
 
     Raises:
@@ -100,6 +102,7 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         distributed=distributed,
         local_files_only=local_files_only,
         revision=revision,
+        loras=loras,
         progress=progress,
     )
     return Kandinsky4T2VPipeline(load_parts(settings))

@@ -5,9 +5,10 @@ equals the one made alone. `request_of` looks at the arguments alone; `check_tar
 process that will write.
 """
 
+import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -62,11 +63,16 @@ class Sized(Extras, total=False):
 
 @dataclass(frozen=True)
 class Job:
-    """One video or image: `path` is None where frames are returned instead of written."""
+    """One video or image: `path` is None where frames are returned instead of written.
+
+    `loras` has the weight of each LoRA that is to be merged, of those that the pipeline has; None leaves them as they
+    are.
+    """
 
     prompt: str
     seed: int
     path: Path | None
+    loras: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ def request_of(
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
     inputs: "Inputs | None" = None,
+    loras: Mapping[str, float] | None = None,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
 
@@ -103,6 +110,7 @@ def request_of(
         model_set: what the weights were trained for.
         options: what is wanted back.
         inputs: pictures and videos, which are read here.
+        loras: see `Job`.
 
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
@@ -130,11 +138,33 @@ def request_of(
     if path is not None and output.metadata:
         for prompt in prompts:
             check_prompt_fits(path, prompt)
+    check_loras(loras)
     jobs = (
-        Job(prompt, first + index, _numbered(path, index, total))
+        Job(prompt, first + index, _numbered(path, index, total), loras)
         for index, prompt in enumerate(prompt for prompt in prompts for _ in range(count))
     )
     return Request(tuple(jobs), shape, output, given)
+
+
+def check_loras(loras: object, known: Collection[str] | None = None) -> None:
+    """Refuse what is no mapping from names of LoRAs to weights.
+
+    Args:
+        loras: as a line of a batch or a client of a server has it: names alone, no paths. None is nothing.
+        known: the names that there are, where they are known.
+
+    Raises:
+        ValueError: names the LoRA and what is allowed.
+    """
+    if loras is None:
+        return
+    if not isinstance(loras, Mapping):
+        raise ValueError(f"loras={shown(loras)}: allowed is an object with a weight for each name, or null")
+    for name, weight in loras.items():
+        if known is not None and name not in known:
+            raise ValueError(f"loras: {shown(name)} is unknown; allowed are {', '.join(map(repr, known)) or 'none'}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ValueError(f"loras: weight of {name}={shown(weight)}: allowed is a finite number")
 
 
 def check_targets(request: Request) -> None:

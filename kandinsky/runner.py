@@ -8,7 +8,6 @@ a time, and knows nothing of the arguments that a request was made of. The parts
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from threading import RLock
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
 from kandinsky.known.given import Given
 from kandinsky.known.latents import Known, known_of
+from kandinsky.loading.adaptable import Adaptable
 from kandinsky.loading.parts import Parts, is_resident
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
@@ -39,7 +39,7 @@ Finish = Callable[[], Result | None]
 """To be called once and from any thread: waits for the encoder, puts the file in its place, returns the result."""
 
 
-class Runner:
+class Runner(Adaptable):
     """Runs requests on some parts.
 
     Args:
@@ -47,9 +47,8 @@ class Runner:
     """
 
     def __init__(self, parts: Parts):
-        self._parts = parts
+        super().__init__(parts)
         self._interrupt = False
-        self._lock = RLock()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -136,6 +135,8 @@ class Runner:
         known: "KnownOnce | None",
     ) -> Finish:
         parts = (self.dit, self.vae, self.text_encoder)
+        if job.loras is not None:
+            self.use_adapters(job.loras)
         clock = Clock(frozenset(part.device for part in parts if part is not None))
         with clock.stage("text"):
             text_embed = self.encode(job.prompt) if text_embed is None else self._shared(text_embed)

@@ -13,7 +13,10 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=2147483647:
 
 import pytest
 from helpers import SMALL, TINY, golden_folder, own_weights
+from video_helpers import run, write_video
 
+from kandinsky.audio.parts import SoundParts
+from kandinsky.audio.pipeline import Kandinsky4V2APipeline
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 
@@ -58,3 +61,35 @@ def unreadable(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / path.relative_to(TINY)).parent.mkdir(exist_ok=True)
             (folder / path.relative_to(TINY)).write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sound_pipe() -> Kandinsky4V2APipeline:
+    """A small model of sounds, without an encoder."""
+    from audio_helpers import SCHEDULER, small_unet, small_vae
+
+    parts = SoundParts(unet=small_unet(), vae=small_vae(), scheduler=SCHEDULER, progress=False)
+    return Kandinsky4V2APipeline(parts)
+
+
+@pytest.fixture(scope="session")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 9 frames at 8 a second, without a sound."""
+    path = tmp_path_factory.mktemp("silent") / "silent.mp4"
+    write_video(path, frames=9)
+    return path
+
+
+@pytest.fixture(scope="session")
+def loud(silent: Path) -> Path:
+    """The same with a sound track."""
+    path = silent.with_name("loud.mp4")
+    sound = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1")
+    run("-i", str(silent), *sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", str(path))
+    return path
+
+
+@pytest.fixture
+def quick_waveform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of Griffin-Lim's iterations, for tests that do not listen: 32 take longer than all the rest of a sound."""
+    monkeypatch.setattr("kandinsky.audio.waveform.ITERATIONS", 2)

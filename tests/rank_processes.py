@@ -236,6 +236,23 @@ def extended(pipe, path: Path) -> int | None:
     return result and result.num_frames
 
 
+def in_adapters(_ranks: Ranks, folder: Path) -> dict:
+    """Latents of a pipeline before low-rank weights are merged, with them, and after."""
+    results = {}
+    for mode in ("tensor", "sequence"):
+        pipe = get_T2V_pipeline("cpu", cache_dir=folder / "weights", parallelism=mode, progress=False)
+
+        def latents(pipe=pipe):
+            return pipe.sample(pipe.encode("a cat"), SHAPE, seed=3)
+
+        before = latents()
+        pipe.load_lora_weights(folder / "lora.safetensors")
+        merged = latents()
+        pipe.unload_lora_weights()
+        results[mode] = {"before": before, "merged": merged, "after": latents()}
+    return results
+
+
 def interrupted(pipe, ranks: Ranks, rank: int) -> str:
     """What a call gives, or its error, that nobody watches and one rank's user interrupts in its second step."""
 
@@ -279,6 +296,7 @@ JOBS = {
     "watchdog": in_watchdog,
     "pipelines": in_pipelines,
     "jobs": in_jobs,
+    "adapters": in_adapters,
 }
 
 

@@ -21,11 +21,13 @@ OWN_ROOM = {
         "kandinsky.vae.kernels",
     },
     "transformers": {
+        "kandinsky.audio.encoder",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.text",
     },
     "diffusers": {
+        "kandinsky.audio",
         "kandinsky.loading.components",
         "kandinsky.checkpoint.random_weights",
         "kandinsky.training.world.vae",
@@ -37,6 +39,8 @@ OWN_ROOM = {
     "ray": {"kandinsky.serving.ray"},
     "prometheus_client": {"kandinsky.serving.metrics"},
     "accelerate": {"kandinsky.training"},
+    "peft": {"kandinsky.training"},
+    "bitsandbytes": {"kandinsky.training.optimiser"},
 }
 """The only modules (or folders) that may import a heavy package."""
 FLOORS = {
@@ -58,6 +62,7 @@ FLOORS = {
     "kandinsky.parallel": 4,
     "kandinsky.memory": 4,
     "kandinsky.loading": 5,
+    "kandinsky.audio": 6,
     "kandinsky.runner": 6,
     "kandinsky.extend": 6,
     "kandinsky.pipeline": 6,

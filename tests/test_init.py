@@ -6,6 +6,9 @@ import pytest
 
 import kandinsky
 from kandinsky import errors
+from kandinsky.audio.factory import get_V2A_pipeline
+from kandinsky.audio.pipeline import Kandinsky4V2APipeline
+from kandinsky.audio.result import SoundResult
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.output.result import GenerationResult
 from kandinsky.pipeline import Kandinsky4T2VPipeline
@@ -23,6 +26,9 @@ def test_names_are_listed():
 def test_names_are_the_things_themselves():
     assert kandinsky.get_T2V_pipeline is get_T2V_pipeline
     assert kandinsky.Kandinsky4T2VPipeline is Kandinsky4T2VPipeline
+    assert kandinsky.get_V2A_pipeline is get_V2A_pipeline
+    assert kandinsky.Kandinsky4V2APipeline is Kandinsky4V2APipeline
+    assert kandinsky.SoundResult is SoundResult
     assert kandinsky.GenerationResult is GenerationResult
     for name in ERRORS:
         assert getattr(kandinsky, name) is getattr(errors, name)

@@ -19,7 +19,7 @@ from kandinsky.output.inputs import FILES as INPUT_FILES
 from kandinsky.output.inputs import NO_INPUTS, Inputs, shape_and_given
 from kandinsky.output.options import Output, OutputOptions
 from kandinsky.output.record import GivenRecord
-from kandinsky.request import MAX_SEED, Job, Request, request_of
+from kandinsky.request import MAX_SEED, Job, Request, check_loras, request_of
 from kandinsky.user_files.lines import parse_json, read_lines
 from kandinsky.user_files.paths import user_path
 from kandinsky.video_shape import VideoShape, as_int
@@ -37,6 +37,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "metadata": True,
         "interpolate": None,
         "interpolate_with": None,
+        "loras": None,
     }
 )
 FILE_OPTIONS = ("fps", "crf", "codec", "metadata", "interpolate", "interpolate_with")
@@ -119,6 +120,8 @@ class Item:
         }
         between = {"interpolate": output.interpolate, "interpolate_with": output.interpolate_with}
         asked |= {name: value for name, value in between.items() if value is not None}  # as in reports of before
+        if job.loras is not None:
+            asked["loras"] = dict(job.loras)
         if request.given is not None:
             asked["given"] = asdict(GivenRecord.of(request.given))
         return cls(number, job, shape, output, asked, inputs)
@@ -152,7 +155,8 @@ def make_items(
 
     Args:
         settings: any of `DEFAULTS` and `INPUTS`, for lines that do not say otherwise; `seed` is that of the first
-            item, the next ones count up (None draws one for each line).
+            item, the next ones count up (None draws one for each line). `loras` has the names that lines may use, with
+            the weights that hold where a line says nothing.
         model_set: of the pipeline that will make them, which tells what they may be and are by default.
 
     Raises:
@@ -216,6 +220,7 @@ def _items_of_line(
     options = OutputOptions(type="file", **{name: asked[name] for name in FILE_OPTIONS})
     size = {name: asked[name] for name in ("time_length", "width", "height")}
     inputs = Inputs(**{name: asked[name] for name in INPUTS if asked.get(name) is not None})
+    check_loras(asked["loras"], settings["loras"] or ())
     request = request_of(
         asked["text"],
         given,
@@ -224,6 +229,7 @@ def _items_of_line(
         model_set=model_set,
         options=options,
         inputs=inputs,
+        loras=asked["loras"],
         **size,
     )
     drawn = asked["seed"] is None

@@ -9,6 +9,7 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_backend_arguments,
+    add_lora_argument,
     add_no_distributed,
     add_output_arguments,
     add_print_arguments,
@@ -17,6 +18,7 @@ from kandinsky.cli.common import (
     file_argument,
     heed_no_distributed,
     load_pipeline,
+    loras_of,
     made,
     model_set_of,
     output_settings,
@@ -91,6 +93,7 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARALLELISMS,
         help="how several GPUs work: on one video together, or (none) each on its own",
     )
+    add_lora_argument(parser)
     add_no_distributed(parser)
     parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
     parser.add_argument(
@@ -123,6 +126,7 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
 
     heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     model_set = model_set_of(parsed)
+    loras_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments, load=load)
     if parsed.ray is not None:
@@ -173,11 +177,15 @@ def _generate_batch(
         raise ValueError("--prompts needs --save-path, the folder for the videos")
     names = ("seed", "time_length", "width", "height")
     settings = {name: getattr(parsed, name) for name in names} | output_settings(parsed) | input_settings(parsed)
+    if loras := {Path(file).stem: weight for file, weight in loras_of(parsed).items()}:
+        settings["loras"] = loras
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
     if parsed.ray is not None and parsed.retune:
         raise ValueError("--retune with --ray: other machines remember on their own; run `kandinsky generate` there")
+    if parsed.ray is not None and any(item.job.loras for item in items):
+        raise ValueError("LoRAs with --ray: their files are not on other machines; merge them into the weights")
     if parsed.ray is not None:
         result = _on_cluster(parsed, items)
     elif check_and_launch(parsed, arguments):

@@ -22,6 +22,7 @@ def add_plan_command(commands: Any) -> None:
     plan.add_argument(
         "--weights", type=file_argument, default="./weights/", help="folder of the weights, whose headers are read"
     )
+    plan.add_argument("--sound", action="store_true", help="also what the models of `generate --sound` need")
     add_print_arguments(plan)
     plan.set_defaults(run=_plan)
 
@@ -51,8 +52,25 @@ def _plan(parsed: argparse.Namespace) -> Outcome:
         *(_row(plan) for plan in found),
         f"chosen: {chosen.name}: {chosen.reason}",
     ]
+    sound = _sound(Path(parsed.weights)) if parsed.sound else {}
+    lines += [_fitting(what, nbytes, gpu) for what, nbytes in sound.items()]
     plans = {plan.name: {"gpu": dict(plan.peaks), "host": plan.host} for plan in found}
-    return Outcome(lines, {"chosen": chosen.name, "reason": chosen.reason, "bytes": plans})
+    record: dict[str, object] = {"chosen": chosen.name, "reason": chosen.reason, "bytes": plans}
+    return Outcome(lines, {**record, "sound": sound} if sound else record)
+
+
+def _sound(weights: Path) -> dict[str, int]:
+    """Bytes that the sound's models take, once those of the video have left the GPU."""
+    from kandinsky.audio.load import sound_needs_in
+
+    models, encoder = sound_needs_in(weights)
+    return {"sound": models, "sound with its encoder": models + encoder}
+
+
+def _fitting(what: str, nbytes: int, gpu: int) -> str:
+    from kandinsky.memory.sound import fits
+
+    return f"{what}: {nbytes / 1e9:.2f} GB, {'fits' if fits(nbytes, gpu) else 'does not fit'} once the video is made"
 
 
 def _row(found: "Plan") -> str:

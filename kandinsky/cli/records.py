@@ -3,21 +3,28 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kandinsky.cli.common import (
     Outcome,
+    add_lora_argument,
     add_no_distributed,
     add_print_arguments,
     file_argument,
     heed_no_distributed,
+    loras_of,
     made,
     writes_here,
 )
 from kandinsky.cli.extend import replay_extension, resume_extension
 from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
 from kandinsky.cli.loading import devices_as, loading_as
+
+if TYPE_CHECKING:
+    from kandinsky.output.record import Record
 
 
 def add_record_commands(commands: Any) -> None:
@@ -44,6 +51,7 @@ def add_record_commands(commands: Any) -> None:
     )
     replay.add_argument("--device", help="default: the kind of device that made the file")
     add_file_arguments(replay)
+    add_lora_argument(replay)
     add_no_distributed(replay)
     for command in (resume, replay):
         command.add_argument("--no-progress", action="store_true", help="no progress bars")
@@ -75,17 +83,43 @@ def _resume(parsed: argparse.Namespace) -> Outcome | None:
 
 
 def _show(parsed: argparse.Namespace) -> Outcome:
+    from kandinsky.errors import RecordError
     from kandinsky.output.read_record import read_record
 
-    record = dataclasses.asdict(read_record(parsed.file))
-    fields = {**record, **(record["origin"] or {})}
-    del fields["origin"]
+    sound = _sound_of(parsed.file)
+    try:
+        record = dataclasses.asdict(read_record(parsed.file))
+    except RecordError:
+        if sound is None:
+            raise
+        record = None  # of a video that another program has made
+    lines = _described(record or {})
+    lines += [f"sound {line}" for line in _described(sound or {})]
+    return Outcome(lines, {"record": record, "sound": sound} if sound else {"record": record})
+
+
+def _described(record: dict[str, Any]) -> list[str]:
+    """A line for each field that says something."""
+    fields = {**record, **(record.get("origin") or {})}
+    fields.pop("origin", None)
     lines = []
     for name, value in fields.items():
         shown = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
         if value is not None:
             lines.append(f"{name}: {shown}")
-    return Outcome(lines, {"record": record})
+    return lines
+
+
+def _sound_of(file: str) -> dict[str, Any] | None:
+    """The record of the sound in a video; None if it has none."""
+    from kandinsky.audio.record import read_sound_record
+    from kandinsky.output.paths import VIDEO_CODECS
+
+    path = Path(file)
+    if not path.is_file() or path.suffix.lower() not in VIDEO_CODECS:
+        return None
+    found = read_sound_record(path)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _replay(parsed: argparse.Namespace) -> Outcome | None:
@@ -121,8 +155,10 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         check_same(record, request.given.marks)
     if writes_here():
         check_targets(request)
+    loras = _loras(record, loras_of(parsed))
     pipe = get_T2V_pipeline(
         parsed.device or devices_as(record),
+        loras=loras,
         cache_dir=parsed.weights,
         prompt=record.prompt,
         progress=not (parsed.no_progress or parsed.quiet),
@@ -130,6 +166,11 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
     )
     for line in differences(record, pipe.origin) if writes_here() else ():
         print(f"warning: the result may differ: {line}", file=sys.stderr)
+    if _sound_of(parsed.file) is not None and writes_here():
+        print(
+            "warning: its sound is not made again: `kandinsky sound` makes it, as `kandinsky show` says",
+            file=sys.stderr,
+        )
     return made(pipe.run(request), request.shape)
 
 
@@ -140,3 +181,26 @@ def _replayed(file: str) -> str:
     if file.endswith(SUFFIX):
         raise ValueError(f"{file} has latents; name a file for the video with --save-path")
     return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
+
+
+def _loras(record: "Record", given: Iterable[str | PathLike[str]]) -> dict[str | PathLike[str], float]:
+    """The files of the low-rank weights that a record names, found among those that were given, with its weights.
+
+    Raises:
+        ValueError: one is missing; the message names its fingerprint.
+    """
+    from kandinsky.checkpoint.lora import lora_fingerprint
+
+    if record.origin is None or not record.origin.loras:
+        return {}
+    files = {lora_fingerprint(Path(file)): file for file in given}
+    found = {}
+    for name, mark in record.origin.loras.items():
+        weight = float(record.origin.lora_weights[name])
+        if mark not in files:
+            raise ValueError(
+                f"it was made with the LoRA {name!r} ({mark}) at {weight:g}, which is not among the files of --lora; "
+                "name its file with --lora FILE"
+            )
+        found[files[mark]] = weight
+    return found

@@ -12,10 +12,11 @@ from kandinsky.checkpoint.fingerprint import fingerprint, text_mark
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
+from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
-from kandinsky.loading.parts import Parts, modulation_table
+from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
-from kandinsky.loading.settings import Settings
+from kandinsky.loading.settings import Settings, exact_checkpoint
 from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
@@ -82,7 +83,7 @@ def load_parts(settings: Settings) -> Parts:
         marks = pool.submit(fingerprints, settings.paths) if team.is_main else None
         loaded = load_components(settings, team, marks)
     home, modulation = make_ready_(loaded.dit, settings, team, messenger=loaded.messenger)
-    return Parts(
+    parts = Parts(
         dit=loaded.dit,
         dit_home=home,
         modulation=modulation,
@@ -95,8 +96,10 @@ def load_parts(settings: Settings) -> Parts:
         modes={name: mode.name for name, mode in settings.modes.items()},
         origin=None if marks is None else _origin(settings, loaded.dit, team, marks.result()),
         vae_source=None if marks is None else _vae_source(settings),
+        base=_base(settings, team, modulation),
         progress=settings.progress,
     )
+    return with_adapters(parts, settings.loras) if settings.loras else parts
 
 
 def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
@@ -256,6 +259,19 @@ def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str
         vae_memory_saving=settings.memory_saving,
         text_encoder_int8=settings.text_encoder_int8,
         weights=weights,
+    )
+
+
+def _base(settings: Settings, team: Ranks, modulation: ModulationTable) -> BaseWeights | None:
+    """Where the DiT's exact weights are; None if all that is there is float8."""
+    checkpoint = exact_checkpoint(settings.checkpoint, settings.model_set)
+    if checkpoint is None:
+        return None
+    return BaseWeights(
+        checkpoint=checkpoint,
+        shard=None if team.size == 1 else settings.parallelism.shard(team),
+        quantise=settings.precision.quantise,
+        modulation=modulation,
     )
 
 

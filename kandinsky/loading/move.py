@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.assemble import configure_
 from kandinsky.loading.parts import Parts, is_resident, modulation_table
 from kandinsky.memory.modes import offload_modulation_
@@ -43,6 +44,8 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
     check_whole(parts, "to")
     if not is_resident(parts):
         raise ValueError('to: weights come and go; load with memory="resident"')
+    adapters = parts.adapters
+    parts = with_adapters(parts, {}) if adapters else parts  # the table without them is made anew too
     assert parts.text_encoder is not None
     assert parts.vae is not None
     operations = EXACT.operations("auto", devices["dit"])
@@ -62,4 +65,6 @@ def moved(parts: Parts, devices: Mapping[str, torch.device]) -> Parts:
         attention=parts.dit.attention.name,
         kernels=parts.dit.operations.name,
     )
-    return replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source)
+    base = parts.base and replace(parts.base, modulation=modulation)
+    parts = replace(parts, vae=vae, modulation=modulation, origin=origin, vae_source=source, base=base)
+    return with_adapters(parts, adapters) if adapters else parts

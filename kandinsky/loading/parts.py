@@ -1,10 +1,14 @@
 """Everything of a pipeline that runs: a frozen value, from `assemble` or put together by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from kandinsky.checkpoint.files import Checkpoint
+from kandinsky.checkpoint.load import Shard
+from kandinsky.checkpoint.lora import Lora
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.memory.block_stream import Home
 from kandinsky.model.context import ModulationTable
@@ -16,6 +20,31 @@ from kandinsky.sampler import Schedule
 from kandinsky.text.cache import PromptCache
 from kandinsky.text.encoder import TextEncoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank weights that a pipeline has, and how much of them is merged: 0 is nothing."""
+
+    lora: Lora
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseWeights:
+    """What a DiT was before anything was merged into it.
+
+    Args:
+        checkpoint: its exact weights.
+        shard: which regions of them this process has; None is all.
+        quantise: a weight to float8 and scales, where the blocks' Linears are; see `precision.Precision`.
+        modulation: its table.
+    """
+
+    checkpoint: Checkpoint
+    shard: Shard | None
+    quantise: Callable[[Tensor], tuple[Tensor, Tensor]] | None
+    modulation: ModulationTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +64,8 @@ class Parts:
         modes: name of the memory mode of each component; none if it was put together by hand.
         origin: how it was loaded, for records; None if it was put together by hand.
         vae_source: how the VAE was loaded, for latents of unfinished videos; None likewise.
+        base: where the DiT's weights come from, for merging low-rank ones; None if they cannot be read again.
+        adapters: low-rank weights by name, in the order in which they are added.
         progress: show progress bars on the main rank.
     """
 
@@ -50,6 +81,8 @@ class Parts:
     modes: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = None
     vae_source: VaeSource | None = None
+    base: BaseWeights | None = None
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
     progress: bool = True
 
 

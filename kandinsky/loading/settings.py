@@ -4,6 +4,7 @@
 here, since sizes and what a file holds are part of what is checked.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import torch
 
+from kandinsky.checkpoint.dit_file import dit_in
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.json_file import json_of
-from kandinsky.checkpoint.load import dit_config
+from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths
+from kandinsky.checkpoint.lora import linears_of, read_lora
 from kandinsky.config import ModelSet
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.devices import DeviceMap
 from kandinsky.loading.execution import Execution, execution_of
+from kandinsky.loading.parts import Adapter
 from kandinsky.loading.sources import Weights, sources_of, weights_of
 from kandinsky.memory.choose import ALL_RESIDENT, Choice, choose_modes
 from kandinsky.memory.modes import Memory, Mode
@@ -46,6 +50,7 @@ class Settings(Execution):
         text_encoder_int8: T5's weights in 8 bits.
         prompt_cache: folder for embeddings that outlast the process.
         prompt: to be encoded while other weights are read.
+        loras: low-rank weights to begin with, by name, read and compared with the DiT's shapes.
         progress: show progress bars, while loading and in calls.
     """
 
@@ -58,6 +63,7 @@ class Settings(Execution):
     text_encoder_int8: bool
     prompt_cache: Path | None
     prompt: str | None
+    loras: Mapping[str, Adapter]
     progress: bool
 
     def place(self, name: str) -> torch.device:
@@ -90,6 +96,7 @@ def settings_of(
     distributed: bool = True,
     local_files_only: bool = False,
     revision: str | Mapping[str, str] | None = None,
+    loras: Mapping[str | os.PathLike[str], float] | None = None,
     progress: bool = True,
     repository: str | None = None,
 ) -> Settings:
@@ -145,6 +152,7 @@ def settings_of(
         text_encoder_int8=text_encoder_int8,
         prompt_cache=embeddings,
         prompt=prompt,
+        loras=adapters_of(loras, exact_checkpoint(found.checkpoint, found.model_set)),
         progress=progress,
     )
 
@@ -194,6 +202,52 @@ def _modes(execution: Execution, weights: Weights, *, text_encoder_int8: bool) -
         text_encoder_int8=text_encoder_int8,
         processes=processes_here() if execution.several else 1,
     )
+
+
+def adapters_of(
+    loras: Mapping[str | os.PathLike[str], float] | None, checkpoint: Checkpoint | None
+) -> dict[str, Adapter]:
+    """Low-rank weights of files, each by the name of its file without the ending.
+
+    Args:
+        loras: path and weight of each.
+        checkpoint: the DiT's exact weights; None if there are none.
+
+    Raises:
+        ValueError: not such a mapping, two of one name, or there are no exact weights.
+        FileNotFoundError, CheckpointError: as `read_lora`.
+    """
+    if not isinstance(loras, Mapping | None):
+        raise ValueError(f"loras={loras!r}: allowed is a mapping from files to weights, or None")
+    found: dict[str, Adapter] = {}
+    for given, weight in (loras or {}).items():
+        path = user_path(given, "loras")
+        if path.stem in found:
+            raise ValueError(f"loras: two are named {path.stem!r}; load one with load_lora_weights(adapter_name=...)")
+        if checkpoint is None:
+            raise ValueError("loras: only float8 weights are there; merging needs the published file beside them")
+        lora = read_lora(path, linears_of(checkpoint.shapes))
+        found[path.stem] = Adapter(lora, weight_of(f"loras: weight of {path.stem}", weight))
+    return found
+
+
+def weight_of(name: str, value: object) -> float:
+    """How much of low-rank weights is merged, checked.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}: allowed is a finite number")
+    return float(value)
+
+
+def exact_checkpoint(checkpoint: Checkpoint, model_set: ModelSet) -> Checkpoint | None:
+    """The DiT's weights before they were float8: the file itself, or one that stands beside it; None if none does."""
+    if not is_quantised(checkpoint.shapes):
+        return checkpoint
+    exact = dit_in(checkpoint.path.parent, model_set)
+    return open_checkpoint(exact) if exact.is_file() else None
 
 
 def read_schedule(path: Path) -> Schedule:

@@ -10,7 +10,7 @@ Method: tiered offload with the disk below the host, as in ZeRO-Infinity (arXiv 
 Not here: weights that are not in the file as they are computed with; see `needs.check_in_file`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,17 @@ class FileStream(BlockStream):
         self._parts = packed
         self._ring: Ring | None = None
         self._arrivals: dict[int, Arrival] = {}
+        self._changes: Mapping[int, Callable[[], None]] = {}
+        self._changed: set[int] = set()
+
+    def change_(self, changes: Mapping[int, Callable[[], None]]) -> None:
+        """Set what is done to a block's tensors each time that they have come, before the block runs.
+
+        Args:
+            changes: by number of the block; those of before are forgotten.
+        """
+        assert not self._open
+        self._changes = changes
 
     def __enter__(self) -> None:
         self._ring = Ring(self.device)
@@ -104,6 +115,7 @@ class FileStream(BlockStream):
         """Begin to read a block into its slot, once that is free in the order of the device's work."""
         assert self._ring is not None
         self._held[index % self.slots] = index
+        self._changed.discard(index)
         free = None if self._side is None else self._side.record_event()
         self._arrivals[index] = self._ring.begin(self._parts[index].jobs(self._buffers[index % self.slots]), free=free)
 
@@ -112,3 +124,7 @@ class FileStream(BlockStream):
             self._arrivals[index].wait(None if self._side is None else torch.cuda.current_stream(self.device))
         except (EOFError, OSError) as error:
             raise CheckpointError(f"{self._parts[index].path} could not be read again: {error}") from error
+        if index in self._changes and index not in self._changed:
+            with torch.inference_mode(False), torch.no_grad():
+                self._changes[index]()
+            self._changed.add(index)

@@ -6,7 +6,7 @@ It holds no path, no name of a machine and no date: the same call writes the sam
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import NoneType
 from typing import Any, get_origin, get_type_hints
@@ -34,6 +34,8 @@ class Origin:
             them; `attention` is the backend that was chosen, `vae_memory_saving` what was.
         processes: that made the video together.
         weights: fingerprint of `dit`, `text_encoder` and `vae`; see `checkpoint.fingerprint`.
+        loras: fingerprint of each file of low-rank weights that was merged, by its name, in their order.
+        lora_weights: how much of each, as text.
     """
 
     devices: Mapping[str, str]
@@ -46,6 +48,8 @@ class Origin:
     vae_memory_saving: bool
     weights: Mapping[str, str]
     text_encoder_int8: bool = False
+    loras: Mapping[str, str] = field(default_factory=dict)
+    lora_weights: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +184,8 @@ def differences(made: Record, here: Origin | None) -> list[str]:
     ]
     if then is None or here is None:
         return [*lines, "the file does not tell how the pipeline was loaded"]
-    for field in dataclasses.fields(Origin):
-        before, now = getattr(then, field.name), getattr(here, field.name)
+    for name in (each.name for each in dataclasses.fields(Origin)):
+        before, now = getattr(then, name), getattr(here, name)
         if before != now:
-            lines.append(f"{field.name}: was {before}, is {now}")
+            lines.append(f"{name}: was {before}, is {now}")
     return lines

@@ -169,7 +169,7 @@ class VideoWriter:
         self.shape = (height, width, 3)
         self.num_frames = 0
         self._partial = Partial(path)
-        self._tags = _tags_file(path, comment)
+        self._tags = tags_file(path, comment)
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
         tags = ["-f", "ffmetadata", "-i", f"file:{self._tags.path}", "-map", "0:v", "-map_metadata", "1"]
         codec = CODECS[encoding.codec]
@@ -268,7 +268,7 @@ class VideoWriter:
         return VideoError(f"ffmpeg failed to write {self.path}: {said or f'exit status {self._process.returncode}'}")
 
 
-def _tags_file(target: Path, comment: str | None) -> Partial:
+def tags_file(target: Path, comment: str | None) -> Partial:
     """A file beside the target with `comment` for ffmpeg: an argument may be too long, and others can read it."""
     tags = Partial(target.with_suffix(TAGS_SUFFIX))
     content = ";FFMETADATA1\n" + (f"comment={escape(comment)}\n" if comment else "")

@@ -6,11 +6,14 @@ changed: forward hooks take what its blocks return. What is scored are the visua
 Legend:  tokens: [clips x (visual + text tokens), model_dim]     scores: [clips, visual_tokens]
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from kandinsky.config import DiTConfig
 from kandinsky.model.attention import TORCH
@@ -60,28 +63,59 @@ class Head(nn.Module):
 
 
 class Heads(nn.ModuleList):
-    """One head for each of the teacher's global blocks."""
+    """One head for each of the teacher's global blocks, or for the last of every `every` of them."""
 
-    def __init__(self, config: DiTConfig):
-        super().__init__(Head(config) for _ in range(config.num_blocks))
+    def __init__(self, config: DiTConfig, *, every: int = 1):
+        super().__init__(Head(config) for _ in range(config.num_blocks // every))
 
-    def forward(self, features: list[Tensor], time_embed: Tensor, context: Context) -> list[Tensor]:
-        """Scores of every head."""
-        return [head(tokens, time_embed, context) for head, tokens in zip(self, features, strict=True)]
+    def forward(
+        self,
+        features: list[Tensor],
+        time_embed: Tensor,
+        context: Context,
+        *,
+        frozen: bool = False,
+        checkpointing: bool = False,
+    ) -> list[Tensor]:
+        """Scores of every head.
+
+        Args:
+            frozen: gradients reach the features, and no parameter of a head.
+            checkpointing: compute each head again on the way back instead of keeping its activations.
+        """
+        scores = []
+        for head, tokens in zip(self, features, strict=True):
+            # Within what is computed again, or it would be with other parameters the second time.
+            run = partial(functional_call, head, _detached(head)) if frozen else partial(_call, head)
+            arguments = (tokens, time_embed, context)
+            again = checkpointing and torch.is_grad_enabled()
+            scores.append(checkpoint(run, arguments, use_reentrant=False) if again else run(arguments))
+        return scores
+
+
+def _call(head: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+    return head(*arguments)
+
+
+def _detached(head: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in head.named_parameters()}
 
 
 class Features:
     """A frozen teacher's stream after every global block; forward hooks take it, so the teacher is not changed.
 
     The hooks stay, and keep something only while a call runs.
+
+    Args:
+        teacher: a DiT.
+        every: of so many global blocks, the last one's stream is taken.
     """
 
-    def __init__(self, teacher: DiT):
+    def __init__(self, teacher: DiT, *, every: int = 1):
         self.teacher = teacher
         self._outputs: list[tuple[Tensor, Residual, Context]] | None = None
-        for block in teacher.blocks:
-            if block.dilated:
-                block.register_forward_hook(self._keep)
+        for block in [block for block in teacher.blocks if block.dilated][every - 1 :: every]:
+            block.register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, arguments: tuple[Any, ...], output: tuple[Tensor, Residual]) -> None:
         if self._outputs is not None:  # a checkpointed block runs again on the way back

@@ -2,7 +2,8 @@
 
     python -m kandinsky.training.encode VIDEOS OUT --weights W
 
-VIDEOS/captions.jsonl has a line `{"file": "a.mp4", "caption": "..."}` for each video, its file in VIDEOS. A file or a
+VIDEOS/captions.jsonl has a line `{"file": "a.mp4", "caption": "..."}` for each video, its file in VIDEOS; or, without
+such a file, each video `a.mp4` has its caption in `a.txt`. A file or a
 line that is of no use is named on stderr and in OUT/report.jsonl, and the others go on. Whatever ends a run, but for
 `kill -9` and a power cut, the clips that are encoded are written first. What stands in OUT's shards is not done again,
 so that the same command goes on where it was stopped; files of the report are tried again. Latents are the mean of the
@@ -10,6 +11,7 @@ VAE's posterior. One process writes to a folder.
 """
 
 import argparse
+import glob
 import json
 import signal
 import sys
@@ -37,7 +39,7 @@ from kandinsky.loading.devices import default_dtype, device_argument
 from kandinsky.output.video import ffmpeg
 from kandinsky.training.data import Encoded, ids_in, write_shards
 from kandinsky.training.videos import read_clip
-from kandinsky.user_files.lines import Line, each_line, is_utf8, parse_json, read_json
+from kandinsky.user_files.lines import Line, each_line, is_utf8, parse_json, read_json, read_text
 from kandinsky.user_files.paths import path_argument
 
 CAPTIONS, REPORT, SOURCE = "captions.jsonl", "report.jsonl", "encoding.json"
@@ -92,6 +94,15 @@ def read_captions(path: Path, report: Report) -> list[Entry]:
         else:
             found[entry.file] = entry
     return list(found.values())
+
+
+def beside(videos: Path) -> list[Entry]:
+    """Entries of a folder without a captions file: each `a.txt` is the caption of another file `a.*` beside it."""
+    found = []
+    for text in sorted(videos.glob("*.txt")):
+        clips = [path for path in sorted(videos.glob(f"{glob.escape(text.stem)}.*")) if path.suffix != ".txt"]
+        found += [Entry(path.name, read_text(text).strip()) for path in clips[:1]]
+    return found
 
 
 def _entry(line: Line) -> Entry:
@@ -213,14 +224,17 @@ def encode(
         raise ValueError(f"seconds={list(seconds)}: allowed are 1 to {model_set.max_seconds}")
     if per_shard < 1:
         raise ValueError(f"per_shard={per_shard}: allowed is 1 and more")
-    if not (videos / CAPTIONS).is_file():
-        raise FileNotFoundError(f"{videos / CAPTIONS}: no such file")
+    listed = (videos / CAPTIONS).is_file()
+    apart = [] if listed else beside(videos)
+    if not listed and not apart:
+        raise FileNotFoundError(f"{videos / CAPTIONS}: no such file, nor a caption in a .txt beside a video")
     ffmpeg()  # without it every file would be refused, after the weights were loaded
     out.mkdir(parents=True, exist_ok=True)
     check_source(out, weights, model_set)
     report = Report(out)
     done = ids_in(out)
-    entries = [entry for entry in read_captions(videos / CAPTIONS, report) if entry.file not in done]
+    found = read_captions(videos / CAPTIONS, report) if listed else apart
+    entries = [entry for entry in found if entry.file not in done]
 
     if not entries:
         return 0, report.count

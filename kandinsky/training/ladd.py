@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kandinsky.checkpoint.pending import place_of
 from kandinsky.model.dit import DiT
@@ -31,7 +30,7 @@ from kandinsky.training.levels import Levels
 from kandinsky.training.loop import Losses, train
 from kandinsky.training.losses import approximate_r1, discriminator_loss, generator_loss, mean_score
 from kandinsky.training.sampling import sample_from
-from kandinsky.training.settings import LaddSettings, settings_or_exit
+from kandinsky.training.settings import AdversarialSettings, LaddSettings, settings_or_exit
 from kandinsky.training.velocity import velocity
 
 
@@ -61,18 +60,22 @@ class Ladd(nn.Module):
         student: trained; it begins as the teacher's copy, or from weights of its own.
         teacher: frozen.
         levels: of the model set.
-        settings: see `LaddSettings`.
+        settings: see `AdversarialSettings`.
     """
 
-    def __init__(self, student: DiT, teacher: DiT, levels: Levels, settings: LaddSettings):
+    def __init__(self, student: DiT, teacher: DiT, levels: Levels, settings: AdversarialSettings):
         super().__init__()
-        self.student = student
+        blocks = teacher.config.num_blocks
+        if settings.heads_every > blocks:
+            raise ValueError(f"heads_every={settings.heads_every}: allowed is 1 to {blocks}, the global blocks")
+        self.student: nn.Module = student
+        self._dit = (student,)  # a part of `student` or all of it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # the same heads on every process
-            self.heads = Heads(teacher.config)
+            self.heads = Heads(teacher.config, every=settings.heads_every)
         self.levels, self.settings = levels, settings
-        self.frozen = (teacher.requires_grad_(False),)
-        self.features = Features(teacher)
+        self.frozen: tuple[nn.Module, ...] = (teacher.requires_grad_(False),)
+        self.features = Features(teacher, every=settings.heads_every)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
         """For a batch of latents of `shape`."""
@@ -92,12 +95,13 @@ class Ladd(nn.Module):
         fake = put_in(draws.known, latents, made)
         level = self.levels.alpha(draws.time)
         noisy_fake, noisy_real = renoise(fake, draws.fake_noise, level), renoise(latents, draws.real_noise, level)
-        seen = self.features(noisy_fake, text, draws.time, checkpointing=self.settings.checkpointing)
-        for_student = functional_call(self.heads, {k: v.detach() for k, v in self.heads.named_parameters()}, seen)
+        again = {"checkpointing": self.settings.checkpointing}
+        seen = self.features(noisy_fake, text, draws.time, **again)
+        for_student = self.heads(*seen, frozen=True, **again)
         with torch.no_grad():
             real_seen = self.features(noisy_real, text, draws.time)
-        fake_scores = self.heads([tokens.detach() for tokens in seen[0]], *seen[1:])
-        real_scores = self.heads(*real_seen)
+        fake_scores = self.heads([tokens.detach() for tokens in seen[0]], *seen[1:], **again)
+        real_scores = self.heads(*real_seen, **again)
         adversarial, hinge = generator_loss(for_student), discriminator_loss(real_scores, fake_scores)
         penalty = self._penalty(noisy_real, text, draws, real_scores)
         logs = {"student": adversarial, "heads": hinge, "penalty": penalty}
@@ -108,12 +112,12 @@ class Ladd(nn.Module):
     def denoise(self, noisy: Tensor, text: Tensor, index: Tensor) -> Tensor:
         """Clean latents that the student predicts at its timesteps `index`."""
         steps, checkpointing = self.levels.steps, self.settings.checkpointing
-        predicted = velocity(self.student, noisy, text, steps[index], checkpointing=checkpointing)
+        predicted = velocity(self._dit[0], noisy, text, steps[index], checkpointing=checkpointing)
         return predict_x0(noisy, predicted, self._alpha(index))
 
     def sample(self, noises: Tensor, text: Tensor) -> Tensor:
         """Four steps from `noises [steps, clips, T, H, W, C]`, as the pipeline makes them."""
-        return sample_from(self.student, self.levels, noises, text)
+        return sample_from(self._dit[0], self.levels, noises, text)
 
     def _alpha(self, index: Tensor) -> Tensor:
         return self.levels.alpha(self.levels.steps[index])
@@ -125,7 +129,7 @@ class Ladd(nn.Module):
         distance = self.settings.r1_distance
         with torch.no_grad():
             moved = self.features(noisy_real + distance * draws.nudge, text, draws.time)
-        return approximate_r1(scores, self.heads(*moved), distance)
+        return approximate_r1(scores, self.heads(*moved, checkpointing=self.settings.checkpointing), distance)
 
 
 def main(arguments: list[str]) -> None:

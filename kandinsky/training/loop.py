@@ -22,7 +22,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from kandinsky.model.dit import DiT, TransformerBlock
+from kandinsky.errors import TrainingError
+from kandinsky.model.dit import TransformerBlock
 from kandinsky.model.layers import ModulationLayer
 from kandinsky.training import checkpoints
 from kandinsky.training.checkpoints import Trained
@@ -30,6 +31,7 @@ from kandinsky.training.data import Batch, Batches, ShardDataset
 from kandinsky.training.ema import Ema
 from kandinsky.training.graphs import GraphedStep
 from kandinsky.training.levels import Levels
+from kandinsky.training.optimiser import make_optimiser
 from kandinsky.training.sample_writer import SampleWriter
 from kandinsky.training.settings import RunSettings
 
@@ -47,7 +49,7 @@ class Losses(NamedTuple):
 class Objective(Protocol):
     """See the module's docstring."""
 
-    student: DiT
+    student: nn.Module
     levels: Levels
     frozen: tuple[nn.Module, ...]
 
@@ -63,7 +65,7 @@ def train(objective: nn.Module, settings: RunSettings, *, progress: bool = True)
     Raises:
         ValueError: the batch is not a multiple of the processes, one process is to be sharded, several are to be
             recorded, or the checkpoints are of another run.
-        RuntimeError: the loss is not finite; the last checkpoint stands.
+        TrainingError: the loss is not finite; the last checkpoint stands.
     """
     return Run(objective, settings, progress=progress).train()
 
@@ -116,12 +118,7 @@ class Run:
         if settings.fsdp:
             objective.to(self.device)
             shard_(objective, settings)
-        groups = [
-            {"params": [value for name, value in objective.named_parameters() if name.startswith(prefix)], "lr": 0.0}
-            | {"betas": (adam.beta1, adam.beta2), "weight_decay": adam.weight_decay}
-            for prefix, adam in settings.groups().items()
-        ]
-        self.optimiser = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        self.optimiser = make_optimiser(objective, settings, self.device)
         self.objective = objective if settings.fsdp else accelerator.prepare(objective)
         graphed = settings.cuda_graphs and self.device.type == "cuda"
         self._backward = GraphedStep(self.objective, accelerator.autocast) if graphed else self._eager
@@ -211,7 +208,7 @@ class Run:
         rows = self._rows()
         draws = self.plain.draw(tuple(batch.latents.shape), self.generator)
         mine = type(draws)(*(drawn[rows] for drawn in draws))
-        logs = dict(self._backward(batch.latents[rows].float(), batch.text[rows].float(), mine).logs)
+        logs = self._gradients(batch.latents[rows].float(), batch.text[rows].float(), mine)
         for group, (name, adam) in zip(self.optimiser.param_groups, self.settings.groups().items(), strict=True):
             group["lr"] = adam.rate(self.step, self.settings.steps)
             logs[f"norm/{name}"] = _whole(nn.utils.clip_grad_norm_(group["params"], adam.max_norm))
@@ -220,11 +217,25 @@ class Run:
         self.ema.update()
         return logs
 
-    def _eager(self, latents: Tensor, text: Tensor, draws: tuple[Tensor, ...]) -> Losses:
-        """Losses of a batch, its gradients in the parameters."""
+    def _gradients(self, latents: Tensor, text: Tensor, draws: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """What a batch has to log, its gradients in the parameters; a part of it at a time if that is wanted."""
+        count = self.settings.micro_batch or len(latents)
+        if count >= len(latents):
+            return dict(self._backward(latents, text, draws).logs)
+        total: dict[str, Tensor] = {}
+        for start in range(0, len(latents), count):
+            part = slice(start, start + count)
+            share = len(latents[part]) / len(latents)
+            few = type(draws)(*(drawn[part] for drawn in draws))
+            for name, value in self._eager(latents[part], text[part], few, share=share).logs.items():
+                total[name] = total.get(name, 0) + share * value.detach()
+        return total
+
+    def _eager(self, latents: Tensor, text: Tensor, draws: tuple[Tensor, ...], *, share: float = 1.0) -> Losses:
+        """Losses of a batch, its gradients in the parameters; of a part that is a `share` of the batch, that much."""
         with self.accelerator.autocast():
             losses = self.objective(latents, text, draws)
-        self.accelerator.backward(losses.total)
+        self.accelerator.backward(losses.total if share == 1 else share * losses.total)
         return losses
 
     def _rows(self) -> slice:
@@ -248,7 +259,9 @@ class Run:
                 file.write(json.dumps({"step": self.step} | numbers) + "\n")
         self.accelerator.log(numbers, step=self.step)
         if not all(map(math.isfinite, numbers.values())):
-            raise RuntimeError(f"step {self.step}: loss or gradient is not finite: {numbers}")
+            stands = checkpoints.newest(self.settings.output)
+            kept = f"{stands} stands" if stands is not None else "no checkpoint was saved before"
+            raise TrainingError(f"step {self.step}: loss or gradient is not finite: {numbers}; {kept}")
 
     def _progress(self) -> dict[str, Any]:
         return {

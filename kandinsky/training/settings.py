@@ -57,7 +57,10 @@ class RunSettings:
         output: folder for checkpoints, samples and the log.
         steps: of the whole run.
         batch_size: clips a step, over all processes; a multiple of their number.
+        micro_batch: clips of a process that go through the model at once, whose gradients are added up to those of the
+            batch; None is all. The same function with less memory.
         optimiser: of the DiT.
+        optimiser_bits: 32, or 8 for Adam's moments in 8 bits (bitsandbytes, on a GPU).
         ema_decay: of the weights that are sampled and published.
         mixed_precision: "bf16"; "tf32" for float32 with TensorFloat-32 products, faster than bf16 where a model is so
             small that starting kernels is what takes time; "no" for float32.
@@ -78,6 +81,8 @@ class RunSettings:
     steps: int
     batch_size: int
     optimiser: AdamSettings
+    micro_batch: int | None = None
+    optimiser_bits: int = 32
     ema_decay: float = 0.999
     mixed_precision: str = "bf16"
     checkpointing: bool = False
@@ -93,14 +98,22 @@ class RunSettings:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("steps", self.steps, 1)
-        _at_least("batch_size", self.batch_size, self.smallest_batch)
+        at_least("steps", self.steps, 1)
+        at_least("batch_size", self.batch_size, self.smallest_batch)
+        if self.micro_batch is not None:
+            at_least("micro_batch", self.micro_batch, 1)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: allowed is 0 up to, but not, 1")
         if self.mixed_precision not in ("bf16", "tf32", "no"):
             raise ValueError(f"mixed_precision={self.mixed_precision!r}: allowed are 'bf16', 'tf32', 'no'")
-        if self.tensorboard and find_spec("tensorboard") is None:
-            raise ValueError("tensorboard=True needs a package: pip install 'kandinsky4[training]'")
+        if self.cuda_graphs and self.micro_batch is not None:
+            raise ValueError("cuda_graphs=True records whole batches; allowed with it is micro_batch=None")
+        if self.optimiser_bits not in (32, 8):
+            raise ValueError(f"optimiser_bits={self.optimiser_bits}: allowed are 32 and 8")
+        if self.optimiser_bits == 8:
+            check_installed("optimiser_bits=8", "bitsandbytes", "lora-8bit")
+        if self.tensorboard:
+            check_installed("tensorboard=True", "tensorboard", "training")
 
     @property
     def smallest_batch(self) -> int:
@@ -127,33 +140,32 @@ class PretrainSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaddSettings(RunSettings):
-    """Adversarial distillation.
+class AdversarialSettings(RunSettings):
+    """What LADD of all weights, and of low-rank ones, share.
 
     Args:
-        teacher: DiT weights, `.pt` or `.safetensors`.
-        initial: DiT weights that the student begins with; the teacher's if None.
-        known_share: of the clips, from 0 to 1, of which the student is given a part; see `known_frames`.
         heads: optimiser of the discriminator's heads.
+        heads_every: of so many global blocks one has a head; more takes less memory.
         student_levels: how often each of the student's timesteps is drawn; their number is the student's steps.
         discriminator_levels: of the noise under which real and fake are compared.
         r1_weight: of the approximate R1 penalty; 0 is none.
         r1_distance: standard deviation of the noise by which real latents are moved for it.
+        known_share: of the clips, from 0 to 1, of which the student is given a part; see `known_frames`.
     """
 
-    teacher: Path
-    initial: Path | None = None
-    known_share: float = 0.0
     heads: AdamSettings
+    heads_every: int = 1
     student_levels: StepWeights = field(default_factory=lambda: StepWeights(weights=(1.0, 1.0, 1.0, 1.0)))
     discriminator_levels: LogitNormal = field(default_factory=lambda: LogitNormal(mean=0.0, std=1.0))
     r1_weight: float = 0.0
     r1_distance: float = 0.05
+    known_share: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r1_weight < 0 or self.r1_distance <= 0:
             raise ValueError(f"r1_weight={self.r1_weight}, r1_distance={self.r1_distance}: allowed are >= 0 and > 0")
+        at_least("heads_every", self.heads_every, 1)
         if not 0 <= self.known_share <= 1:
             raise ValueError(f"known_share={self.known_share}: allowed is 0 to 1")
 
@@ -165,7 +177,31 @@ class LaddSettings(RunSettings):
         return {"student": self.optimiser, "heads": self.heads}
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class LaddSettings(AdversarialSettings):
+    """Adversarial distillation.
+
+    Args:
+        teacher: DiT weights, `.pt` or `.safetensors`.
+        initial: DiT weights that the student begins with; the teacher's if None.
+    """
+
+    teacher: Path
+    initial: Path | None = None
+
+
+def check_installed(what: str, package: str, extra: str) -> None:
+    """Refuse a setting whose package is not installed.
+
+    Raises:
+        ValueError: it is not; the message has the command that installs it.
+    """
+    if find_spec(package) is None:
+        raise ValueError(f"{what} needs a package: pip install 'kandinsky4[{extra}]'")
+
+
+def at_least(name: str, value: float, least: int) -> None:
+    """Refuse a smaller number."""
     if value < least:
         raise ValueError(f"{name}={value}: allowed is {least} and more")
 

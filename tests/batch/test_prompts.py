@@ -121,3 +121,22 @@ def test_frames_in_between():
     assert (smooth.output.interpolate, smooth.output.fps, smooth.asked["interpolate"]) == (3, 24, 3)
     assert smooth.asked["interpolate_with"] == "ffmpeg"
     assert not any("interpolate" in name for name in plain.asked)
+
+
+def test_loras_of_a_line():
+    """Names of those that the command has; where a line says nothing, the command's weights hold."""
+    settings = {"loras": {"one": 1.0, "two": 0.5}, "seed": 3}
+    lines = ["a", {"text": "b", "loras": {"two": 0.25}}, {"text": "c", "loras": {}}]
+    items = make_items(lines, settings, model_set=SMALL)
+    assert [item.job.loras for item in items] == [{"one": 1.0, "two": 0.5}, {"two": 0.25}, {}]
+    assert items[1].asked["loras"] == {"two": 0.25}
+    assert "loras" not in make_items(["a"], {}, model_set=SMALL)[0].asked  # reports of before go on
+    for wrong, said in (
+        ({"../three": 1}, "loras: '../three' is unknown; allowed are 'one', 'two'"),
+        ({"one": "much"}, "weight of one='much': allowed is a finite number"),
+        (["one"], "allowed is an object with a weight for each name"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_items([{"text": "a", "loras": wrong}], settings, model_set=SMALL)
+    with pytest.raises(ValueError, match="'one' is unknown; allowed are none"):
+        make_items([{"text": "a", "loras": {"one": 1}}], {}, model_set=SMALL)

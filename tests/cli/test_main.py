@@ -10,7 +10,8 @@ from helpers import ROOT
 from kandinsky.cli.main import generate_main, main
 
 COMMANDS = (
-    "generate", "extend", "serve", "web", "resume", "show", "replay", "plan", "doctor", "random-weights", "convert"
+    "generate", "extend", "serve", "web", "resume", "show", "replay", "interpolate", "sound", "plan", "doctor",
+    "random-weights", "convert",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_module_and_script_take_the_same_arguments(capsys):
             command(arguments)
         shown.append(set(re.findall(r"--[a-z-]+", capsys.readouterr().out)))
     assert shown[0] == shown[1]
-    assert {"--prompts", "--json", "--crf", "--parallelism"} <= shown[0]
+    assert {"--prompts", "--json", "--crf", "--parallelism", "--sound"} <= shown[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,7 +63,7 @@ def test_commands_are_listed(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     listed = re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, flags=re.MULTILINE)
-    assert set(listed) == set(COMMANDS)
+    assert set(listed) == {*COMMANDS, "train-lora"}  # whose help is that of a process of its own
 
 
 @pytest.mark.parametrize(

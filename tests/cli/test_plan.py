@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from audio_helpers import save_small
 from helpers import SMALL, TINY, own_weights
 
 from kandinsky.cli.main import main
 from kandinsky.memory.planner import LADDER, STAGES
+from kandinsky.memory.sound import ENCODER_BYTES
 
 ASKED = ["plan", "--weights", str(TINY), "--host-memory", "8", "--time-length", "1"]
 
@@ -27,6 +29,20 @@ def test_as_json(capsys):
     assert len(shown["bytes"]) == 2 * len(LADDER)
     assert set(shown["bytes"]["blocks"]["gpu"]) == {"load", *STAGES}
     assert shown["bytes"]["blocks"]["host"] > shown["bytes"]["resident"]["host"] == 0
+
+
+def test_sound(tmp_path, capsys):
+    weights = save_small(own_weights(tmp_path / "w", SMALL))
+    asked = ["plan", "--weights", str(weights), "--gpu-memory", "6", "--host-memory", "8", "--sound"]
+    assert main(asked) == 0
+    models, encoder = capsys.readouterr().out.splitlines()[-2:]
+    assert models.startswith("sound: ")
+    assert models.endswith(" GB, fits once the video is made")
+    assert encoder.startswith("sound with its encoder: ")
+    assert encoder.endswith(" GB, does not fit once the video is made")
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["sound"]
+    assert found["sound with its encoder"] - found["sound"] == ENCODER_BYTES
 
 
 def test_weights_have_a_length_and_a_size_of_their_own(tmp_path, capsys):

@@ -5,10 +5,13 @@ import json
 import shutil
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from fakes import FAILS_AT_THE_END, RECORD, SMALL_LATENTS, ffmpeg_script
 from helpers import SMALL, TINY, own_weights
+from lora_helpers import plain_file
+from PIL import Image
 
 from kandinsky.checkpoint.random_weights import SIZES, random_dit
 from kandinsky.cli.main import main
@@ -232,3 +235,24 @@ def test_resume_of_a_smooth_video(pipe, tmp_path, monkeypatch):
             pipe("a cat", tmp_path / "again" / "v.mp4", **call)
     assert main(["resume", str(tmp_path / "again" / "v.latents.safetensors"), "--no-progress"]) == 0
     assert (tmp_path / "again" / "v.mp4").read_bytes() == expected
+
+
+def test_replay_asks_for_low_rank_weights(small_weights, tmp_path, capsys):
+    """They are found by their content among the files that are given, whatever these are called."""
+    file, made = plain_file(tmp_path / "one.safetensors"), tmp_path / "v.png"
+    other = plain_file(tmp_path / "other.safetensors", 1)
+    call = ["--weights", str(small_weights), "--device", "cpu", "--quiet"]
+    size = ["--time-length", "0", "--width", "64", "--height", "64", "--save-path", str(made)]
+    assert main(["generate", "--text", "a cat", *size, *call, "--lora", f"{file}:0.5"]) == 0
+    origin = read_record(made).origin
+    assert (list(origin.loras), dict(origin.lora_weights)) == (["one"], {"one": "0.5"})
+    again = tmp_path / "again.png"
+    replay = ["replay", str(made), *call, "--save-path", str(again)]
+    assert main(replay) == 2
+    assert main([*replay, "--lora", str(other)]) == 2
+    assert f"made with the LoRA 'one' ({origin.loras['one']}) at 0.5" in capsys.readouterr().err
+    renamed = file.rename(tmp_path / "renamed.safetensors")
+    assert main([*replay, "--lora", str(other), "--lora", str(renamed)]) == 0
+    assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(made)))
+    assert main(["generate", "--text", "a cat", *size, *call, "--lora", str(tmp_path / "no.safetensors")]) == 2
+    assert "there is no file or folder" in capsys.readouterr().err

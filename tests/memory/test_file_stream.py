@@ -58,6 +58,25 @@ def test_result_is_that_of_weights_that_stay(tmp_path, slots):
     assert torch.equal(run_at_home(made, x), expected)
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, None])
+def test_what_came_is_changed_once_each_time(tmp_path, slots):
+    """A weight that is doubled is not doubled twice, and is the file's again without the change."""
+    made, checkpoint = layers(tmp_path)
+    x = torch.randn(3, 8)
+    plain = run(made, x)
+    stream = stream_of(made, checkpoint, slots=slots)
+    stream.change_({3: lambda: made[3].weight.mul_(2)})
+    doubled = x
+    for index, layer in enumerate(made):
+        doubled = nn.functional.linear(doubled, layer.weight * (2 if index == 3 else 1), layer.bias)
+    for _ in range(2):
+        with torch.inference_mode(), stream:
+            assert all(torch.equal(run(made, x), doubled) for _ in range(3))
+    stream.change_({})
+    with torch.inference_mode(), stream:
+        assert torch.equal(run(made, x), plain)
+
+
 def run_at_home(made, x):
     """Without the hooks, which would refuse."""
     for layer in made:

@@ -6,7 +6,7 @@ import json
 import pytest
 from serving_kit import ASKED
 
-from kandinsky.serving.answers import Refusal, not_found, turned_away, video, wrong
+from kandinsky.serving.answers import Refusal, not_found, not_here, turned_away, video, wrong
 from kandinsky.serving.job import Job
 from kandinsky.serving.live import Now
 
@@ -62,6 +62,7 @@ def test_a_job_that_was_not_made(status):
     ("refusal", "status", "kind"),
     [
         (wrong("no", param="seed"), 400, "invalid_request_error"),
+        (not_here("characters"), 400, "invalid_request_error"),
         (Refusal(401, "no", code="invalid_api_key"), 401, "authentication_error"),
         (Refusal(403, "no", code="wrong_origin"), 403, "permission_error"),
         (not_found("x"), 404, "invalid_request_error"),

@@ -12,6 +12,7 @@ COMMANDS = {
     "teacher_data": ["~/out", *WEIGHTS, "--teacher", "~/t.safetensors", "--data", "~/data"],
     "world.vae": ["~/out", "--initial", "~/vae"],
     "world.data": ["~/out", *WEIGHTS],
+    "world.novelty": ["data", "~/out", *WEIGHTS, "--json", "~/j.json"],
     "world.evaluate": [*WEIGHTS, "--teacher", "~/t.safetensors", "--student", "~/s.safetensors", "--json", "~/j.json"],
 }
 

@@ -47,14 +47,17 @@ def some_scenes(count: int) -> list[Scene]:
     return [held_out[index] for index in picked.tolist()]
 
 
-def accuracy(scenes: Sequence[Scene], videos: Sequence[Tensor]) -> dict[str, float]:
+def accuracy(scenes: Sequence[Scene], videos: Sequence[Tensor], *, new_textures: bool = False) -> dict[str, float]:
     """Share of clips that agree with their scene, for each attribute, and `all` of them at once.
 
     Args:
         scenes: what was asked for.
         videos: a clip each, uint8 `[frames, height, width, 3]`.
+        new_textures: whether backgrounds may be striped; see `judge`.
     """
-    found = [agreement(scene, judge(video)) for scene, video in zip(scenes, videos, strict=True)]
+    found = [
+        agreement(scene, judge(video, new_textures=new_textures)) for scene, video in zip(scenes, videos, strict=True)
+    ]
     shares = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
     return shares | {"all": sum(all(each.values()) for each in found) / len(found)}
 
@@ -72,18 +75,18 @@ def decode(vae: VideoAutoencoder, latents: Tensor) -> list[Tensor]:
 
 
 class Evaluation:
-    """Held-out scenes and the models around the DiT.
+    """Scenes and the models around the DiT.
 
     Args:
         weights: folder of the model set.
-        count: scenes, taken from the held-out ones in a fixed order.
+        scenes: of which clips are made.
         seconds: of each clip.
 
     Raises:
         ValueError: the folder declares no model set.
     """
 
-    def __init__(self, weights: Path, device: torch.device, *, count: int, seconds: int):
+    def __init__(self, weights: Path, device: torch.device, *, scenes: Sequence[Scene], seconds: int):
         model_set = read_model_set(weights)
         if model_set is None:
             raise ValueError(
@@ -92,7 +95,7 @@ class Evaluation:
         width, height = model_set.sizes[0]
         self.weights, self.device = weights, device
         self.shape = VideoShape.from_request(seconds, width, height, model_set=model_set)
-        self.scenes = some_scenes(count)
+        self.scenes = scenes
         place = {"device": device, "dtype": default_dtype(device)}
         self.vae = load_vae(place_of(weights, "vae"), **place)
         folders = place_of(weights, "text_encoder"), place_of(weights, "tokenizer")
@@ -169,7 +172,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", type=device_argument, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=path_argument)
     given = parser.parse_args(arguments)
-    evaluation = Evaluation(given.weights, given.device, count=given.prompts, seconds=given.seconds)
+    evaluation = Evaluation(given.weights, given.device, scenes=some_scenes(given.prompts), seconds=given.seconds)
     reference = evaluation.rendered(seed=1)
     rows = {
         "rendered, through the VAE": score(

@@ -9,7 +9,7 @@ other wordings of a caption are in `wording`.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from hashlib import sha256
 from itertools import product
@@ -27,6 +27,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Allowed values, in the order of a scene's fields."""
+NEW: Mapping[str, tuple[str, ...]] = MappingProxyType({"texture": ("striped",)})
+"""Values that scenes may have too, but no scene of `all_scenes` has: a model of this world has never seen them."""
 LANES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "right": ("top", "middle", "bottom"),
@@ -51,7 +53,7 @@ PLACES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Scene:
-    """One value of each of `ATTRIBUTES`.
+    """One value of each of `ATTRIBUTES`, or of `NEW`.
 
     Raises:
         ValueError: a value is not one of them, or the position is not a lane of the motion.
@@ -66,7 +68,8 @@ class Scene:
     texture: str = "plain"
 
     def __post_init__(self) -> None:
-        for name, allowed in ATTRIBUTES.items():
+        for name, known in ATTRIBUTES.items():
+            allowed = (*known, *NEW.get(name, ()))
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
         if self.position not in LANES[self.motion]:
@@ -82,12 +85,12 @@ def caption(scene: Scene) -> str:
 
 
 def parse(text: str) -> Scene:
-    """The scene of a caption.
+    """The scene of a caption; it may have a value of `NEW`.
 
     Raises:
         ValueError: it is not a caption of this grammar.
     """
-    scene = _scene_of().get(text)
+    scene = _scene_of().get(text) or _new_scene_of().get(text)
     if scene is None:
         words = "; ".join(f"{name}: {', '.join(allowed)}" for name, allowed in ATTRIBUTES.items())
         example = caption(next(iter(_scene_of().values())))
@@ -100,19 +103,36 @@ def all_scenes() -> list[Scene]:
     return list(_scene_of().values())
 
 
+def new_scenes(name: str, value: str, *, seed: int = 0) -> list[Scene]:
+    """Every scene with a value of `NEW`, in an order that the seed gives.
+
+    Raises:
+        ValueError: the attribute has no such new value.
+    """
+    if value not in NEW.get(name, ()):
+        allowed = "; ".join(f"{each}: {', '.join(values)}" for each, values in NEW.items())
+        raise ValueError(f"new value {name}={value!r}: allowed are {allowed}")
+    others = [scene for scene in all_scenes() if getattr(scene, name) == ATTRIBUTES[name][0]]
+    return _shuffled([replace(scene, **{name: value}) for scene in others], seed)
+
+
 def split(held_out: float = 0.1, seed: int = 0) -> tuple[list[Scene], list[Scene]]:
     """Scenes to train with, and scenes that training never sees; every value of every attribute is in both.
 
     Raises:
         ValueError: `held_out` is so small or so large that a value is missing on one side.
     """
-    scenes = sorted(all_scenes(), key=lambda scene: sha256(f"{seed} {caption(scene)}".encode()).digest())
+    scenes = _shuffled(all_scenes(), seed)
     count = round(held_out * len(scenes))
     parts = scenes[count:], scenes[:count]
     needed = sum(len(allowed) for allowed in ATTRIBUTES.values())
     if any(len(set(_values(part))) < needed for part in parts):
         raise ValueError(f"held_out={held_out!r}: allowed is a share that leaves every word on both sides, e.g. 0.1")
     return parts
+
+
+def _shuffled(scenes: list[Scene], seed: int) -> list[Scene]:
+    return sorted(scenes, key=lambda scene: sha256(f"{seed} {caption(scene)}".encode()).digest())
 
 
 def _values(scenes: list[Scene]) -> list[tuple[str, str]]:
@@ -124,4 +144,11 @@ def _scene_of() -> Mapping[str, Scene]:
     """Every scene under its caption."""
     combinations = (dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values()))
     scenes = (Scene(**values) for values in combinations if values["position"] in LANES[values["motion"]])
+    return MappingProxyType({caption(scene): scene for scene in scenes})
+
+
+@cache
+def _new_scene_of() -> Mapping[str, Scene]:
+    """Every scene with a value of `NEW` under its caption."""
+    scenes = (scene for name, values in NEW.items() for value in values for scene in new_scenes(name, value))
     return MappingProxyType({caption(scene): scene for scene in scenes})

@@ -76,12 +76,16 @@ def most(values: Tensor) -> Tensor:
     return values.flatten(1).topk(max(1, values[0].numel() // 200), dim=1).values[:, -1]
 
 
-def judge(frames: Tensor) -> Verdict:
-    """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions."""
+def judge(frames: Tensor, *, new_textures: bool = False) -> Verdict:
+    """Measure a clip, uint8 `[F, height, width, 3]`. A single frame has no motion, and any of the five positions.
+
+    Args:
+        new_textures: whether a background may be striped too; else stripes are a flicker.
+    """
     raw = frames.movedim(-1, 1).float() / 255  # [F, 3, height, width]
     pixels = _smooth(raw)
     parts = take_apart(pixels)
-    kind, texture = _background(parts.background), _texture(raw)
+    kind, texture = _background(parts.background), _texture(raw, new=new_textures)
     seen = parts.most > LEAST_CONTRAST
     if seen.sum() <= len(frames) / 2:
         return Verdict(background=kind, texture=texture)
@@ -121,8 +125,11 @@ def _smooth(pixels: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(pixels.contiguous(), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
-def _texture(pixels: Tensor) -> str | None:
-    """Plain or flickering, by the share of tiles that are between the two tones; tiles with a hue are the object's."""
+def _texture(pixels: Tensor, *, new: bool) -> str | None:
+    """Plain, flickering or, if `new`, striped, by the share of tiles between the two tones.
+
+    Tiles with a hue are the object's, and left out.
+    """
     beats = (torch.arange(len(pixels)) + BEAT - 1) // BEAT
     cores = F.avg_pool2d(pixels[..., TILE // 4 :, TILE // 4 :], TILE // 2, stride=TILE)  # the inner half of each tile
     means = torch.stack([cores[beats == beat].mean(0) for beat in beats.unique()])  # [beats, 3, rows, columns]
@@ -133,7 +140,16 @@ def _texture(pixels: Tensor) -> str | None:
     between = ((brightness - _tones(brightness).mean()).abs() < FLICKER / 2).float().mean()
     if between >= LEAST_PLAIN:
         return "plain"
-    return "flickering" if between <= MOST_BETWEEN else None
+    if between > MOST_BETWEEN:
+        return None
+    return "striped" if new and _is_striped(means.mean(1), bare) else "flickering"
+
+
+def _is_striped(brightness: Tensor, bare: Tensor) -> bool:
+    """Whether tiles `[beats, rows, columns]` have the tones of upright stripes that stay; `bare` ones are looked at."""
+    above = (brightness > _tones(brightness[bare]).mean()) == (torch.arange(brightness.shape[-1]) % 2 == 0)
+    share = above[bare].float().mean().item()
+    return max(share, 1 - share) >= 1 - MOST_BETWEEN
 
 
 def _tones(values: Tensor) -> Tensor:

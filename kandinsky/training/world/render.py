@@ -76,7 +76,9 @@ def render(
     centres = paths.start[:, None] + time * (paths.end - paths.start)[:, None]  # [B, F, 2]
     cover = coverage(centres.to(device), paths.radius.to(device), [scene.shape for scene in scenes], size)[..., None]
     colour, background = (x.to(device)[:, None, None, None] for x in (paths.colour, paths.background))
-    tiles = draw_tiles(len(scenes), num_frames, size, generator).to(device)  # [B, F, height, width]
+    tiles = draw_tiles(len(scenes), num_frames, size, generator)  # [B, F, height, width]
+    striped = torch.tensor([scene.texture == "striped" for scene in scenes])[:, None, None, None]
+    tiles = torch.where(striped, stripes(tiles), tiles).to(device)
     background = background + (paths.flicker.to(device)[:, None, None, None] * tiles)[..., None]
     return background.lerp(colour, cover).mul_(255).round_().to(torch.uint8)
 
@@ -89,6 +91,12 @@ def draw_tiles(clips: int, num_frames: int, size: tuple[int, int], generator: to
     beats = (torch.arange(num_frames) + BEAT - 1) // BEAT
     rows, columns = torch.arange(height) // TILE, torch.arange(width) // TILE
     return tiles[:, beats][:, :, rows][..., columns]
+
+
+def stripes(tiles: Tensor) -> Tensor:
+    """Upright stripes as wide as a tile that stay as they are, shaped as `tiles`; the first pixel's tone is theirs."""
+    turns = 1 - 2 * (torch.arange(tiles.shape[-1]) // TILE % 2)
+    return (tiles[:, :1, :1, :1] * turns).expand(tiles.shape)
 
 
 def draw_paths(scenes: Sequence[Scene], generator: torch.Generator) -> Paths:
@@ -114,7 +122,7 @@ def _path(scene: Scene, drawn: list[float]) -> tuple:
     hue = HUES[scene.colour] + HUE_JITTER * (2 * drawn[5] - 1)
     colour = colorsys.hsv_to_rgb(hue % 1, 0.85, 0.82 + 0.13 * drawn[6])
     background = [_between(BRIGHTNESS[scene.background], drawn[7])] * 3
-    return start, end, radius, colour, background, FLICKER * (scene.texture == "flickering")
+    return start, end, radius, colour, background, FLICKER * (scene.texture != "plain")
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

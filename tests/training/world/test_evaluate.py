@@ -48,11 +48,11 @@ def test_table():
 
 def test_the_weights_must_be_the_worlds(tmp_path):
     with pytest.raises(ValueError, match=r"has no model_set\.json; allowed is the synthetic world's folder"):
-        Evaluation(tmp_path, CPU, count=1, seconds=1)
+        Evaluation(tmp_path, CPU, scenes=some_scenes(1), seconds=1)
 
 
 def test_an_evaluation_has_the_model_sets_clips(weights):
-    evaluation = Evaluation(weights, CPU, count=3, seconds=1)
+    evaluation = Evaluation(weights, CPU, scenes=some_scenes(3), seconds=1)
     assert evaluation.text.shape == (3, TEXT_TOKENS, 64)
     one, same, other = (torch.stack(evaluation.rendered(seed=seed)) for seed in (1, 1, 2))
     assert one.shape == (3, 9, 32, 32, 3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kandinsky.training.world.grammar import ATTRIBUTES, LANES, Scene, all_scenes, caption, parse, split
+from kandinsky.training.world.grammar import ATTRIBUTES, LANES, Scene, all_scenes, caption, new_scenes, parse, split
 
 
 def test_captions_say_everything():
@@ -23,6 +23,14 @@ def test_a_plain_background_is_not_mentioned():
     assert scene.texture == "flickering"
     plain = caption(replace(scene, texture="plain"))
     assert plain == "a large blue cross in the middle stays still on a gray background"
+
+
+def test_new_values_are_understood_and_in_no_old_scene():
+    scene = new_scenes("texture", "striped")[0]
+    assert parse(caption(scene)) == scene
+    assert scene not in all_scenes()
+    with pytest.raises(ValueError, match=r"texture='dotted': allowed are texture: striped"):
+        new_scenes("texture", "dotted")
 
 
 def test_what_is_not_in_the_grammar_is_refused():
