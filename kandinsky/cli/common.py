@@ -86,16 +86,21 @@ def model_set_of(parsed: argparse.Namespace) -> ModelSet:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a file is written; see `output_settings`."""
+    """How a file is written, and smooth video; see `output_settings`."""
+    add_encoding_arguments(parser)
+    parser.add_argument(
+        "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
+    )
+    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
+
+
+def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a file is written; see `encoding_settings`."""
     parser.add_argument("--fps", type=int, help="frames per second that the file plays at; default the model's 8")
     parser.add_argument(
         "--crf", type=int, help="quality of a video file, 1 is the best that plays everywhere; default: the codec's"
     )
     parser.add_argument("--codec", help="of a video file: h264, hevc or vp9; the default is the ending's")
-    parser.add_argument(
-        "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
-    )
-    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
     parser.add_argument("--no-metadata", action="store_true", help="no record of the generation in the file")
 
 
@@ -115,7 +120,13 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 
 def output_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Arguments of a call, from those of `add_output_arguments`."""
-    names = ("fps", "crf", "codec", "interpolate", "interpolate_with")
+    between = {name: getattr(parsed, name) for name in ("interpolate", "interpolate_with")}
+    return {**encoding_settings(parsed), **between}
+
+
+def encoding_settings(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of a call, from those of `add_encoding_arguments`."""
+    names = ("fps", "crf", "codec")
     return {**{name: getattr(parsed, name) for name in names}, "metadata": not parsed.no_metadata}
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from kandinsky.cli.common import (
     Defaults,
     Outcome,
-    add_output_arguments,
+    add_encoding_arguments,
     check_and_launch,
+    encoding_settings,
     file_argument,
     heed_no_distributed,
     load_pipeline,
-    output_settings,
     writes_here,
 )
 from kandinsky.cli.generate import add_run_arguments
@@ -35,7 +35,7 @@ def add_extend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=int, required=True, help="that come to the video's own")
     parser.add_argument("--overlap", type=int, default=1, help="seconds that each piece knows of what came before it")
     parser.add_argument("--save-path", type=file_argument, help="file to write; default: the video's with -extended")
-    add_output_arguments(parser)
+    add_encoding_arguments(parser)
     parser.add_argument("--seed", type=int, default=42, help="of the first piece; the next ones count up")
     parser.add_argument("--width", type=int, help="pixels; default: by the video's proportions")
     parser.add_argument("--height", type=int, help="pixels; default: by the video's proportions")
@@ -51,7 +51,7 @@ def extend(parsed: argparse.Namespace, *, arguments: Sequence[str]) -> Outcome |
     """
     heed_no_distributed(parsed, num_gpus=parsed.num_gpus)
     names = ("seconds", "overlap", "width", "height", "seed", "fit")
-    asked = {name: getattr(parsed, name) for name in names} | output_settings(parsed)
+    asked = {name: getattr(parsed, name) for name in names} | encoding_settings(parsed)
     places = (parsed.file, parsed.text, parsed.save_path)
     if writes_here():
         _checked(places, asked, parsed.weights)
