@@ -11,17 +11,19 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import shown
-from kandinsky.known.given import Given
-from kandinsky.output.inputs import NO_INPUTS, Inputs, check_no_input, shape_and_given
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
 from kandinsky.output.video import check_encoder
-from kandinsky.progress import AfterStep, OnStep
 from kandinsky.video_shape import VideoShape, as_int
+
+if TYPE_CHECKING:  # with torch, which a server's own process does without
+    from kandinsky.known.given import Given
+    from kandinsky.output.inputs import Inputs
+    from kandinsky.progress import AfterStep, OnStep
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 10_000
@@ -40,8 +42,8 @@ class Extras(TypedDict, total=False):
     metadata: bool
     interpolate: int | None
     interpolate_with: str | None
-    on_step: OnStep | None
-    callback_on_step_end: AfterStep | None
+    on_step: "OnStep | None"
+    callback_on_step_end: "AfterStep | None"
     image: object
     last_image: object
     video: object
@@ -80,11 +82,11 @@ class Request:
     jobs: tuple[Job, ...]
     shape: VideoShape
     output: Output
-    given: Given | None = None
+    given: "Given | None" = None
 
     def without_pixels(self) -> "Request":
         """For ranks that do not encode; pixels are large."""
-        return self if self.given is None else replace(self, given=Given.elsewhere())
+        return self if self.given is None else replace(self, given=self.given.elsewhere())
 
 
 def request_of(
@@ -99,7 +101,7 @@ def request_of(
     *,
     model_set: ModelSet,
     options: OutputOptions = NO_OPTIONS,
-    inputs: Inputs = NO_INPUTS,
+    inputs: "Inputs | None" = None,
     loras: Mapping[str, float] | None = None,
 ) -> Request:
     """The request that the arguments of a call mean; `Kandinsky4T2VPipeline.__call__` explains them.
@@ -113,7 +115,13 @@ def request_of(
     Raises:
         ValueError: an argument is not what it may be; the message names it, its value and what is allowed.
     """
-    shape, given = shape_and_given(inputs, time_length, width, height, model_set=model_set)
+    size = (time_length, width, height)
+    if inputs is None:
+        shape, given = VideoShape.from_request(*size, model_set=model_set), None
+    else:
+        from kandinsky.output.inputs import shape_and_given
+
+        shape, given = shape_and_given(inputs, *size, model_set=model_set)
     prompts = prompts_of(text)
     count = as_int("bs", bs, "1 and more")
     if count < 1:
@@ -168,7 +176,10 @@ def check_targets(request: Request) -> None:
     """
     for path in (job.path for job in request.jobs if job.path is not None):
         check_target(path if path.suffix else f"{path}/", is_image=request.shape.is_image)
-        check_no_input(path, () if request.given is None else request.given.files)
+        if request.given is not None:
+            from kandinsky.output.inputs import check_no_input
+
+            check_no_input(path, request.given.files)
     if request.output.codec is not None:
         check_encoder(request.output.codec)
 

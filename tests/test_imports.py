@@ -33,7 +33,11 @@ OWN_ROOM = {
         "kandinsky.training.world.vae",
     },
     "imageio_ffmpeg": {"kandinsky.output.video"},
-    "gradio": {"kandinsky.cli.web"},
+    "fastapi": {"kandinsky.serving"},
+    "starlette": {"kandinsky.serving"},
+    "uvicorn": {"kandinsky.serving.server"},
+    "ray": {"kandinsky.serving.ray"},
+    "prometheus_client": {"kandinsky.serving.metrics"},
     "accelerate": {"kandinsky.training"},
     "peft": {"kandinsky.training"},
     "bitsandbytes": {"kandinsky.training.optimiser"},
@@ -65,6 +69,7 @@ FLOORS = {
     "kandinsky.training": 6,
     "kandinsky.factory": 7,
     "kandinsky.batch": 7,
+    "kandinsky.serving": 8,
     "kandinsky.cli": 8,
     "kandinsky.__main__": 9,
     "kandinsky": 9,
@@ -74,6 +79,7 @@ BESIDE = {
     "kandinsky.known": {"kandinsky.video_shape"},
     "kandinsky.extend": {"kandinsky.runner"},
     "kandinsky.pipeline": {"kandinsky.runner", "kandinsky.extend"},
+    "kandinsky.cli": {"kandinsky.serving"},
 }
 ALONE = {
     "kandinsky.vae": set(),
@@ -194,6 +200,14 @@ def test_the_test_sees_every_kind_of_import():
     assert "kandinsky.cli.launch" in ours()["kandinsky.cli.common"]  # within a function
     assert "kandinsky.output.result" in ours()["kandinsky.cli.common"]  # for types
     assert "kandinsky.checkpoint.safetensors_file" in ours()["kandinsky.checkpoint.convert"]  # from a folder
+
+
+def test_the_servers_process_has_no_torch():
+    """It touches no GPU, and is there at once."""
+    modules = "kandinsky.serving.http, kandinsky.serving.server, kandinsky.cli.serve"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"
 
 
 def test_import_is_light():

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from kandinsky import DecodeError, Kandinsky4T2VPipeline, RecordError
 from kandinsky.batch import make_items, run_batch
-from kandinsky.cli import web
+from kandinsky.cli import serve
 from kandinsky.cli.common import parse_and_run
 from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
@@ -371,43 +371,35 @@ def test_a_legacy_code_page_does_not_end_a_finished_run(small_weights, tmp_path)
 
 def test_streams_that_are_no_terminal_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    parser = web.Defaults("x")
-    assert parser is not None
     from kandinsky.cli.common import Outcome, Parser
 
     assert parse_and_run(Parser(), [], lambda _parsed: Outcome(["said"], {})) == 0
 
 
-def test_the_page_reaches_itself_behind_a_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "example.org")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    web.reach_ourselves()
-    assert os.environ["no_proxy"].split(",") == ["example.org", "localhost", "127.0.0.1", "::1", "0.0.0.0"]  # noqa: S104
-    assert "localhost" in os.environ["NO_PROXY"]
-
-
 def test_an_address_that_is_taken_is_refused_before_weights_are_loaded():
     import socket
+
+    from kandinsky.serving.server import listen
 
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ValueError, match=f"port={port}, host='127.0.0.1'"):
-            web.check_address("127.0.0.1", port)
-    web.check_address("127.0.0.1", port)
+            listen("127.0.0.1", port)
+    listen("127.0.0.1", port).close()
     with pytest.raises(ValueError, match="port=70000"):
-        web.check_address("127.0.0.1", 70000)
+        listen("127.0.0.1", 70000)
 
 
 def test_an_installed_package_that_does_not_import_is_not_called_missing(monkeypatch, tmp_path):
-    (tmp_path / "gradio.py").write_text("import a_package_that_is_not_there\n")
+    (tmp_path / "uvicorn.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    monkeypatch.delitem(sys.modules, "uvicorn", raising=False)
     with pytest.raises(
         ValueError, match="installed but does not import: No module named 'a_package_that_is_not_there'"
     ):
-        web.import_gradio()
-    monkeypatch.setitem(sys.modules, "gradio", None)
+        serve.import_server()
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ValueError, match=r"does not import|not installed"):
-        web.import_gradio()
+        serve.import_server()

@@ -69,7 +69,7 @@ def run_batch(pipe: Runner, items: Sequence[Item], folder: str | os.PathLike[str
             check_folder(target, items)
         return _make(pipe, items, Report(target))
     check_folder(target, items)
-    with _lock(target):
+    with locked(target):
         return _make(pipe, items, Report(target))
 
 
@@ -108,7 +108,12 @@ def check_folder(folder: Path, items: Sequence[Item]) -> None:
         check_encoder(codec)
 
 
-def _lock(folder: Path) -> AbstractContextManager[object]:
+def locked(folder: Path) -> AbstractContextManager[object]:
+    """Meanwhile no other batch writes in the folder.
+
+    Raises:
+        ValueError: another one does.
+    """
     try:
         return FileLock(folder / ".batch.lock", timeout=0).acquire()
     except Timeout as error:

@@ -166,12 +166,12 @@ def heed_no_distributed(parsed: argparse.Namespace, *, num_gpus: int = 1) -> Non
     Raises:
         ValueError: it was, and with it several processes, which would forget that they are some of several.
     """
-    from kandinsky.parallel.ranks import ignore_launcher
-
     if not parsed.no_distributed:
         return
     if num_gpus > 1:
         raise ValueError(f"--no-distributed with --num-gpus {num_gpus}: allowed with it is 1, which works alone")
+    from kandinsky.parallel.ranks import ignore_launcher  # with torch, which not every command needs
+
     ignore_launcher()
 
 

@@ -28,6 +28,8 @@ from kandinsky.cli.inputs import add_input_arguments, input_settings
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:
+    from kandinsky.batch.prompts import Item
+    from kandinsky.batch.run import BatchResult
     from kandinsky.cli.estimate import Forecast
     from kandinsky.pipeline import Kandinsky4T2VPipeline
     from kandinsky.video_shape import VideoShape
@@ -100,6 +102,11 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *MEMORY_MODES),
         help="where weights are while they are not used; auto: the fastest that fits",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="with --prompts: make them on every node of a Ray cluster (auto, or HOST:PORT)",
+    )
     add_backend_arguments(parser)
 
 
@@ -122,6 +129,8 @@ def generate(parsed: argparse.Namespace, *, arguments: Sequence[str], load: Load
     loras_of(parsed)
     if parsed.prompts is not None:
         return _generate_batch(parsed, model_set, arguments=arguments, load=load)
+    if parsed.ray is not None:
+        raise ValueError("--ray is for a batch: it needs --prompts")
     save_path = parsed.save_path or ("./test.png" if parsed.time_length == 0 else "./test.mp4")
     request = request_of(
         DEMO_PROMPT if parsed.text is None else parsed.text,
@@ -173,12 +182,19 @@ def _generate_batch(
     items = read_prompts(parsed.prompts, settings, model_set=model_set)
     if writes_here(each=parsed.parallelism == "none"):
         check_folder(Path(parsed.save_path), items)
-    if check_and_launch(parsed, arguments):
+    if parsed.ray is not None and parsed.retune:
+        raise ValueError("--retune with --ray: other machines remember on their own; run `kandinsky generate` there")
+    if parsed.ray is not None and any(item.job.loras for item in items):
+        raise ValueError("LoRAs with --ray: their files are not on other machines; merge them into the weights")
+    if parsed.ray is not None:
+        result = _on_cluster(parsed, items)
+    elif check_and_launch(parsed, arguments):
         return None
-    pipe = load(parsed)
-    if items:
-        _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
-    result = run_batch(pipe, items, parsed.save_path)
+    else:
+        pipe = load(parsed)
+        if items:
+            _forecast(pipe, items[0].shape, quiet=parsed.quiet)  # for each that is like the first
+        result = run_batch(pipe, items, parsed.save_path)
     if result is None:
         return None
     rate = 3600 * result.made / result.seconds
@@ -195,3 +211,34 @@ def _generate_batch(
         "per_hour": rate,
     }
     return Outcome(lines, record, 1 if result.failed else 0)
+
+
+def _on_cluster(parsed: argparse.Namespace, items: "Sequence[Item]") -> "BatchResult":
+    """The batch on every node of a Ray cluster.
+
+    Raises:
+        ValueError: there is no such cluster, or an item that cannot come back from it.
+    """
+    from kandinsky.cli.serve import open_cluster
+    from kandinsky.serving.batch import Workers, check_items, run_batch_on
+    from kandinsky.serving.worker import Place
+
+    check_items(items)
+    place = Place(
+        weights=str(Path(parsed.weights).absolute()),
+        device=parsed.device,
+        precision=parsed.precision,
+        memory=parsed.memory,
+        parallelism=parsed.parallelism,
+        attention=parsed.attention,
+        kernels=parsed.kernels,
+        processes=1 if parsed.parallelism == "none" else parsed.num_gpus,
+    )
+    cluster = open_cluster(parsed.ray, place)
+    try:
+        room = cluster.room()
+        workers = Workers(cluster.starts(0, room))
+        cluster.grow(workers.add, room)
+        return run_batch_on(workers, items, parsed.save_path)
+    finally:
+        cluster.close()

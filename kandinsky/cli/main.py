@@ -15,9 +15,9 @@ from kandinsky.cli.generate import add_generate_arguments
 from kandinsky.cli.interpolate import add_interpolate_command
 from kandinsky.cli.plan import add_plan_command
 from kandinsky.cli.records import add_record_commands
+from kandinsky.cli.serve import add_serve_commands
 from kandinsky.cli.sound import add_generate_sound, add_sound_command, generate_with_sound
 from kandinsky.cli.train import train_lora
-from kandinsky.cli.web import add_web_arguments, serve
 from kandinsky.cli.weights import add_weights_commands
 
 
@@ -33,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     go_on = commands.add_parser("extend", help="go on from a video", description="Go on from a video, for minutes.")
     add_extend_arguments(go_on)
     go_on.set_defaults(run=partial(extend, arguments=given[1:]))
-    web = commands.add_parser("web", help="open a page in the browser", description="Serve a page that makes videos.")
-    add_web_arguments(web)
-    web.set_defaults(run=serve)
+    add_serve_commands(commands)
     add_sound_command(commands)
     commands.add_parser("train-lora", help="train low-rank weights on a folder of clips", add_help=False)
     if given[:1] == ["train-lora"]:

@@ -10,7 +10,6 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
-from kandinsky.interpolate.stream import check_factor
 from kandinsky.output.image import JPEG_PROMPT, animation_writer, folder_writer, image_writer
 from kandinsky.output.paths import VIDEO_CODECS, path_of
 from kandinsky.output.video import CODECS, Encoding, VideoWriter
@@ -131,6 +130,8 @@ def _check_between(options: OutputOptions, kind: Kind, *, is_image: bool) -> Non
         ValueError: names the argument.
     """
     if options.interpolate is not None:
+        from kandinsky.interpolate.stream import check_factor  # with torch, which a server's own process does without
+
         check_factor(options.interpolate)
     if options.interpolate_with not in (None, *INTERPOLATORS):
         allowed = ", ".join(map(repr, INTERPOLATORS))

@@ -145,7 +145,6 @@ class AdversarialSettings(RunSettings):
 
     Args:
         heads: optimiser of the discriminator's heads.
-        known_share: of the clips, from 0 to 1, of which the student is given a part; see `known_frames`.
         heads_every: of so many global blocks one has a head; more takes less memory.
         student_levels: how often each of the student's timesteps is drawn; their number is the student's steps.
         discriminator_levels: of the noise under which real and fake are compared.
@@ -155,7 +154,6 @@ class AdversarialSettings(RunSettings):
     """
 
     heads: AdamSettings
-    known_share: float = 0.0
     heads_every: int = 1
     student_levels: StepWeights = field(default_factory=lambda: StepWeights(weights=(1.0, 1.0, 1.0, 1.0)))
     discriminator_levels: LogitNormal = field(default_factory=lambda: LogitNormal(mean=0.0, std=1.0))

@@ -7,6 +7,7 @@ a GPU are ours (see `moments`).
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +70,14 @@ class VideoAutoencoder:
     def autoencoder(self) -> Any:
         """diffusers' `AutoencoderKLCogVideoX`, which encodes."""
         return self._open_autoencoder()
+
+    def whole(self) -> "VideoAutoencoder":
+        """The same weights, decoding the whole picture here, whatever strip of it this one takes among other ranks."""
+        if self._rows_of is all_rows:
+            return self
+        alone = copy(self)
+        alone._rows_of = all_rows
+        return alone
 
     def _staged(self) -> CausalDecoder:
         state = {name: value.to(self.device) for name, value in self._state.items()}

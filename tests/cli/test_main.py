@@ -10,8 +10,8 @@ from helpers import ROOT
 from kandinsky.cli.main import generate_main, main
 
 COMMANDS = (
-    "generate", "extend", "web", "resume", "show", "replay", "interpolate", "sound", "plan", "doctor", "random-weights",
-    "convert",
+    "generate", "extend", "serve", "web", "resume", "show", "replay", "interpolate", "sound", "plan", "doctor",
+    "random-weights", "convert",
 )  # fmt: skip
 
 

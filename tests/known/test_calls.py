@@ -12,7 +12,6 @@ from PIL import Image
 from kandinsky.batch.prompts import read_prompts
 from kandinsky.batch.run import run_batch
 from kandinsky.cli.main import main
-from kandinsky.cli.web import make_video
 from kandinsky.errors import DecodeError
 from kandinsky.output.read_record import read_record
 
@@ -156,13 +155,3 @@ def test_latents_of_a_failed_decoding_are_finished_with_their_record(pipe, pictu
     assert read_record(result.path).given.inputs.keys() == {"image"}
     whole = pipe("a cat", tmp_path / "whole.mp4", image=picture, **ASKED)
     assert whole.path.read_bytes() == result.path.read_bytes()
-
-
-def test_the_page(pipe, picture, tmp_path):
-    picture.save(tmp_path / "p.png")
-    (tmp_path / "videos").mkdir()
-    fields = ("a cat", "96x64", 1, "3")
-    path, _ = make_video(pipe, tmp_path / "videos", fields, lambda *_, **__: None, {"image": str(tmp_path / "p.png")})
-    assert read_record(path).given.fit == "cover"
-    _, said = make_video(pipe, tmp_path / "videos", fields, lambda *_, **__: None, {"video": path}, 0.5)
-    assert "9 frames of 96x64" in said

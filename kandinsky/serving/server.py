@@ -1,0 +1,134 @@
+"""The server's process: listens, waits for signals, and ends in order.
+
+The first SIGTERM or Ctrl-C drains: what runs is finished, the rest stays queued, and the server answers until then. The
+second one ends at once; nothing is lost by that either.
+"""
+
+import asyncio
+import logging
+import socket
+import sys
+from contextlib import ExitStack, suppress
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from kandinsky.serving.guard import Guard
+from kandinsky.serving.log import Lines, Log
+from kandinsky.serving.retention import Limits, tidy
+from kandinsky.serving.scheduler import Scheduler
+
+TIDY = 60.0
+"""Seconds between two looks for what is too old or too much."""
+SWITCH = 0.0005
+"""Seconds after which Python's threads take turns: an answer passes through several, which all do little. The usual
+5 ms for each turn would be most of its time."""
+GREETING = 30.0
+"""Seconds for a connection to send the head of its first request."""
+GOODBYE = 3
+"""Seconds for answers that are under way when all else is done."""
+
+
+_Connection: Any = AutoHTTPProtocol  # of httptools or h11, whichever is installed
+
+
+class Greeted(_Connection):
+    """A connection that is closed if it asks for nothing: else they would be all that the system lets us have."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """uvicorn's, and a look later."""
+        super().connection_made(transport)
+        self.loop.call_later(GREETING, self._look)
+
+    def _look(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with signals of our own."""
+
+    def __init__(self, app: Guard, scheduler: Scheduler):
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=GOODBYE, timeout_keep_alive=75,
+            server_header=False, lifespan="off", ws="none", http=Greeted, log_config=None,
+        )  # fmt: skip
+        super().__init__(config)
+        self._scheduler = scheduler
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """A signal."""
+        if self._scheduler.draining:
+            self._scheduler.kill()
+            self.should_exit = self.force_exit = True
+        else:
+            self._scheduler.drain()
+
+    def exit_when_drained(self) -> None:
+        """Wait for the scheduler."""
+        self._scheduler.drained.wait()
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: names the address and the system's reason.
+    """
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port={port}: allowed is 0 to {2**16 - 1}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+            opened.pop_all()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"port={port}, host={host!r}: {error}") from error
+    return listener
+
+
+def serve(app: Guard, scheduler: Scheduler, listener: socket.socket, *, limits: Limits, log: Log) -> None:
+    """Serve until a signal, or until the workers turn out to be impossible (`scheduler.refused`)."""
+    sys.setswitchinterval(SWITCH)
+    lines, loggers = Lines(log), [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(lines)
+    _allow_files()
+    server, ended = Server(app, scheduler), Event()
+    scheduler.start()
+    Thread(target=server.exit_when_drained, name="end", daemon=True).start()
+    Thread(target=_tidy, args=(scheduler, limits, log, ended), name="tidy", daemon=True).start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for logger in loggers:
+            logger.removeHandler(lines)
+        ended.set()
+        if scheduler.drained.is_set() and not server.force_exit:
+            scheduler.wait_until_gone(GOODBYE)
+        scheduler.kill()
+
+
+def _allow_files() -> None:
+    """As many open files as the system lets us have: each connection is one."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _tidy(scheduler: Scheduler, limits: Limits, log: Log, ended: Event) -> None:
+    while not ended.wait(TIDY):
+        try:
+            for job_id in tidy(scheduler.store, limits):
+                log("job deleted", job=job_id, reason="kept long enough")
+        except Exception as error:  # noqa: BLE001  # a full disk, say: the next look comes
+            log("tidying failed", error=str(error))

@@ -1,0 +1,29 @@
+"""What tests of routes share: a server before one worker that does what the test says."""
+
+import httpx
+import pytest
+from serving_kit import Hands, served, until
+
+from kandinsky.serving.store import Store
+
+
+@pytest.fixture
+def hands(tmp_path):
+    with Store(tmp_path / "data") as store:
+        hands = Hands(store).start()
+        hands.workers[0].ready()
+        until(lambda: hands.scheduler.is_ready)
+        yield hands
+        hands.scheduler.kill()
+
+
+@pytest.fixture
+def address(hands):
+    with served(hands.scheduler) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address):
+    with httpx.Client(base_url=address, timeout=20) as client:
+        yield client

@@ -1,0 +1,104 @@
+"""Images: jobs whose answer waits for them."""
+
+import threading
+
+import httpx
+import pytest
+from helpers import SMALL
+from serving_kit import posted, served, until
+
+from kandinsky.serving.messages import Failed
+from kandinsky.serving.options import Options
+
+BODY = {"prompt": "a", "size": "64x64"}
+
+
+def ask(client, body=BODY, **settings):
+    """The answer, and the thread that waits for it."""
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(client.post("/v1/images/generations", json=body, **settings)), daemon=True
+    )
+    thread.start()
+    return found, thread
+
+
+def test_an_image_is_a_job_that_is_in_no_list_of_videos(client, hands):
+    found, thread = ask(client, {**BODY, "seed": 7, "output_format": "jpeg"})
+    order = until(lambda: hands.workers[0].got)[0]
+    assert (order.asked.time_length, order.asked.file_name, order.asked.seed) == (0, "image.jpeg", 7)
+    assert client.get("/v1/videos").json()["data"] == []
+    hands.workers[0].finish(content=b"\xff\xd8")
+    thread.join(20)
+    assert found[0].json()["data"] == [{"b64_json": "/9g=", "seed": 7}]
+    assert found[0].json()["output_format"] == "jpeg"
+    assert hands.store.get(order.job_id).downloaded
+
+
+@pytest.mark.parametrize("key", [None, "one"])
+def test_a_client_that_goes_away(client, hands, key):
+    """Nobody waits for the images then; with a key the client may come again for them."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/images/generations", json=BODY, timeout=0.3, headers=headers)
+    job_id = hands.workers[0].got[0].job_id
+    if key is None:
+        until(lambda: hands.store.get(job_id).status == "cancelled")
+        return
+    found, thread = ask(client, headers=headers)
+    hands.workers[0].finish(content=b"image")
+    thread.join(20)
+    assert found[0].status_code == 200
+    assert len(hands.workers[0].got) == 1
+
+
+def test_one_that_fails_takes_the_others_with_it(client, hands):
+    found, thread = ask(client, {**BODY, "n": 3})
+    order = until(lambda: hands.workers[0].got)[0]
+    hands.workers[0].report(hands.workers[0], Failed(order.job_id, "generation_failed", "no"))
+    thread.join(20)
+    assert (found[0].status_code, found[0].json()["error"]["code"]) == (500, "generation_failed")
+    until(lambda: hands.store.counts()["cancelled"] == 2)
+
+
+@pytest.mark.parametrize(("how", "code"), [("cancel", "cancelled"), ("delete", "cancelled"), ("end", "draining")])
+def test_a_wait_that_ends_otherwise(client, hands, how, code):
+    found, thread = ask(client)
+    job_id = until(lambda: hands.workers[0].got)[0].job_id
+    if how == "cancel":
+        client.post(f"/v1/videos/{job_id}/cancel")
+    elif how == "delete":
+        client.delete(f"/v1/videos/{job_id}")
+    else:
+        hands.scheduler.live.close()
+    thread.join(20)
+    assert found[0].json()["error"]["code"] == code
+    assert found[0].status_code == (503 if how == "end" else 500)
+
+
+def test_all_or_none_are_taken(hands):
+    with (
+        served(hands.scheduler, Options(model_set=SMALL, max_queue=3)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
+        posted(client)
+        until(lambda: hands.workers[0].got)
+        answer = client.post("/v1/images/generations", json={**BODY, "n": 4})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+        assert hands.store.counts()["queued"] == 0
+
+
+def test_a_key_is_for_one_image(client, hands):
+    answer = client.post("/v1/images/generations", json={**BODY, "n": 2}, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
+    assert sum(hands.store.counts().values()) == 0
+
+
+def test_an_image_that_fails(hands, client):
+    def fail():
+        order = until(lambda: hands.workers[0].got)[0]
+        hands.workers[0].report(hands.workers[0], Failed(order.job_id, "out_of_memory", "no room"))
+
+    threading.Thread(target=fail).start()
+    answer = client.post("/v1/images/generations", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "out_of_memory")

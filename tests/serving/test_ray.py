@@ -1,0 +1,122 @@
+"""A Ray cluster of three nodes on this machine (`pytest -m ray`, needs the extra `ray`): tiny weights on CPUs."""
+
+import json
+import threading
+import time
+
+import httpx
+import pytest
+from helpers import SMALL
+from serving_kit import ended, posted, served, until
+
+from kandinsky.batch.prompts import make_items
+from kandinsky.batch.run import run_batch
+from kandinsky.cli.main import main
+from kandinsky.serving.batch import Workers, run_batch_on
+from kandinsky.serving.scheduler import Scheduler
+from kandinsky.serving.store import Store
+from kandinsky.serving.worker import Place
+
+pytestmark = pytest.mark.ray
+SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}
+PROMPTS = [f"a cat, take {number}" for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def wanted(pipe, tmp_path_factory):
+    """What one process makes of the prompts."""
+    folder = tmp_path_factory.mktemp("wanted")
+    run_batch(pipe, make_items(PROMPTS, SETTINGS, model_set=SMALL), folder)
+    return {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
+
+
+@pytest.fixture
+def nodes():
+    """The cluster, and its nodes besides the head, which has no cores to give away; this process is on the head."""
+    utils = pytest.importorskip("ray.cluster_utils")
+    cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    others = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    cluster.wait_for_nodes()
+    yield cluster, others
+    import ray
+
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def place(small_weights):
+    return Place(weights=str(small_weights), device="cpu", variables={"OMP_NUM_THREADS": "1"})
+
+
+def made(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
+
+
+def test_a_batch_while_a_node_is_killed(nodes, place, tmp_path, wanted):
+    from kandinsky.serving.ray import Cluster
+
+    cluster, others = nodes
+    connection = Cluster(cluster.address, place)
+    assert connection.room() == 3
+    items = make_items(PROMPTS, SETTINGS, model_set=SMALL)
+    result = []
+    workers = Workers(connection.starts(0, 3))
+    run = threading.Thread(target=lambda: result.append(run_batch_on(workers, items, tmp_path)))
+    run.start()
+    until(lambda: len(made(tmp_path)) >= 3 or not run.is_alive(), 120)
+    cluster.remove_node(others[0], allow_graceful=False)
+    run.join(200)
+    assert (result[0].made, result[0].failed) == (12, {})
+    assert made(tmp_path) == wanted
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().split("\n") if line]
+    assert sum(line["status"] == "done" for line in lines) == 12
+    connection.close()
+
+
+def test_the_command_and_its_restart(nodes, small_weights, tmp_path, wanted, capsys):
+    cluster, _ = nodes
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:4]))
+    command = ["generate", "--prompts", str(tmp_path / "prompts.txt"), "--save-path", str(tmp_path / "videos")]
+    command += ["--weights", str(small_weights), "--device", "cpu", "--seed", "1", "--time-length", "1"]
+    command += ["--width", "64", "--height", "64", "--parallelism", "none", "--ray", cluster.address]
+    assert main(command) == 0
+    assert made(tmp_path / "videos") == {name: wanted[name] for name in list(made(tmp_path / "videos"))}
+    assert len(made(tmp_path / "videos")) == 4
+    assert "4 made, 0 done before" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "0 made, 4 done before" in capsys.readouterr().out
+
+
+def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_path, wanted):
+    from kandinsky.serving import ray as ray_module
+
+    cluster, others = nodes
+    ray_module.LOOK = 0.5
+    connection = ray_module.Cluster(cluster.address, place)
+    with Store(tmp_path) as store:
+        scheduler = Scheduler(store, connection.starts(0, connection.room()))
+        scheduler.start()
+        connection.grow_scheduler(scheduler)
+        with served(scheduler) as address, httpx.Client(base_url=address, timeout=20) as client:
+            ids = [posted(client, prompt=prompt, seed=number)["id"] for number, prompt in enumerate(PROMPTS[:8], 1)]
+            until(lambda: store.counts()["completed"] >= 2, 120)
+            cluster.remove_node(others[0], allow_graceful=False)
+            cluster.add_node(num_cpus=2)
+            until(lambda: len(scheduler.hands) >= 4, 60)  # the lost one's may wait for room for ever
+            videos = [ended(client, job_id, 120) for job_id in ids]
+            assert [video["status"] for video in videos] == ["completed"] * 8
+            contents = [client.get(f"/v1/videos/{job_id}/content").content for job_id in ids]
+            assert contents == [wanted[f"{number:04}.mp4"] for number in range(1, 9)]
+        scheduler.drain()
+        scheduler.wait_until_gone(20)
+    connection.close()
+
+
+def test_no_cluster(place):
+    from kandinsky.serving.ray import Cluster
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"ray='127\.0\.0\.1:1': no such cluster"):
+        Cluster("127.0.0.1:1", place)
+    assert time.monotonic() - start < 30

@@ -1,0 +1,188 @@
+"""The server's process: where it listens, and its signals."""
+
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from helpers import SMALL
+from serving_kit import ASKED, Hands, until
+
+from kandinsky.serving import server as server_module
+from kandinsky.serving.http import make_app
+from kandinsky.serving.messages import Refused
+from kandinsky.serving.metrics import Metrics
+from kandinsky.serving.options import Options
+from kandinsky.serving.retention import Limits
+from kandinsky.serving.scheduler import Scheduler
+from kandinsky.serving.server import Server, listen, serve
+from kandinsky.serving.store import Store
+
+
+def test_a_port_that_is_taken_or_none_is_named():
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        assert port > 0
+        with pytest.raises(ValueError, match=rf"port={port}, host='127.0.0.1': .*[Ii]n use"):
+            listen("127.0.0.1", port)
+    for wrong in (-1, 2**16):
+        with pytest.raises(ValueError, match=f"port={wrong}: allowed is 0 to 65535"):
+            listen("127.0.0.1", wrong)
+    with pytest.raises(ValueError, match=r"host='no.such.name.invalid'"):
+        listen("no.such.name.invalid", 0)
+
+
+def test_a_socket_that_could_not_listen_is_closed(monkeypatch):
+    made = []
+
+    class Socket(socket.socket):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    with listen("127.0.0.1", 0) as first:
+        monkeypatch.setattr(server_module.socket, "socket", Socket)
+        with pytest.raises(ValueError, match="port="):
+            listen("127.0.0.1", first.getsockname()[1])
+    assert [one.fileno() for one in made] == [-1]
+
+
+@pytest.fixture
+def hands(tmp_path):
+    with Store(tmp_path) as store:
+        yield Hands(store)
+
+
+@pytest.fixture
+def serving(hands, monkeypatch):
+    """A server on a thread; (the server, its scheduler, its address, the thread)."""
+    made, run = [], Server.run
+
+    def kept(server, sockets):
+        made.append(server)
+        run(server, sockets=sockets)
+
+    monkeypatch.setattr(Server, "run", kept)
+    threads = []
+
+    def begin(limits=Limits()):  # noqa: B008
+        def start(name, report):
+            from serving_kit import HandWorker
+
+            hands.workers.append(HandWorker(name, report))
+            return hands.workers[-1]
+
+        log = lambda event, **facts: hands.lines.append((event, facts))  # noqa: E731
+        hands.scheduler = Scheduler(hands.store, {"w": start}, log=log)
+        app = make_app(hands.scheduler, Options(model_set=SMALL), metrics=Metrics(), log=log)
+        listener = listen("127.0.0.1", 0)
+        arguments = {"limits": limits, "log": log}
+        thread = threading.Thread(target=serve, args=(app, hands.scheduler, listener), kwargs=arguments, daemon=True)
+        thread.start()
+        threads.append((thread, listener))
+        until(lambda: made and made[0].started and hands.workers)
+        return made[0], f"http://127.0.0.1:{listener.getsockname()[1]}", thread
+
+    yield begin
+    for thread, listener in threads:
+        hands.scheduler.kill()
+        thread.join(10)
+        listener.close()
+
+
+def test_the_first_signal_drains_and_the_second_one_ends(serving, hands):
+    server, address, thread = serving()
+    job = hands.store.create([ASKED], owner="local")[0]
+    hands.workers[0].ready()
+    until(lambda: hands.workers[0].got)
+    server.handle_exit(signal.SIGTERM, None)
+    until(lambda: httpx.get(f"{address}/ready").json()["status"] == "draining")
+    assert httpx.post(f"{address}/v1/videos", json={"prompt": "a"}).json()["error"]["code"] == "draining"
+    assert httpx.get(f"{address}/v1/videos/{job.id}").json()["status"] == "in_progress"
+    assert thread.is_alive()
+    server.handle_exit(signal.SIGTERM, None)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert hands.workers[0].ended
+    assert hands.store.get(job.id).is_open  # the next server takes it up
+
+
+def test_it_ends_when_what_runs_is_done(serving, hands):
+    server, _, thread = serving()
+    jobs = [hands.store.create([ASKED], owner="me")[0] for _ in range(2)]
+    hands.workers[0].ready()
+    until(lambda: hands.workers[0].got)
+    server.handle_exit(signal.SIGINT, None)
+    until(lambda: hands.scheduler.draining)
+    hands.workers[0].finish()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [hands.store.get(job.id).status for job in jobs] == ["completed", "queued"]
+
+
+def test_it_ends_when_no_worker_can_ever_load(serving, hands):
+    _, _, thread = serving()
+    hands.workers[0].report(hands.workers[0], Refused("ValueError: no such device", argument=True))
+    hands.workers[0].die()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert hands.scheduler.refused.reason == "ValueError: no such device"
+
+
+def test_old_jobs_go_and_a_look_that_fails_is_not_the_last(serving, hands, monkeypatch):
+    monkeypatch.setattr(server_module, "TIDY", 0.02)
+    looks, tidy = [], server_module.tidy
+
+    def sometimes(store, limits):
+        looks.append(store)
+        if len(looks) == 1:
+            raise OSError(28, "No space left on device")
+        return tidy(store, limits)
+
+    monkeypatch.setattr(server_module, "tidy", sometimes)
+    job = hands.store.create([ASKED], owner="me")[0]
+    hands.store.cancel(job.id)
+    now = hands.store.clock()
+    hands.store.clock = lambda: now + 3 * 86400
+    serving(Limits(keep_days=2))
+    until(lambda: hands.store.get(job.id) is None)
+    until(lambda: ("job deleted", {"job": job.id, "reason": "kept long enough"}) in hands.lines)
+    assert [event for event, _ in hands.lines if "tidying" in event] == ["tidying failed"]
+
+
+def test_a_connection_that_asks_for_nothing_is_closed_and_one_that_waits_is_not(serving, monkeypatch):
+    monkeypatch.setattr(server_module, "GREETING", 0.3)
+    _, address, _ = serving()
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with socket.create_connection(place) as nothing, socket.create_connection(place) as half:
+        half.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: local")
+        for one in (nothing, half):
+            one.settimeout(5)
+            assert one.recv(10) == b""
+    with httpx.Client(base_url=address) as client:
+        job_id = client.post("/v1/videos", json={"prompt": "a", "size": "64x64"}).json()["id"]
+        with client.stream("GET", f"/v1/videos/{job_id}/events") as stream:
+            time.sleep(0.6)
+            assert next(stream.iter_lines()) == "event: queued"
+        assert client.get("/health").status_code == 200
+
+
+def test_what_uvicorn_says_is_a_line_of_the_log(serving, hands):
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
+        stranger.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert stranger.recv(100).startswith(b"HTTP/1.1 400")
+    until(lambda: ("server warning", {"message": "Invalid HTTP request received."}) in hands.lines)
+
+
+def test_a_client_that_goes_away_in_its_body_is_no_fault(serving, hands):
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:
+        stranger.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        stranger.sendall(b"Content-Length: 9\r\n\r\n{")
+        time.sleep(0.1)
+    time.sleep(0.2)
+    assert httpx.get(f"{address}/health").status_code == 200
+    assert [event for event, _ in hands.lines if event.startswith("server")] == []

@@ -1,0 +1,98 @@
+"""A server, and workers that stop at a stage once, for tests that kill them."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from helpers import SMALL
+
+from kandinsky.output.video import VideoWriter
+from kandinsky.serving import worker
+from kandinsky.serving.http import make_app
+from kandinsky.serving.log import Log
+from kandinsky.serving.metrics import Metrics
+from kandinsky.serving.options import Options
+from kandinsky.serving.processes import LocalWorker
+from kandinsky.serving.retention import Limits
+from kandinsky.serving.scheduler import Scheduler
+from kandinsky.serving.server import listen, serve
+from kandinsky.serving.store import Store
+from kandinsky.serving.worker import Place
+
+MARK = "stopped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pause:
+    """Where a worker stops, the first time that one comes there: `folder` then has a file with its process's number."""
+
+    stage: str
+    folder: str
+    seconds: float = 60.0
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_SECONDS": str(self.seconds)}
+
+
+def paused_worker(connection, place, rank):
+    """`worker.main` that stops as `Pause` says."""
+    os.environ.update(place.variables)
+    import torch
+
+    torch.set_num_threads(1)
+    stage, load = os.environ.get("PAUSE"), worker.load
+
+    def wait():
+        try:
+            with (Path(os.environ["PAUSE_IN"]) / MARK).open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return
+        time.sleep(float(os.environ["PAUSE_SECONDS"]))
+
+    def load_and_patch(place):
+        if stage == "loading":
+            wait()
+        pipe = load(place)
+        step, decode, finish = pipe.dit.step, pipe.vae.decode, VideoWriter.finish
+        if stage == "sampling":
+            pipe.dit.step = lambda *args: (wait() if args[-1] == 2 else None, step(*args))[1]
+        elif stage == "decoding":
+
+            def first_chunk(latents, **settings):
+                chunks = decode(latents, **settings)
+                yield next(chunks)
+                time.sleep(0.3)  # the latents' file is written meanwhile
+                wait()
+                yield from chunks
+
+            pipe.vae.decode = first_chunk
+        elif stage == "writing":
+            VideoWriter.finish = lambda writer: (time.sleep(0.3), wait(), finish(writer))
+        return pipe
+
+    worker.load = load_and_patch
+    worker.main(connection, place, rank)
+
+
+def starts(weights, pause=None, context=None):
+    """How the one worker is started; by default as in earnest, which is quicker than a fork server of its own."""
+    place = Place(weights=str(weights), device="cpu", variables=pause.variables if pause else {})
+
+    def start(name, report):
+        return LocalWorker(name, report, place=place, context=context, target=paused_worker)
+
+    return {"w": start}
+
+
+def run_server(data, port, weights, pause):
+    """A server's process."""
+    log = Log((Path(data) / "log.jsonl").open("a"))
+    with listen("127.0.0.1", port) as listener, Store(Path(data) / "data") as store:
+        metrics = Metrics()
+        scheduler = Scheduler(store, starts(weights, pause), log=log)
+        metrics.watch(scheduler)
+        app = make_app(scheduler, Options(model_set=SMALL), metrics=metrics, log=log)
+        serve(app, scheduler, listener, limits=Limits(), log=log)
