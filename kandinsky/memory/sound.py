@@ -10,7 +10,7 @@ from kandinsky.memory.footprint import LIBRARY_BYTES
 from kandinsky.memory.planner import MARGIN
 
 WORKING_BYTES = 3 * 10**9
-"""Beside the weights, for 12 s of sound: most of it the decoder's pictures of 512 x 1184."""
+"""Beside the weights, for 12 s of sound: most of it the decoder's pictures of 512 x 1184 (docs/sound.md)."""
 
 ENCODER_BYTES = 25 * 10**9
 """Of the published encoder in bfloat16: 12 billion parameters, as its authors count them."""

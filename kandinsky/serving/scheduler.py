@@ -6,7 +6,6 @@ the queue; a job that lost two workers is failed. One that has lost a worker is 
 nothing else to do, so that no other job is counted with it.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -157,8 +156,8 @@ class Scheduler:
             try:
                 getattr(self, f"_on_{what}")(*values)
                 self._assign()
-            except sqlite3.Error as error:  # what must be noted is tried for ever; the rest comes again by itself
-                self._log("store failed", error=str(error))
+            except Exception as error:  # noqa: BLE001  # what must be noted is tried for ever; the rest comes again
+                self._log("scheduler failed", at=what, error=repr(error))
             self._look_whether_drained()
 
     def _next(self) -> tuple[str, tuple]:

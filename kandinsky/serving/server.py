@@ -32,29 +32,42 @@ GOODBYE = 3
 """Seconds for answers that are under way when all else is done."""
 
 
+BACKLOG = 256
+"""Connections that wait to be taken, and that are taken at once."""
+SPARE = 100
+"""Open files that connections leave to all else."""
 _Connection: Any = AutoHTTPProtocol  # of httptools or h11, whichever is installed
 
 
-class Greeted(_Connection):
-    """A connection that is closed if it asks for nothing: else they would be all that the system lets us have."""
+def connections(most: int) -> Any:
+    """uvicorn's class of a connection, with ends: else strangers could hold all that the system lets us have.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """uvicorn's, and a look later."""
-        super().connection_made(transport)
-        self.loop.call_later(GREETING, self._look)
+    Args:
+        most: that there may be; one more is closed at once. One that asks for nothing is closed after `GREETING`.
+    """
 
-    def _look(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    class Bounded(_Connection):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            """uvicorn's, and a look later."""
+            super().connection_made(transport)
+            if len(self.server_state.connections) > most:
+                transport.close()
+            self.loop.call_later(GREETING, self._look)
+
+        def _look(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+    return Bounded
 
 
 class Server(uvicorn.Server):
     """uvicorn, with signals of our own."""
 
-    def __init__(self, app: Guard, scheduler: Scheduler):
+    def __init__(self, app: Guard, scheduler: Scheduler, *, most: int):
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=GOODBYE, timeout_keep_alive=75,
-            server_header=False, lifespan="off", ws="none", http=Greeted, log_config=None,
+            server_header=False, lifespan="off", ws="none", http=connections(most), backlog=BACKLOG, log_config=None,
         )  # fmt: skip
         super().__init__(config)
         self._scheduler = scheduler
@@ -100,8 +113,7 @@ def serve(app: Guard, scheduler: Scheduler, listener: socket.socket, *, limits: 
     lines, loggers = Lines(log), [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
     for logger in loggers:
         logger.addHandler(lines)
-    _allow_files()
-    server, ended = Server(app, scheduler), Event()
+    server, ended = Server(app, scheduler, most=max(most_files() - BACKLOG - SPARE, SPARE)), Event()
     scheduler.start()
     Thread(target=server.exit_when_drained, name="end", daemon=True).start()
     Thread(target=_tidy, args=(scheduler, limits, log, ended), name="tidy", daemon=True).start()
@@ -116,13 +128,17 @@ def serve(app: Guard, scheduler: Scheduler, listener: socket.socket, *, limits: 
         scheduler.kill()
 
 
-def _allow_files() -> None:
-    """As many open files as the system lets us have: each connection is one."""
-    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+def most_files() -> int:
+    """How many files this process may have open, each connection among them: as many as the system lets us have."""
+    try:
         import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except ImportError:  # Windows
+        return 2**13
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS has less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 2**20
 
 
 def _tidy(scheduler: Scheduler, limits: Limits, log: Log, ended: Event) -> None:

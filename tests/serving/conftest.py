@@ -27,3 +27,18 @@ def address(hands):
 def client(address):
     with httpx.Client(base_url=address, timeout=20) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared_hands(tmp_path_factory):
+    """As `hands`, for tests that leave nothing behind which others could see: one server for all of a file."""
+    with Store(tmp_path_factory.mktemp("shared")) as store:
+        hands = Hands(store).start()
+        yield hands
+        hands.scheduler.kill()
+
+
+@pytest.fixture(scope="module")
+def shared(shared_hands):
+    with served(shared_hands.scheduler) as address, httpx.Client(base_url=address, timeout=20) as client:
+        yield client

@@ -54,8 +54,8 @@ def test_a_name_that_nobody_knows():
 
 
 @pytest.mark.parametrize("order", [("video[id]", "video"), ("video", "video[id]"), ("video[id]", "video[id]")])
-def test_an_object_and_a_text_of_one_name_are_a_field_that_came_twice(client, order):
-    answer = client.post("/v1/videos", files=[(name, (None, "a")) for name in (*order, "prompt")])
+def test_an_object_and_a_text_of_one_name_are_a_field_that_came_twice(shared, order):
+    answer = shared.post("/v1/videos", files=[(name, (None, "a")) for name in (*order, "prompt")])
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "invalid_value")
     assert "came twice" in error["message"]
@@ -73,11 +73,11 @@ def error_of(answer):
     return answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]
 
 
-def test_a_field_that_comes_twice_is_refused(client):
+def test_a_field_that_comes_twice_is_refused(shared):
     for twice in ('{"prompt": "a", "seed": 1, "seed": 2}', '{"prompt": "a", "seed": 1, "see\\u0064": 1}'):
-        assert error_of(client.post("/v1/videos", content=twice, headers=JSON)) == (400, "invalid_value", "seed")
+        assert error_of(shared.post("/v1/videos", content=twice, headers=JSON)) == (400, "invalid_value", "seed")
     form = {"content-type": "application/x-www-form-urlencoded"}
-    answer = client.post("/v1/videos", content="prompt=a&seed=1&seed=2", headers=form)
+    answer = shared.post("/v1/videos", content="prompt=a&seed=1&seed=2", headers=form)
     assert error_of(answer) == (400, "invalid_value", "seed")
 
 
@@ -86,24 +86,24 @@ def test_a_field_that_comes_twice_is_refused(client):
     [b"", b"null", b"1", b'"prompt"', b"[]", b"{", b"\xff\xfe", b"\x00", b"[" * 100_000, b'{"a":' * 50_000,
      b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", b'{"prompt": "\xff"}'],
 )  # fmt: skip
-def test_a_body_that_is_no_object(client, body):
-    assert error_of(client.post("/v1/videos", content=body, headers=JSON)) == (400, "invalid_json", None)
+def test_a_body_that_is_no_object(shared, body):
+    assert error_of(shared.post("/v1/videos", content=body, headers=JSON)) == (400, "invalid_json", None)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
-def test_a_number_that_is_none(client, number):
-    answer = client.post("/v1/videos", content=f'{{"prompt": "a", "seed": {number}}}', headers=JSON)
+def test_a_number_that_is_none(shared, number):
+    answer = shared.post("/v1/videos", content=f'{{"prompt": "a", "seed": {number}}}', headers=JSON)
     assert answer.status_code == 400
 
 
-def test_half_a_character_is_an_answer_too(client):
+def test_half_a_character_is_an_answer_too(shared):
     """A lone surrogate can stand in JSON, and nowhere in UTF-8."""
     for body, param in (
         ('{"prompt": "a\\ud800"}', "prompt"),
         ('{"prompt": "a", "\\ud800": 1}', "\ufffd"),
         ('{"prompt": "a", "codec": "\\udfff"}', "codec"),
     ):
-        answer = client.post("/v1/videos", content=body, headers=JSON)
+        answer = shared.post("/v1/videos", content=body, headers=JSON)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == param
 
@@ -120,8 +120,8 @@ def test_half_a_character_is_an_answer_too(client):
         ("application/x-www-form-urlencoded", b"&".join(b"a%d=" % number for number in range(2000))),
     ],
 )
-def test_a_form_that_is_none(client, kind, body):
-    answer = client.post("/v1/videos", content=body, headers={"content-type": kind})
+def test_a_form_that_is_none(shared, kind, body):
+    answer = shared.post("/v1/videos", content=body, headers={"content-type": kind})
     assert error_of(answer)[:2] == (400, "invalid_form")
 
 

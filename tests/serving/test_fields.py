@@ -171,12 +171,12 @@ def test_an_images_value_that_is_none(name, value):
         ({"prompt": "a", "Seed": 1}, "Seed", "unknown field 'Seed'"),
     ],
 )
-def test_wrong_field(client, hands, body, param, said):
-    answer = client.post("/v1/videos", json=body)
+def test_wrong_field(shared, shared_hands, body, param, said):
+    answer = shared.post("/v1/videos", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert said in error["message"]
-    assert hands.store.counts()["queued"] == 0
+    assert shared_hands.store.counts()["queued"] == 0
 
 
 def test_frames_in_between():

@@ -206,3 +206,16 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hands):
     worker.finish()
     until(lambda: status(hands, job_id) == "completed")
     assert hands.scheduler.hands["w"].all_ends == 2
+
+
+def test_a_fault_with_one_job_is_not_the_end_of_all(hands):
+    """The thread that gives out jobs goes on, whatever was raised in it."""
+    (worker,) = hands.start().workers
+    worker.ready()
+    hands.scheduler._post("nonsense")
+    (job_id,) = post(hands)
+    hands.scheduler.wake()
+    until(lambda: worker.got)
+    worker.finish()
+    until(lambda: status(hands, job_id) == "completed")
+    assert [facts["at"] for event, facts in hands.lines if event == "scheduler failed"] == ["nonsense"]

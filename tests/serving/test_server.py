@@ -17,7 +17,7 @@ from kandinsky.serving.metrics import Metrics
 from kandinsky.serving.options import Options
 from kandinsky.serving.retention import Limits
 from kandinsky.serving.scheduler import Scheduler
-from kandinsky.serving.server import Server, listen, serve
+from kandinsky.serving.server import Server, listen, most_files, serve
 from kandinsky.serving.store import Store
 
 
@@ -186,3 +186,22 @@ def test_a_client_that_goes_away_in_its_body_is_no_fault(serving, hands):
     time.sleep(0.2)
     assert httpx.get(f"{address}/health").status_code == 200
     assert [event for event, _ in hands.lines if event.startswith("server")] == []
+
+
+def test_one_connection_too_many_is_closed_and_the_others_go_on(serving, monkeypatch):
+    monkeypatch.setattr(server_module, "SPARE", 2)
+    monkeypatch.setattr(server_module, "most_files", lambda: server_module.BACKLOG + 2 + 2)
+    _, address, _ = serving()
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with httpx.Client(base_url=address) as client, socket.create_connection(place):
+        assert client.get("/health").status_code == 200
+        with socket.create_connection(place) as late:
+            late.settimeout(5)
+            assert late.recv(10) == b""
+        assert client.get("/health").status_code == 200
+    until(lambda: httpx.get(f"{address}/health").status_code == 200)
+
+
+def test_as_many_files_as_the_system_has():
+    assert most_files() >= 256
+    assert most_files() == most_files()

@@ -6,8 +6,6 @@ import httpx
 import pytest
 from serving_kit import posted, until
 
-pytestmark = pytest.mark.usefixtures("hands")
-
 
 def ids_of(answer):
     return [video["id"] for video in answer.json()["data"]]
@@ -48,27 +46,27 @@ def test_exactly_a_page_has_no_more(client):
         "limit=" + "9" * 5000,
     ],
 )
-def test_a_query_that_is_none(client, query):
-    answer = client.get(f"/v1/videos?{query}")
+def test_a_query_that_is_none(shared, query):
+    answer = shared.get(f"/v1/videos?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
     assert len(answer.json()["error"]["message"]) < 500
 
 
 @pytest.mark.parametrize("query", ["preview=perhaps", "cancel_on_disconnect=2", "variant=", "nothing=1"])
-def test_a_wrong_query_of_a_job(client, query):
-    job_id = posted(client)["id"]
+def test_a_wrong_query_of_a_job(shared, query):
+    job_id = posted(shared)["id"]
     where = "content" if query.startswith("variant") else "events"
-    assert client.get(f"/v1/videos/{job_id}/{where}?{query}").status_code == 400
-    assert client.get(f"/v1/videos/{job_id}").json()["status"] in ("queued", "in_progress")
+    assert shared.get(f"/v1/videos/{job_id}/{where}?{query}").status_code == 400
+    assert shared.get(f"/v1/videos/{job_id}").json()["status"] in ("queued", "in_progress")
 
 
 @pytest.mark.parametrize("method", ["get", "post", "delete"])
-def test_a_parameter_that_nobody_knows_does_nothing(client, method):
-    job_id = posted(client)["id"]
+def test_a_parameter_that_nobody_knows_does_nothing(shared, method):
+    job_id = posted(shared)["id"]
     path = f"/v1/videos/{job_id}" + ("/cancel" if method == "post" else "")
-    answer = getattr(client, method)(f"{path}?force=true")
+    answer = getattr(shared, method)(f"{path}?force=true")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "force")
-    assert client.get(f"/v1/videos/{job_id}").json()["status"] in ("queued", "in_progress")
+    assert shared.get(f"/v1/videos/{job_id}").json()["status"] in ("queued", "in_progress")
 
 
 IDS = (
@@ -89,15 +87,15 @@ IDS = (
 
 
 @pytest.mark.parametrize("job_id", IDS)
-def test_an_id_that_is_none_is_looked_up_and_nothing_else(client, hands, job_id):
-    posted(client)
+def test_an_id_that_is_none_is_looked_up_and_nothing_else(shared, shared_hands, job_id):
+    there = posted(shared)["id"]
     for method, end in (("GET", ""), ("GET", "/content"), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", "")):
-        url = httpx.URL(f"{client.base_url}").copy_with(raw_path=f"/v1/videos/{job_id}{end}".encode())
-        answer = client.request(method, url)
+        url = httpx.URL(f"{shared.base_url}").copy_with(raw_path=f"/v1/videos/{job_id}{end}".encode())
+        answer = shared.request(method, url)
         assert answer.status_code in (404, 405)
         assert len(answer.json()["error"]["message"]) < 500
-    assert sum(hands.store.counts().values()) == 1
-    assert (hands.store.folder / "jobs.db").is_file()
+    assert shared.get(f"/v1/videos/{there}").status_code == 200
+    assert (shared_hands.store.folder / "jobs.db").is_file()
 
 
 def finished(client, hands, content=b"a video"):

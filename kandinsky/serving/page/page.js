@@ -219,6 +219,7 @@ async function start() {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const body = { prompt: form.prompt.value, size: form.size.value, seconds: form.seconds.value };
+  if (form.interpolate.value) body.interpolate = form.interpolate.value;
   if (form.seed.value.trim()) body.seed = form.seed.value.trim();
   try {
     const [picture] = form.image.files;
