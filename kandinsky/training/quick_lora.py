@@ -34,7 +34,7 @@ from kandinsky.user_files.paths import path_argument
 from kandinsky.video_shape import VideoShape
 
 RATE, HEADS_RATE = 1e-4, 2e-4
-KEEP: Mapping[str, float] = MappingProxyType({"ladd": 30.0, "velocity": 1.0})
+KEEP: Mapping[str, float] = MappingProxyType({"ladd": 10.0, "velocity": 1.0})
 """Weight of what is to stay; an adversary pulls harder than a mean square."""
 
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-precision", choices=CHOICES["base_precision"], default="bf16")
     made.add_argument("--optimiser-bits", type=int, choices=(32, 8), default=32)
     made.add_argument("--keep", type=path_argument, help="text file of captions whose videos are to stay as they are")
-    made.add_argument("--keep-weight", type=float, help="of a change there (default: 30 for ladd, 1 for velocity)")
+    made.add_argument("--keep-weight", type=float, help="of a change there (default: 10 for ladd, 1 for velocity)")
     made.add_argument("--steps", type=int, default=1000)
     made.add_argument("--batch-size", type=int, default=2)
     made.add_argument("--rank", type=int, default=32)
