@@ -46,7 +46,7 @@ class Known:
     latents: Tensor
     mask: Tensor
     first: int = 0
-    noised: str = "ahead"
+    noised: str = "last"
     toned: bool = True
 
     def __post_init__(self) -> None:

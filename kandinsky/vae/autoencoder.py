@@ -1,8 +1,7 @@
 """The VAE as the pipeline sees it: latents to a stream of frames, frames to latents.
 
 Decoding is our own runtime (see `decoder`) over the weights of diffusers' `AutoencoderKLCogVideoX` (CogVideoX, arXiv
-2408.06072). Encoding is diffusers' own, which is imported and loaded when it is first asked for; only its GroupNorms on
-a GPU are ours (see `moments`).
+2408.06072). Encoding is diffusers' own, which is imported and loaded when it is first asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
-from kandinsky.vae.moments import WideGroupNorm
 from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.rows import Rows, RowsOf, all_rows
 from kandinsky.vae.stream import Finite, decode, to_host
@@ -138,7 +136,7 @@ class VideoAutoencoder:
         if frames.dtype != torch.uint8 or channels != 3 or (count - 1) % 4 or height % 8 or width % 8:
             found = f"{frames.dtype} {list(frames.shape)}"
             raise ValueError(f"frames are {found}; allowed: uint8 [4 n + 1, multiple of 8, multiple of 8, 3]")
-        with self._encoder() as vae, WideGroupNorm():
+        with self._encoder() as vae:
             pixels = frames.to(self.device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
             posterior = vae.encode(pixels).latent_dist
             latents = posterior.mode() if generator is None else posterior.sample(generator)

@@ -1,4 +1,4 @@
-"""The manners of putting in what is known that were tried; what calls do is `toned`, or its name in `known.Known`.
+"""The manners of putting in what is known that were tried; what calls do is `last, toned`.
 
 Legend: T, H, W latents
 """
