@@ -15,9 +15,11 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_backend_arguments,
+    add_lora_argument,
     add_no_distributed,
     file_argument,
     heed_no_distributed,
+    loras_of,
 )
 from kandinsky.config import FLASH_512, MEMORY_MODES, PARALLELISMS, PRECISIONS
 from kandinsky.errors import KandinskyError
@@ -69,6 +71,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_backend_arguments(parser)
     add_no_distributed(parser)
+    add_lora_argument(parser)
     parser.add_argument("--ray", metavar="ADDRESS", help="workers on every node of a Ray cluster: auto, or HOST:PORT")
     parser.add_argument("--keys", type=file_argument, help="file of API keys; without it this machine's users may")
     parser.add_argument("--add-key", metavar="NAME", help="add a key to the file, print it, and end")
@@ -197,6 +200,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
         max_seconds=parsed.max_seconds,
         keep_days=parsed.keep,
         log_prompts=parsed.log_prompts,
+        loras=tuple(Path(file).stem for file in loras_of(parsed)),
     )
 
 
@@ -212,6 +216,7 @@ def _place(parsed: argparse.Namespace) -> "Place":
         attention=parsed.attention,
         kernels=parsed.kernels,
         processes=parsed.gpus_per_worker,
+        loras={str(file): weight for file, weight in loras_of(parsed).items()},
     )
 
 
@@ -235,6 +240,8 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: allowed is 1 and more")
+    if parsed.lora and parsed.gpus_per_worker > 1:
+        raise ValueError(f"gpus_per_worker={parsed.gpus_per_worker}: beside --lora allowed is 1")
     for name in ("max_body", "keep", "disk"):
         value = getattr(parsed, name)
         if value is not None and not 0 < value <= LARGEST:

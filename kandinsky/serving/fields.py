@@ -11,7 +11,7 @@ from kandinsky.config import PRECISIONS
 from kandinsky.errors import shown
 from kandinsky.output.options import INTERPOLATORS
 from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS
-from kandinsky.request import MAX_SEED
+from kandinsky.request import MAX_SEED, check_loras
 from kandinsky.serving.answers import Refusal, wrong
 from kandinsky.serving.bodies import check_names, number_in, text_in, truth_in, whole_in
 from kandinsky.serving.job import Asked
@@ -32,6 +32,7 @@ VIDEO_FIELDS: Mapping[str, str] = {
     "interpolate": "2, 3 or 4 times as many frames a second, for the same length.",
     "interpolate_with": "What makes the frames in between: " + " or ".join(INTERPOLATORS) + ".",
     "precision": "That of this server, or nothing: " + " or ".join(PRECISIONS) + ".",
+    "loras": "A weight for each name of the server's LoRAs; 0 for what is not named. Without it, the server's own.",
     "input_reference": "Picture that is the first frame: png, jpeg or webp.",
     "image": "The same by this library's own name.",
     "last_image": "Picture that the last frames show.",
@@ -52,7 +53,10 @@ EXTEND_FIELDS: Mapping[str, str] = {
     "overlap": "Seconds that each piece knows of what came before it.",
 }
 IMAGE_FIELDS: Mapping[str, str] = {
-    **{name: VIDEO_FIELDS[name] for name in ("prompt", "text", "model", "size", "seed", "metadata", "precision")},
+    **{
+        name: VIDEO_FIELDS[name]
+        for name in ("prompt", "text", "model", "size", "seed", "metadata", "precision", "loras")
+    },
     "n": "Number of images, with seeds that count up.",
     "output_format": "png, jpeg or webp.",
     "response_format": "b64_json.",
@@ -131,8 +135,23 @@ def _asked(body: Mapping[str, Any], options: Options, *, time_length: int) -> As
         crf=whole_in(body, "crf", "0 to 63"),
         codec=codec,
         metadata=truth_in(body, "metadata", default=True),
+        loras=_loras(body, options),
         **_between(body),
     )
+
+
+def _loras(body: Mapping[str, Any], options: Options) -> Mapping[str, float] | None:
+    """A weight for every LoRA of the server, or nothing."""
+    given: Any = body.get("loras")
+    if given is None:
+        return None
+    if isinstance(given, Mapping):  # forms have text
+        given = {name: number_in({"loras": weight}, "loras") for name, weight in given.items()}
+    try:
+        check_loras(given, options.loras)
+    except ValueError as error:
+        raise wrong(str(error), param="loras") from None
+    return {name: given.get(name) or 0.0 for name in options.loras} or None
 
 
 def _between(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +193,7 @@ def images_of(body: Mapping[str, Any], options: Options) -> list[Asked]:
         height=height,
         ending=ending,
         metadata=truth_in(body, "metadata", default=True),
+        loras=_loras(body, options),
     )
     if first.seed > MAX_SEED - count + 1:
         raise wrong(f"seed={first.seed}: {count} images count up from it, beyond {MAX_SEED}", param="seed")

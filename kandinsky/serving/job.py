@@ -30,6 +30,7 @@ class Asked:
         overlap: of a video that is gone on with: seconds that each piece knows of what came before; None otherwise.
             `time_length` is then what is new, and `stitched` all of it.
         source: id of the job that it was made from.
+        loras: weight of each LoRA that its worker has; None leaves them to the server's own.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Asked:
     overlap: int | None = None
     stitched: int | None = None
     source: str | None = None
+    loras: Mapping[str, float] | None = None
 
     @property
     def kind(self) -> Kind:

@@ -6,7 +6,7 @@ sampled latents are decoded.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +52,7 @@ class Maker:
 
     def __init__(self, pipe: "Kandinsky4T2VPipeline", say: Callable[[FromWorker], object]):
         self._pipe = pipe
+        self._usual_loras = pipe.loras
         self._lock = Lock()
         self._say = say
         self._cancelled: set[str] = set()
@@ -79,6 +80,7 @@ class Maker:
         with self._ending(order.job_id):
             folder = Path(order.folder)
             folder.mkdir(parents=True, exist_ok=True)
+            self._weigh_loras(order.asked.loras)
             if order.asked.overlap is not None:
                 self._extend(order, folder)
             else:
@@ -87,6 +89,11 @@ class Maker:
                 if not self._use_what_is_there(order, folder, request):
                     self._sample(order, request)
         self._say(Free())
+
+    def _weigh_loras(self, asked: Mapping[str, float] | None) -> None:
+        """Merge what a job asks for; else what was there from the beginning, whatever the job before had."""
+        if asked is not None or self._usual_loras:
+            self._pipe.use_adapters(self._usual_loras if asked is None else asked)
 
     def close(self) -> None:
         """Wait for files that are being finished."""

@@ -28,6 +28,7 @@ class Options:
         max_seconds: of a video; never more than the model set's.
         keep_days: for which finished jobs are kept; None is for ever.
         log_prompts: prompts may stand in the log.
+        loras: names of the low-rank weights that workers have.
     """
 
     model_set: ModelSet = FLASH_512
@@ -41,6 +42,7 @@ class Options:
     max_seconds: int | None = None
     keep_days: float | None = 7
     log_prompts: bool = False
+    loras: tuple[str, ...] = ()
 
     @property
     def longest(self) -> int:

@@ -29,6 +29,7 @@ class Place:
     Args:
         weights, device, precision, memory, parallelism, attention, kernels: as `get_T2V_pipeline` takes them.
         processes: that make each video together.
+        loras: weight of each file of low-rank weights, as `get_T2V_pipeline` takes them.
         variables: of the environment, e.g. which GPUs it sees.
     """
 
@@ -40,6 +41,7 @@ class Place:
     attention: str = "auto"
     kernels: str = "auto"
     processes: int = 1
+    loras: Mapping[str, float] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ def load(place: Place) -> "Kandinsky4T2VPipeline":
         attention=place.attention,
         kernels=place.kernels,
         distributed=place.processes > 1,
+        loras={**place.loras} or None,
         progress=False,
     )
 

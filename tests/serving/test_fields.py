@@ -58,6 +58,21 @@ def test_a_seed_that_is_none(value):
     assert (refused.value.status, refused.value.param) == (400, "seed")
 
 
+def test_loras_are_names_of_the_server():
+    options = Options(model_set=SMALL, loras=("one", "two"))
+    for read in (video_of, lambda body, options: images_of(body, options)[0]):
+        assert read({"prompt": "a"}, options).loras is None
+        assert read({"prompt": "a", "loras": {"two": "0.5"}}, options).loras == {"one": 0.0, "two": 0.5}
+        assert read({"prompt": "a", "loras": {}}, options).loras == {"one": 0.0, "two": 0.0}  # {} would not be kept
+    assert extension_of({"prompt": "a", "seconds": 1, "loras": {"one": -1}}, options).loras == {"one": -1, "two": 0.0}
+    for wrong in ({"../three": 1}, {"one": "much"}, {"one": None}, {"one": True}, ["one"], "one"):
+        with pytest.raises(Refusal) as refused:
+            video_of({"prompt": "a", "loras": wrong}, options)
+        assert (refused.value.status, refused.value.param) == (400, "loras")
+    with pytest.raises(Refusal):
+        video_of({"prompt": "a", "loras": {"one": 1}}, OPTIONS)
+
+
 def test_the_largest_seed_keeps_every_digit():
     assert video_of({"prompt": "a", "seed": str(MAX_SEED)}, OPTIONS).seed == MAX_SEED
     assert video_of({"prompt": "a", "seed": 0}, OPTIONS).seed == 0

@@ -2,11 +2,13 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import httpx
 import openai
 import pytest
 import torch
+from lora_helpers import plain_file
 from PIL import Image
 from serving_kit import ASKED, ThreadWorker, ended, names_in, posted, served, until
 
@@ -78,6 +80,24 @@ def test_what_it_says(maker, said, tmp_path, wanted):
     assert [message.picture for message in said if isinstance(message, Step)] == [None] * 4
     assert names_in(tmp_path) == ["video_1/video.mp4"]
     assert (tmp_path / "video_1" / "video.mp4").read_bytes() == wanted
+
+
+def test_a_job_has_its_own_loras_and_the_next_one_the_usual(pipe, said, tmp_path, wanted):
+    pipe.load_lora_weights(plain_file(tmp_path / "one.safetensors", 0), weight=0.5)
+    try:
+        maker = Maker(pipe, said.append)
+        seen = {}
+        for name, loras in (("own", {"one": 0.0}), ("usual", None), ("unknown", {"two": 1.0})):
+            maker.make(Make(name, replace(ASKED, loras=loras), str(tmp_path / name)))
+            seen[name] = pipe.loras
+        maker.close()
+    finally:
+        pipe.unload_lora_weights()
+    assert (tmp_path / "own" / "video.mp4").read_bytes() == wanted
+    assert (tmp_path / "usual" / "video.mp4").read_bytes() != wanted
+    assert (seen["own"], seen["usual"]) == ({"one": 0.0}, {"one": 0.5})
+    (failed,) = (message for message in said if isinstance(message, Failed))
+    assert "LoRA 'two' is not loaded; loaded are 'one'" in failed.reason
 
 
 def test_previews_show_the_middle_frame_and_change_nothing(maker, said, tmp_path, wanted):
