@@ -33,6 +33,9 @@ PATIENCE = 10.0
 """Seconds for a cluster to answer at all."""
 NAMESPACE = "kandinsky"
 
+# A call of ray's without a connection opens a new one: threads that outlive `close` look under this lock first.
+_connection = threading.Lock()
+
 
 class Actor:
     """What runs on a node: a worker's processes, and what they say."""
@@ -95,9 +98,10 @@ class RayWorker:
             self._actor.tell.options(concurrency_group="tell").remote(message)
 
     def kill(self) -> None:
-        """End it at once."""
-        with contextlib.suppress(RayError):
-            ray.kill(self._actor)
+        """End it at once; without a connection it has ended."""
+        with contextlib.suppress(RayError), _connection:
+            if ray.is_initialized():
+                ray.kill(self._actor)
 
     def _listen(self) -> None:
         how = "its actor ended"
@@ -159,7 +163,10 @@ class Cluster:
             number = have
             while not self._ended.wait(LOOK):
                 with contextlib.suppress(RayError, ConnectionError):
-                    room = self.room()
+                    with _connection:
+                        if self._ended.is_set():
+                            return
+                        room = self.room()
                     for name, start in self.starts(number, room).items():
                         add(name, start)
                     number = max(number, room)
@@ -173,7 +180,8 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; its actors end."""
         self._ended.set()
-        ray.shutdown()
+        with _connection:
+            ray.shutdown()
 
 
 def _needs_gpus(place: Place) -> bool:

@@ -120,3 +120,15 @@ def test_no_cluster(place):
     with pytest.raises(ValueError, match=r"ray='127\.0\.0\.1:1': no such cluster"):
         Cluster("127.0.0.1:1", place)
     assert time.monotonic() - start < 30
+
+
+def test_a_worker_that_ends_after_the_connection_opens_no_new_one(monkeypatch):
+    from kandinsky.serving import ray as module
+
+    called = []
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module.ray, "kill", called.append)
+    worker = object.__new__(module.RayWorker)
+    worker._actor = "its actor"
+    worker.kill()
+    assert called == []
