@@ -5,7 +5,8 @@
 
 For norms whose weights are all 1, 2, 4 or 8, and for one channel of 30: median time and error against float32 of each
 backend, as a block with such norms takes it. Then an exact step with norms of 1, 2 and 4, and with one block of 8. The
-last line is JSON. Needs one GPU with 60 GB, or a CPU at tiny size.
+limit of a call is its products at the GPU's peak (`measure.py`). The last line is JSON. Needs one GPU with 60 GB, or a
+CPU at tiny size.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@
 
 A source of the same length as what comes to it is drawn and gone on with, in a process of its own for each length: the
 process's peak of host memory, and on a GPU the highest peak of its stages. Without FOLDER the weights are those of
-`weights/tiny`. The last line is JSON.
+`weights/tiny`. There is no limit in numbers: the longest may not need more than the shortest. The last line is JSON.
 """
 
 import argparse

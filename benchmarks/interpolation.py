@@ -9,7 +9,7 @@ neighbours are averaged, ffmpeg's motion-compensated filter, the network. PSNR i
 1.5 pixels, on grey) are means over frames. With `--strips`, pictures of some of these frames are written, one row each:
 the one that was left out, ffmpeg's, the network's. Without videos, one is drawn.
 Cost: a VAE with random weights decodes 97 frames at 672x384 to the host, as they are and with two frames in each gap.
-Several ranks decode together; the first one's figures count.
+Several ranks decode together; the first one's figures count. The limit is no seconds more than the decoding.
 The last line is JSON.
 """
 

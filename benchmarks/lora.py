@@ -4,7 +4,7 @@
     python benchmarks/lora.py train --base-precision float8
     python benchmarks/lora.py train --objective velocity
     python benchmarks/lora.py swap                                 seconds to merge, change and take out adapters
-    python benchmarks/lora.py train --size tiny --device cpu       to try the benchmark itself
+    python benchmarks/lora.py --size tiny --device cpu             to try the benchmark itself
 
 `train` makes steps of the real trainer with gradient checkpointing, a clip at a time; `--data` has shards of
 `encode`, else latents are random. It also says whether gradients reached each low-rank matrix and nothing else of the
@@ -176,7 +176,7 @@ def _sum(dit: torch.nn.Module) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("action", choices=("train", "swap"))
+    parser.add_argument("action", choices=("train", "swap"), nargs="?", default="train")
     parser.add_argument("--steps", type=int, help="3 and more (default: 5, at tiny size 3)")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--seconds", type=int, help="of each clip (default: 5, at tiny size 1)")

@@ -51,5 +51,9 @@ class LaunchError(KandinskyError):
     """One of several processes failed; its own message stands above."""
 
 
+class WorkersError(KandinskyError):
+    """No worker of a cluster can load the weights; the message has the reason."""
+
+
 class NothingFits(KandinskyError, ValueError):  # noqa: N818  # it says what is the case
     """No memory mode fits an argument of the request; the message says what is missing and what would fit."""

@@ -21,6 +21,10 @@ def test_all_have_one_base(kind):
     assert kind.__doc__
 
 
+INSIDE_THE_SERVER = {"answers.py", "arrivals.py", "maker.py"}
+"""Their exceptions become answers or notes in the server, and reach no caller."""
+
+
 def test_no_other_module_has_exceptions_of_its_own():
     """So that whoever catches `KandinskyError` catches them all."""
     found = {}
@@ -28,7 +32,7 @@ def test_no_other_module_has_exceptions_of_its_own():
         for line in path.read_text(encoding="utf-8").splitlines():
             if re.match(r"\s*class \w+\(.*(Error|Exception)\b.*\):", line):
                 found.setdefault(path.name, []).append(line)
-    assert list(found) == ["errors.py"]
+    assert found.keys() - INSIDE_THE_SERVER == {"errors.py"}
     assert len(found["errors.py"]) == len(KINDS)
 
 

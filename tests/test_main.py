@@ -11,4 +11,4 @@ def test_it_is_the_command():
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: kandinsky [-h]")
-    assert "{generate,web,resume" in done.stdout
+    assert "{generate,extend,serve,web,sound," in done.stdout

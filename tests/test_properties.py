@@ -123,7 +123,10 @@ def test_plain_calls_are_accepted(tmp_path, count):
 @pytest.mark.parametrize("count", COUNTS)
 def test_prompt_files(tmp_path, count):
     values = {
-        **{name: ARGUMENTS[name] for name in DEFAULTS},
+        **{name: ARGUMENTS[name] for name in DEFAULTS if name in ARGUMENTS},
+        "interpolate": st.none() | st.integers(0, 5),
+        "interpolate_with": st.none() | st.sampled_from(["network", "ffmpeg", "gpu"]),
+        "loras": st.none() | st.dictionaries(TEXT, st.floats(), max_size=2),
         "text": TEXT,
         "save_path": NAMES,
         "width": st.sampled_from([64, 96, 65]),

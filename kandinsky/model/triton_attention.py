@@ -1,6 +1,8 @@
 """The Triton kernel of `bounded` attention: tiles through tensor descriptors, the ragged last one after the loop."""
 
 # pyright: reportIndexIssue=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 # (Triton's launch syntax; the package is not there on every platform.)
 
 import torch

@@ -15,7 +15,7 @@ from kandinsky.atomic import Partial
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
 from kandinsky.batch.run import BatchResult, check_folder, locked
-from kandinsky.errors import KandinskyError
+from kandinsky.errors import WorkersError
 from kandinsky.serving.job import Asked
 from kandinsky.serving.messages import Done, Failed, FromWorker, Gone, Make, Ready, Refused, Stop, Stopped
 from kandinsky.serving.processes import Start, Worker
@@ -26,10 +26,6 @@ MOST_LOSSES = 3
 """Workers that may end while they hold an item."""
 PAUSE = 1.0
 """Seconds before a worker that ended is started again."""
-
-
-class WorkersError(KandinskyError):
-    """No worker can load the weights; the message has the reason."""
 
 
 def check_items(items: Sequence[Item]) -> None:

@@ -10,6 +10,7 @@ rows are 64 bits wide: a large video's activation passes 2^31 elements.
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false, reportPossiblyUnboundVariable=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOperatorIssue=false
 # (Triton's launch syntax and its compile-time branches; the package is not there on every platform.)
 # ruff: noqa: N803 (constants of a kernel are written in capitals)
 

@@ -1,8 +1,10 @@
 """The README's pictures of what begins from pictures and videos."""
 
+import pytest
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_pictures_and_figures(run, tmp_path):
     found = run("known_strip", "--out", str(tmp_path))
     assert found["as_asked"] == found["limit"] == 1

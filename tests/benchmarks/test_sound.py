@@ -1,8 +1,10 @@
 """The figures of a sound, at tiny size."""
 
+import pytest
 from benchmark_helpers import all_positive
 
 
+@pytest.mark.slow
 def test_figures(run, tmp_path):
     target = tmp_path / "v.mp4"
     found = run("sound", "--save-path", str(target))

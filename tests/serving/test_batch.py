@@ -5,8 +5,9 @@ from helpers import SMALL
 from serving_kit import HandWorker, until
 
 from kandinsky.batch.prompts import make_items
+from kandinsky.errors import WorkersError
 from kandinsky.serving import batch
-from kandinsky.serving.batch import Workers, WorkersError, run_batch_on
+from kandinsky.serving.batch import Workers, run_batch_on
 from kandinsky.serving.messages import Failed, Gone, Ready, Refused
 
 SETTINGS = {"seed": 1, "time_length": 1, "width": 64, "height": 64}

@@ -20,6 +20,7 @@ def write(path):
         writer.finish()
 
 
+@pytest.mark.slow
 def test_weights_are_written_and_gone_on_from(tmp_path, capsys):
     write(tmp_path / "a.mp4")
     write(tmp_path / "b.mp4")
@@ -58,6 +59,7 @@ def test_the_rate_rises_and_falls():
     assert rate_at(settings(), 10_000, 130.0) == pytest.approx(2e-5)
 
 
+@pytest.mark.slow
 def test_each_process_draws_a_batch_of_its_own():
     first, other = (Batches(settings(ranks=Ranks(rank, 2))).draw() for rank in range(2))
     again = Batches(settings(ranks=Ranks(0, 2))).draw()

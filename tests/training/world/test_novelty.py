@@ -1,5 +1,6 @@
 """A background that the tiny model never saw: what is trained with, what is kept; the base knows nothing of it."""
 
+import pytest
 import torch
 from helpers import ROOT
 from safetensors.torch import save_file
@@ -42,6 +43,7 @@ def test_clips(tmp_path):
     assert tmp_path.is_dir()
 
 
+@pytest.mark.slow
 def test_the_base_does_not_know_it(tmp_path):
     """A LoRA of zeros is the base."""
     shapes = open_checkpoint(WEIGHTS / FLASH_512.dit_file).shapes
