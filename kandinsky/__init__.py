@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TrainingError,
         UnreadableVideoError,
         VideoError,
+        WorkersError,
     )
     from kandinsky.factory import get_T2V_pipeline
     from kandinsky.output.result import FramesResult, GenerationResult, LatentsResult, Result
@@ -56,6 +57,7 @@ __all__ = [
     "TrainingError",
     "UnreadableVideoError",
     "VideoError",
+    "WorkersError",
     "__version__",
     "get_T2V_pipeline",
     "get_V2A_pipeline",

@@ -1,7 +1,6 @@
 """Extensions: what is in the file, what a kill leaves, and what going on gives."""
 
 import json
-import os
 import shutil
 import signal
 from dataclasses import replace
@@ -9,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import SMALL, fork_server, own_weights
+from killed_process import extend_and_be_killed
 
 from kandinsky.cli.main import main
 from kandinsky.errors import DecodeError, StoppedError
@@ -97,22 +97,9 @@ def test_a_damaged_piece_is_named(pipe, source, tmp_path):
         pipe.extend(source, "a cat", tmp_path / "v.mp4", **ASKED)
 
 
-def _killed(folder, weights):
-    """Killed in the second piece."""
-    pipe = get_T2V_pipeline("cpu", cache_dir=weights, local_files_only=True, progress=False)
-    calls = []
-
-    def kill(*_):
-        calls.append(1)
-        if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    pipe.extend(folder / "source.mp4", "a cat", folder / "v.mp4", seconds=2, seed=3, on_step=kill)
-
-
 def test_killed_and_resumed_is_the_same_as_undisturbed(pipe, short, undisturbed, tmp_path, capsys):
     shutil.copy(undisturbed.path, tmp_path / "source.mp4")
-    process = fork_server().Process(target=_killed, args=(tmp_path, short))
+    process = fork_server().Process(target=extend_and_be_killed, args=(tmp_path, short))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fakes import FAILS_AT_THE_END, ffmpeg_script
 from helpers import fork_server
+from killed_process import interpolate
 from video_helpers import write_video
 
 from kandinsky.errors import VideoError
@@ -34,15 +35,6 @@ while kill -0 $PPID 2> /dev/null; do sleep 0.1; done
 def file(tmp_path):
     write_video(tmp_path / "v.mp4", frames=9)
     return str(tmp_path / "v.mp4")
-
-
-def interpolate(file, way, program):
-    """The command, in a process of its own."""
-    from kandinsky.cli.main import main
-
-    os.environ["IMAGEIO_FFMPEG_EXE"] = program
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
-    raise SystemExit(main(["interpolate", file, "--interpolate-with", way, "--device", "cpu"]))
 
 
 def running(numbers):
