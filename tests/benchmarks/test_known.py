@@ -1,8 +1,10 @@
 """Calls that are given pictures and videos."""
 
+import pytest
 from benchmark_helpers import all_positive
 
 
+@pytest.mark.slow
 def test_figures(run):
     found = run("known", "--repeats", "1")
     rows = found["modes"]["resident"]

@@ -10,6 +10,7 @@ from kandinsky.cli.main import main
 from kandinsky.cli.train import train_lora
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_the_trainer_s(tmp_path, capfd):
     assert (
         main(["train-lora", "--data", str(tmp_path), "--out", str(tmp_path / "a.safetensors"), "--weights", str(TINY)])

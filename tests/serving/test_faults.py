@@ -196,6 +196,7 @@ def test_two_servers_on_one_folder(tmp_path, capsys, small_weights):
     assert "another server works in this folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_end_the_server(tmp_path):
     command = [sys.executable, "-m", "kandinsky", "serve", "--data", str(tmp_path / "data"), "--port", "0"]
     (tmp_path / "weights").mkdir()
