@@ -13,26 +13,20 @@ import torch
 from torch import Tensor
 
 from kandinsky import sampler
-from kandinsky.config import ModelSet
 from kandinsky.errors import DecodeError
 from kandinsky.known.given import Given
 from kandinsky.known.latents import Known, known_of
 from kandinsky.loading.adaptable import Adaptable
-from kandinsky.loading.parts import Parts, is_resident
-from kandinsky.model.dit import DiT
+from kandinsky.loading.parts import Parts
 from kandinsky.model.isolation import isolated
 from kandinsky.output.between import smoothed, way_of
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
-from kandinsky.output.record import GivenRecord, Origin, Record
+from kandinsky.output.record import GivenRecord, Record
 from kandinsky.output.result import Frames, Result
-from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.watchdog import rescue
 from kandinsky.progress import AfterStep, Clock, OnStep, Steps, Watch
 from kandinsky.request import Job, Request
-from kandinsky.text.cache import PromptCache
-from kandinsky.text.encoder import TextEncoder
-from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.video_shape import VideoShape
 
 Finish = Callable[[], Result | None]
@@ -287,56 +281,6 @@ class Runner(Adaptable):
             return goes_on and not self._interrupt, replaced
 
         return watch
-
-    @property
-    def parts(self) -> Parts:
-        """Everything that runs."""
-        return self._parts
-
-    @property
-    def dit(self) -> DiT:
-        """The transformer."""
-        return self._parts.dit
-
-    @property
-    def text_encoder(self) -> TextEncoder | PromptCache | None:
-        """None on ranks that are not their team's first."""
-        return self._parts.text_encoder
-
-    @property
-    def vae(self) -> VideoAutoencoder | None:
-        """None there too, unless the team decodes together."""
-        return self._parts.vae
-
-    @property
-    def model_set(self) -> ModelSet:
-        """What the weights were trained for."""
-        return self._parts.model_set
-
-    @property
-    def ranks(self) -> Ranks:
-        """All processes; the main one gives the request."""
-        return self._parts.ranks
-
-    @property
-    def team(self) -> Ranks:
-        """Those that make a video together."""
-        return self._parts.team
-
-    @property
-    def origin(self) -> Origin | None:
-        """How it was loaded; None on ranks that do not write, and if it was put together by hand."""
-        return self._parts.origin
-
-    @property
-    def progress(self) -> bool:
-        """Whether bars are shown here."""
-        return self._parts.progress and self.ranks.is_main
-
-    @property
-    def is_resident(self) -> bool:
-        """Whether all weights that this process has stay on their devices."""
-        return is_resident(self._parts)
 
 
 class KnownOnce:

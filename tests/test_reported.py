@@ -360,6 +360,7 @@ def test_a_missing_ffmpeg_is_named(pipe, tmp_path, monkeypatch):
         pipe("a cat", tmp_path / "v.mp4", **CALL)
 
 
+@pytest.mark.slow
 def test_a_legacy_code_page_does_not_end_a_finished_run(small_weights, tmp_path):
     command = ["-m", "kandinsky", "generate", "--weights", str(small_weights), "--device", "cpu", "--time-length", "0"]
     command += ["--width", "64", "--height", "64", "--no-progress", "--save-path", str(tmp_path / "猫.png")]

@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 import torch
 
 from kandinsky.config import VERSION
-from kandinsky.errors import RecordError, shown
+from kandinsky.errors import RecordError
+from kandinsky.output.record_fields import check_types, known_fields
 from kandinsky.output.video import read_comment
 
 KEY = "sound"
@@ -82,12 +83,11 @@ def read_sound_record(path: Path) -> SoundRecord | None:
         return None
     try:
         origin = found["origin"]
-        made = SoundRecord(
-            **{**_known(SoundRecord, found), "origin": origin and SoundOrigin(**_known(SoundOrigin, origin))}
-        )
-        _check_types(made)
+        made_by = origin and SoundOrigin(**known_fields(SoundOrigin, origin))
+        made = SoundRecord(**{**known_fields(SoundRecord, found), "origin": made_by})
+        check_types(made)
         if made.origin is not None:
-            _check_types(made.origin)
+            check_types(made.origin)
     except (TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path}: its record of the sound is damaged ({error!r})") from error
     return made
@@ -99,25 +99,3 @@ def _object_in(text: str | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _known(kind: type, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Without keys of later versions."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in found.items() if name in names}
-
-
-def _check_types(made: SoundRecord | SoundOrigin) -> None:
-    """Look whether what was read has the types that it should have: anybody may have written it.
-
-    Raises:
-        TypeError: names the field.
-    """
-    for name, kind in get_type_hints(type(made)).items():
-        value = getattr(made, name)
-        if get_origin(kind) is Mapping:
-            right = isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
-        else:
-            right = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
-        if not right:
-            raise TypeError(f"{name} is {shown(value)}")

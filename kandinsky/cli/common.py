@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kandinsky.checkpoint.model_set import read_model_set
+from kandinsky.cli.loras import loras_of
 from kandinsky.config import ATTENTIONS, FLASH_512, KERNELS, ModelSet
 from kandinsky.errors import KandinskyError
 
@@ -128,38 +129,6 @@ def encoding_settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Arguments of a call, from those of `add_encoding_arguments`."""
     names = ("fps", "crf", "codec")
     return {**{name: getattr(parsed, name) for name in names}, "metadata": not parsed.no_metadata}
-
-
-def add_lora_argument(parser: argparse.ArgumentParser) -> None:
-    """`--lora`; see `loras_of`."""
-    parser.add_argument(
-        "--lora",
-        action="append",
-        type=file_argument,
-        metavar="FILE[:WEIGHT]",
-        help="low-rank weights to be merged, a .safetensors file or PEFT's folder; may be given several times",
-    )
-
-
-def loras_of(parsed: argparse.Namespace) -> dict[str | os.PathLike[str], float]:
-    """Weight of each file of low-rank weights; 1 where none is said.
-
-    Raises:
-        ValueError: a file is named twice, or is not there.
-    """
-    found: dict[str | os.PathLike[str], float] = {}
-    for given in parsed.lora or ():
-        path, _, weight = given.rpartition(":")
-        try:
-            path, amount = (path, float(weight)) if path else (given, 1.0)
-        except ValueError:
-            path, amount = given, 1.0
-        if path in found:
-            raise ValueError(f"--lora {path}: is given twice")
-        if not Path(path).exists():
-            raise ValueError(f"--lora {given}: there is no file or folder {path!r}")
-        found[path] = amount
-    return found
 
 
 def add_no_distributed(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_backend_arguments,
-    add_lora_argument,
     add_no_distributed,
     add_output_arguments,
     add_print_arguments,
@@ -18,13 +17,13 @@ from kandinsky.cli.common import (
     file_argument,
     heed_no_distributed,
     load_pipeline,
-    loras_of,
     made,
     model_set_of,
     output_settings,
     writes_here,
 )
 from kandinsky.cli.inputs import add_input_arguments, input_settings
+from kandinsky.cli.loras import add_lora_argument, loras_of
 from kandinsky.config import MEMORY_MODES, PARALLELISMS, PRECISIONS, ModelSet
 
 if TYPE_CHECKING:

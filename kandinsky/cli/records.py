@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from kandinsky.cli.common import (
     Outcome,
-    add_lora_argument,
     add_no_distributed,
     add_print_arguments,
     file_argument,
     heed_no_distributed,
-    loras_of,
     made,
     writes_here,
 )
 from kandinsky.cli.extend import replay_extension, resume_extension
 from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
 from kandinsky.cli.loading import devices_as, loading_as
+from kandinsky.cli.loras import add_lora_argument, loras_of
 
 if TYPE_CHECKING:
     from kandinsky.output.record import Record

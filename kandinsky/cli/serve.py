@@ -15,12 +15,11 @@ from kandinsky.cli.common import (
     Defaults,
     Outcome,
     add_backend_arguments,
-    add_lora_argument,
     add_no_distributed,
     file_argument,
     heed_no_distributed,
-    loras_of,
 )
+from kandinsky.cli.loras import add_lora_argument, loras_of
 from kandinsky.config import FLASH_512, MEMORY_MODES, PARALLELISMS, PRECISIONS
 from kandinsky.errors import KandinskyError
 

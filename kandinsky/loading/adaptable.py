@@ -10,13 +10,14 @@ from threading import RLock
 
 from kandinsky.checkpoint.lora import fetch_lora, linears_of, read_lora
 from kandinsky.loading.adapters import base_of, with_adapters
+from kandinsky.loading.of_parts import OfParts
 from kandinsky.loading.parts import Adapter, Parts
 from kandinsky.loading.settings import weight_of
 from kandinsky.model.isolation import isolated
 from kandinsky.user_files.paths import user_path
 
 
-class Adaptable:
+class Adaptable(OfParts):
     """Parts whose DiT may be given low-rank weights.
 
     Args:
@@ -24,7 +25,7 @@ class Adaptable:
     """
 
     def __init__(self, parts: Parts):
-        self._parts = parts
+        super().__init__(parts)
         self._lock = RLock()
 
     @property

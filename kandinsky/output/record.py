@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import NoneType
-from typing import Any, get_origin, get_type_hints
 
 import torch
 
 from kandinsky.config import VERSION
 from kandinsky.errors import RecordError, shown
 from kandinsky.known.given import STRENGTHS, Given
+from kandinsky.output.record_fields import check_types, known_fields
 
 DTYPES = ("float32", "bfloat16")
 """That weights may have."""
@@ -141,37 +141,16 @@ class Record:
             found = json.loads(text)
             origin = found["origin"]
             given = found.get("given")
-            known = {**_known(cls, found), "origin": origin and Origin(**_known(Origin, origin))}
-            made = cls(**{**known, "given": None if given is None else GivenRecord(**_known(GivenRecord, given))})
-            _check_types(made)
+            known = {**known_fields(cls, found), "origin": origin and Origin(**known_fields(Origin, origin))}
+            made = cls(**{**known, "given": None if given is None else GivenRecord(**known_fields(GivenRecord, given))})
+            check_types(made)
             if made.origin is not None:
-                _check_types(made.origin)
+                check_types(made.origin)
                 if made.origin.dtype not in (None, *DTYPES):
                     raise ValueError(f"dtype is {shown(made.origin.dtype)}")
             return made
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RecordError(f"{source}: its comment is not a record of a generation ({error!r})") from error
-
-
-def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in found.items() if name in names}
-
-
-def _check_types(made: Record | Origin) -> None:
-    """Look whether what was read has the types that it should have: anybody may have written it.
-
-    Raises:
-        TypeError: names the field.
-    """
-    for name, kind in get_type_hints(type(made)).items():
-        value = getattr(made, name)
-        if get_origin(kind) is Mapping:
-            right = isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
-        else:
-            right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if not right:
-            raise TypeError(f"{name} is {shown(value)}")
 
 
 def differences(made: Record, here: Origin | None) -> list[str]:

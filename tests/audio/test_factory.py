@@ -21,6 +21,7 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_sound_from_nothing_but_a_folder(weights, silent, tmp_path):
     pipe = get_V2A_pipeline("cpu", weights, trust_remote_code=True, embedding_cache=tmp_path, progress=False)
     first = pipe(silent, "rain", seed=1, num_inference_steps=2)

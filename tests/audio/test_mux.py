@@ -78,6 +78,7 @@ def test_frames_take_whole_units_of_the_file(silent):
     assert play_rate(replace(clip, unit=Fraction(1, 1000)), 95 * 441) == pytest.approx(0.95, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv", ".MP4"])
 def test_the_comment(silent, tmp_path, ending):
     """It takes the place of the video's, and other tags stay."""

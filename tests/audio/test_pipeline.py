@@ -54,6 +54,7 @@ def test_a_result(call):
     assert 20 * result.waveform.square().mean().sqrt().log10() == pytest.approx(-30, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides(call):
     first, second, other = call(), call(), call(seed=4)
     assert torch.equal(first.waveform, second.waveform)
@@ -73,6 +74,7 @@ def test_the_callers_settings_do_not_count(call):
     assert torch.equal(first.waveform, second.waveform)
 
 
+@pytest.mark.slow
 def test_guidance(call):
     """A scale of 1 is without, and then the negative half does not count."""
     given = golden_embeddings()

@@ -1,5 +1,6 @@
 """The sampler and the decoder against what the published code computed (float32, CPU)."""
 
+import pytest
 import torch
 from audio_helpers import SCHEDULER, golden_tensors, golden_unet, golden_vae
 from helpers import relative_error
@@ -7,6 +8,7 @@ from helpers import relative_error
 from kandinsky.audio.sample import decode, make_scheduler, sample
 
 
+@pytest.mark.slow
 def test_golden_latents_of_20_steps():
     given = golden_tensors()
     with torch.inference_mode():

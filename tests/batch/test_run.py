@@ -228,6 +228,7 @@ def test_a_result_is_frozen(quick, tmp_path):
         result.made = 1
 
 
+@pytest.mark.slow
 def test_killed_and_restarted(quick, small_weights, tmp_path):
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
     prompts.write_text("".join(f"prompt {number}\n" for number in range(5)))

@@ -7,6 +7,7 @@ from benchmark_helpers import all_positive
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_figures(run, tmp_path):
     found = run("interpolation", "--strips", str(tmp_path))
     assert set(found["quality"]["drawn"]) == {"hold", "average", "ffmpeg", "network"}

@@ -12,6 +12,7 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 def test_training(run):
     found = run("lora", "train", "--base-precision", "float8")
     assert all_positive(found["step"], found["limit"])

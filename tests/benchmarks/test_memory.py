@@ -59,6 +59,7 @@ def test_the_table_of_all_rows(run, script, monkeypatch):
     assert set(found["predicted_gb"]) == {row.name for row in memory.ROWS}
 
 
+@pytest.mark.slow
 def test_a_process_with_too_much_host_memory_ends(memory, small_weights, capfd):
     row = {"name": RESIDENT, "memory": "resident", "precision": "exact", "limit": None, "host": 1e-3}
     found = memory.in_own_process(small_weights, "cpu", {"row": row, "sizes": [(1, 64, 64)]})

@@ -5,6 +5,7 @@ import torch
 from benchmark_helpers import all_positive
 
 
+@pytest.mark.slow
 def test_figures(run):
     found = run("quality", "--prompts", "1", "--only")
     assert list(found["rows"]) == ["exact"]

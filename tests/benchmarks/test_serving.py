@@ -13,6 +13,7 @@ def test_no_job_is_lost_or_doubled_under_load(run):
     assert found["memory_mib"]["end"] <= found["memory_mib"]["half"] + 10
 
 
+@pytest.mark.slow
 def test_a_few_jobs(run):
     found = run("serving")
     assert (found["jobs"], found["lost"], found["doubled"], found["exit_code"]) == (20, 0, 0, 0)

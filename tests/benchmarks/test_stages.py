@@ -1,8 +1,10 @@
 """Every stage at tiny size; what needs a GPU is left out there."""
 
+import pytest
 from benchmark_helpers import all_positive
 
 
+@pytest.mark.slow
 def test_figures(run):
     found = run("stages", "--kernels")
     keys = ("gemm_ms", "attention", "step_limit_ms", "t5_ms", "step_ms", "vae_ms", "request_s", "block_error")

@@ -12,6 +12,7 @@ def fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 def test_figures(run):
     found = run("training", "--steps", "3")
     assert all_positive(found["step"], found["limit"])

@@ -9,6 +9,7 @@ from benchmark_helpers import all_positive
 from kandinsky.vae import causal
 
 
+@pytest.mark.slow
 def test_figures(run):
     found = run("vae")
     keys = ("first_call_seconds", "kernels_ms", "convolution_floor_seconds", "share_of_floor")

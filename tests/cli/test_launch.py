@@ -75,6 +75,7 @@ def test_all_end_when_one_raises(raised):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("killed")
 def test_num_gpus_without_a_launcher(small, tmp_path):
     target = tmp_path / "i.png"

@@ -55,6 +55,7 @@ def test_replay_makes_the_same_bytes(pipe, small_weights, tmp_path, capsys):
     assert said.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "target", "seconds"),
     [("i.png", None, 0), ("frames/", None, 1), ("v.mp4", "w.webm", 1), ("v.gif", "w.mp4", 1)],
@@ -212,6 +213,7 @@ def test_a_record_that_nobody_of_us_wrote(pipe, tmp_path, capsys):
         assert "i.png: its comment is not a record of a generation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["network", None])
 def test_replay_of_a_smooth_video(pipe, small_weights, tmp_path, capsys, way):
     """The record says what was made between the frames, and by what, also where nobody said it."""
@@ -223,6 +225,7 @@ def test_replay_of_a_smooth_video(pipe, small_weights, tmp_path, capsys, way):
     assert (tmp_path / "v-replay.mp4").read_bytes() == made.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_resume_of_a_smooth_video(pipe, tmp_path, monkeypatch):
     """What failed in the middle is finished as it was asked for."""
     call = {**CALL, "time_length": 1, "interpolate": 2, "interpolate_with": "network"}

@@ -62,6 +62,7 @@ def test_a_sound_with_embeddings(weights, embeddings, video, tmp_path, capsys):
     assert (record["record"], record["sound"]["seconds"]) == (None, 1)
 
 
+@pytest.mark.slow
 def test_a_sound_with_the_encoder(weights, video, tmp_path, capsys):
     kept = tmp_path / "kept"
     arguments = ["sound", str(video), "--weights", str(weights), "--embedding-cache", str(kept), *QUICK, "--json"]

@@ -97,6 +97,7 @@ def test_a_damaged_piece_is_named(pipe, source, tmp_path):
         pipe.extend(source, "a cat", tmp_path / "v.mp4", **ASKED)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_undisturbed(pipe, short, undisturbed, tmp_path, capsys):
     shutil.copy(undisturbed.path, tmp_path / "source.mp4")
     process = fork_server().Process(target=extend_and_be_killed, args=(tmp_path, short))

@@ -22,6 +22,7 @@ def smooth(frames, factor):
     return kandinsky.interpolate.frames(frames, factor, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 9, 10])
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_frames_that_were_there_are_untouched(count, factor):

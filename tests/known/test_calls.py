@@ -87,6 +87,7 @@ def test_a_batch_equals_calls_and_goes_on(pipe, picture, tmp_path):
         read_prompts(tmp_path / "lines.jsonl", {**ASKED}, model_set=SMALL)
 
 
+@pytest.mark.slow
 def test_the_command_its_record_and_a_replay(small_weights, picture, tmp_path, capsys):
     picture.save(tmp_path / "p.png")
     ours = ["--weights", str(small_weights), "--device", "cpu", "--no-progress"]

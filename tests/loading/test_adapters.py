@@ -97,6 +97,7 @@ def test_all_modes_compute_the_same(small_weights, adapters):
     assert all(torch.equal(each, found[0]) for each in found)
 
 
+@pytest.mark.slow
 def test_blocks_that_come_from_the_file_each_time(small_weights, adapters):
     """They stay as the file has them; low-rank weights are added whenever they come, and not any more afterwards."""
     one = {"a": adapters[0]}
@@ -196,6 +197,7 @@ def ranks(tmp_path_factory, small_weights):
     return run_together(2, folder, ["adapters"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallelism", ["tensor", "sequence"])
 def test_two_ranks(parallelism, ranks, files, small_weights):
     """Each merges its part: together they make what one process makes, and without it the plain weights' bits."""

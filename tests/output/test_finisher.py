@@ -109,6 +109,7 @@ def run_out(times):
     return DisturbedVae(QuickVae(), during)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "np"])
 def test_out_of_memory_is_tried_once_more(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)

@@ -88,6 +88,7 @@ def test_no_such_file():
         of("nothing.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["network", "ffmpeg"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_in_the_middle(file, tmp_path, how, way):

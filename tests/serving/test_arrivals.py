@@ -54,7 +54,8 @@ def test_what_has_ended_takes_no_room(store):
     (job,) = come(store, most_of_owner=1)
     store.claim()
     store.finish(job.id, "failed", code="x", reason="y")
-    come(store, most_of_owner=1, most_queued=1)
+    (next_one,) = come(store, most_of_owner=1, most_queued=1)
+    assert next_one.id != job.id
 
 
 def test_a_key_repeats_what_was_made_though_there_is_no_room(store):

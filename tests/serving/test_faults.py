@@ -22,9 +22,6 @@ from kandinsky.serving.scheduler import Scheduler
 from kandinsky.serving.store import Store
 
 STAGES = ("loading", "sampling", "decoding", "writing")
-BY_DEFAULT = ("decoding",)
-"""The other ones are marked slow: each loads weights twice."""
-EACH = [stage if stage in BY_DEFAULT else pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,8 @@ def is_gone(pid):
     return False
 
 
-@pytest.mark.parametrize("stage", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_server_is_killed(server, tmp_path, wanted, stage):
     server.start(Pause(stage, str(tmp_path)))
     ids = [posted(server.client, seed=seed)["id"] for seed in (ASKED.seed, 4)]
@@ -102,7 +100,8 @@ def test_the_server_is_killed(server, tmp_path, wanted, stage):
     assert names_in(tmp_path / "data" / "jobs") == sorted(f"{job_id}/video.mp4" for job_id in ids)
 
 
-@pytest.mark.parametrize("stage", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_worker_is_killed(tmp_path, small_weights, wanted, stage, monkeypatch):
     monkeypatch.setattr(scheduler_module, "PAUSES", (0.01, 0.1))
     with Store(tmp_path / "data") as store:
@@ -120,6 +119,7 @@ def test_a_worker_is_killed(tmp_path, small_weights, wanted, stage, monkeypatch)
         scheduler.wait_until_gone(10)
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_runs_and_keeps_the_rest(server, tmp_path):
     server.start(Pause("sampling", str(tmp_path), seconds=1.5))
     runs, waits = (posted(server.client)["id"] for _ in range(2))
@@ -153,6 +153,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
 
 
+@pytest.mark.slow
 def test_the_disk_is_full(pipe, small_disk):
     """A job that cannot be written says so; a job that cannot be noted is not promised; and room makes all well."""
     folder = small_disk("512k")
@@ -161,7 +162,9 @@ def test_the_disk_is_full(pipe, small_disk):
         scheduler.start()
         first = store.create([ASKED], owner="me")[0].id
         filler = folder / "filler"
-        filler.write_bytes(b"x" * (os.statvfs(folder).f_bavail * os.statvfs(folder).f_bsize))
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:  # until it is full: the scheduler writes meanwhile
+                file.write(bytes(4096))
         scheduler.wake()
         with pytest.raises(sqlite3.OperationalError, match="disk"):
             for _ in range(1000):

@@ -63,6 +63,7 @@ def kept(folder, name, data):
     return folder / name
 
 
+@pytest.mark.slow
 def test_a_first_frame(server, pipe, picture, tmp_path):
     store, videos, plain = server
     made = videos.create_and_poll(
@@ -97,6 +98,7 @@ def test_the_size_is_that_of_the_picture_if_nobody_says_another(server, picture)
     assert "say how it gets there: fit=" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_an_edit_a_remix_and_an_extension(server, pipe, source, tmp_path):
     store, videos, plain = server
     first = content(plain, source)

@@ -176,6 +176,7 @@ with Store(Path(sys.argv[1])) as store:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes(tmp_path):
     """Whatever was answered is there; also if the file's end is cut off, what stood before it."""
     path = os.pathsep.join(sys.path)

@@ -86,6 +86,7 @@ IDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job_id", IDS)
 def test_an_id_that_is_none_is_looked_up_and_nothing_else(shared, shared_hands, job_id):
     there = posted(shared)["id"]

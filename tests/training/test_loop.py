@@ -78,6 +78,7 @@ def runs(data, teacher, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["model", "ema"])
 def test_two_processes_equal_one(runs, kind, name):

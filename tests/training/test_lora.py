@@ -54,6 +54,7 @@ def test_a_part_of_the_batch_at_a_time(data, teacher, tmp_path):
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ladd", "velocity"])
 def test_what_is_kept_and_float8(objective, tmp_path):
     """All that saves memory, at once, on the tiny random weights with their text encoder."""

@@ -43,6 +43,7 @@ def refused(call, capsys):
     return stopped.value.code, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_file(folder, tmp_path):
     main(arguments(folder, tmp_path))
     lora = read_lora(
