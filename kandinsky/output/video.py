@@ -272,8 +272,12 @@ def tags_file(target: Path, comment: str | None) -> Partial:
     """A file beside the target with `comment` for ffmpeg: an argument may be too long, and others can read it."""
     tags = Partial(target.with_suffix(TAGS_SUFFIX))
     content = ";FFMETADATA1\n" + (f"comment={escape(comment)}\n" if comment else "")
-    with os.fdopen(
-        os.open(tags.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8", newline="\n"
-    ) as file:
-        file.write(content)
+    try:
+        with os.fdopen(
+            os.open(tags.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8", newline="\n"
+        ) as file:
+            file.write(content)
+    except BaseException:  # a full disk, say: what was begun goes
+        tags.discard()
+        raise
     return tags

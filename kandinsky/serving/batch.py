@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from kandinsky.atomic import Partial
+from kandinsky.atomic import replacing
 from kandinsky.batch.prompts import Item
 from kandinsky.batch.report import Report
 from kandinsky.batch.run import BatchResult, check_folder, locked
@@ -135,16 +135,16 @@ class Workers:
             worker.send(Make(str(item.number), _asked(item), "", files=files))
 
     def _end(self, item: Item, message: Done | Failed | Stopped, report: Report) -> None:
-        if isinstance(message, Done):
-            partial = Partial(report.path_of(item))
-            try:
-                partial.path.write_bytes(message.content or b"")
-                partial.commit()
-            finally:
-                partial.discard()
-            report.done(item, {"timings": dict(message.timings)})
-        else:
+        if not isinstance(message, Done):
             self._fail(item, message.reason if isinstance(message, Failed) else "it was stopped", report)
+            return
+        try:
+            with replacing(report.path_of(item)) as path:
+                path.write_bytes(message.content or b"")
+        except OSError as error:  # a full disk, say: the others may still find room
+            self._fail(item, str(error), report)
+            return
+        report.done(item, {"timings": dict(message.timings)})
 
     def _fail(self, item: Item, reason: str, report: Report) -> None:
         self._failed[item.name] = reason

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kandinsky.atomic import Partial, remove
+from kandinsky.atomic import remove, replacing
 from kandinsky.serving.job import Job, Status
 from kandinsky.serving.messages import Done, Gone
 from kandinsky.serving.store import Store
@@ -100,9 +100,5 @@ class Notes:
 def _write(file: Path, content: bytes) -> None:
     """Put a result that came by message in its place."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = Partial(file)
-    try:
-        partial.path.write_bytes(content)
-        partial.commit()
-    finally:
-        partial.discard()
+    with replacing(file) as path:
+        path.write_bytes(content)

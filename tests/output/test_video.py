@@ -1,6 +1,7 @@
 """The written video as ffmpeg sees it, and what is left behind when writing fails."""
 
 import re
+import resource
 import stat
 import subprocess
 import threading
@@ -141,6 +142,17 @@ def test_nobody_else_can_read_the_comment_on_its_way(tmp_path):
         writer.finish()
         assert not tags.exists()  # also where a process is killed before it leaves the context
     assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_a_comment_that_cannot_be_written_leaves_nothing(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            VideoWriter(tmp_path / "v.mp4", width=48, height=32, fps=8, comment="x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):

@@ -1,5 +1,8 @@
 """A batch through workers: the report and the restart of a batch of one pipeline, whatever workers do."""
 
+import errno
+from pathlib import Path
+
 import pytest
 from helpers import SMALL
 from serving_kit import HandWorker, until
@@ -76,6 +79,20 @@ def test_an_item_that_takes_workers_with_it_and_one_that_fails(tmp_path):
     assert result.made == 0
     assert result.failed["0001.mp4"] == "no"
     assert "3 workers ended while they held it" in result.failed["0002.mp4"]
+
+
+def test_what_cannot_be_written_fails_alone(tmp_path, monkeypatch):
+    real = Path.write_bytes
+
+    def full(path, content):
+        if content == b"seed 1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run_batch_on(Workers({"a": Quick}), items("a", "b"), tmp_path)
+    assert (result.made, list(result.failed)) == (1, ["0001.mp4"])
+    assert "No space left" in result.failed["0001.mp4"]
 
 
 def test_workers_that_join_later(tmp_path):
