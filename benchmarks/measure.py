@@ -187,7 +187,7 @@ def norm_of(weight: float, outlier: float, head_dim: int, device: torch.device) 
 
 
 def attention_table(
-    tokens: int, heads: int, device: torch.device, *, weight: float = 1.0, outlier: float = 1.0
+    tokens: int, heads: int, device: torch.device, *, weight: float = 1.0, outlier: float = 1.0, lossy: bool = False
 ) -> dict[str, tuple[Timing, float]]:
     """Every backend that runs here, fitted to a block whose norms have these weights.
 
@@ -195,12 +195,15 @@ def attention_table(
         tokens, heads: of the input.
         device: that it is on.
         weight, outlier: as `norm_of` takes them.
+        lossy: those too.
     """
     qkv, table = attention_inputs(tokens, heads, device), {}
     norm = norm_of(weight, outlier, qkv.shape[-1], device)
     qkv[:, :2] *= norm.weight
     bound = logit_bound(norm, norm)
     for name, backend in BACKENDS.items():
+        if backend.lossy and not lossy:
+            continue
         try:
             table[name] = attention_timing(backend, qkv, bound=bound)
         except (ImportError, RuntimeError, ValueError) as error:

@@ -16,7 +16,7 @@ PRECISIONS = ("exact", "fast")
 """What `precision` may be; `model.precision` has a value for each."""
 PARALLELISMS = ("tensor", "sequence", "none")
 """What `parallelism` may be; `parallel.apply` has a value for each."""
-ATTENTIONS = ("torch", "cudnn", "bounded", "flash_attn_2", "flash_attn_3")
+ATTENTIONS = ("torch", "cudnn", "bounded", "float8", "flash_attn_2", "flash_attn_3")
 """What `attention` may be, besides "auto"; `model.attention` has a backend for each."""
 KERNELS = ("auto", "triton", "torch")
 """What `kernels` may be."""

@@ -14,7 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
     "flash_attn": {"kandinsky.model.attention"},
     "flash_attn_interface": {"kandinsky.model.attention"},
-    "triton": {"kandinsky.model.kernels", "kandinsky.model.triton_attention", "kandinsky.vae.kernels"},
+    "triton": {
+        "kandinsky.model.float8_operands",
+        "kandinsky.model.kernels",
+        "kandinsky.model.triton_attention",
+        "kandinsky.vae.kernels",
+    },
     "transformers": {
         "kandinsky.audio.encoder",
         "kandinsky.loading.components",

@@ -50,13 +50,13 @@ def test_every_kernel_is_looked_at():
     from triton.runtime.jit import JITFunction
     from triton_targets import kernels_of_ours
 
-    from kandinsky.model import kernels, triton_attention
+    from kandinsky.model import float8_operands, kernels, triton_attention
     from kandinsky.vae import kernels as vae_kernels
 
     helpers = {"_store_row", "_exp2", "_step", "_stored_row"}
     found = {
         name
-        for module in (kernels, triton_attention, vae_kernels)
+        for module in (float8_operands, kernels, triton_attention, vae_kernels)
         for name, value in vars(module).items()
         if isinstance(value, JITFunction) and value.__module__ == module.__name__
     }

@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kandinsky.model import kernels, triton_attention
+from kandinsky.model import float8_operands, kernels, triton_attention
 from kandinsky.vae import kernels as vae_kernels
 
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -98,6 +98,27 @@ def _attention(capability: int) -> list[Kernel]:
     ]
 
 
+def _float8_operands() -> list[Kernel]:
+    tile, heads = float8_operands.TOKENS, {"block_heads": triton.next_power_of_2(HEADS), "dim": 64}
+    rows = [
+        Kernel(
+            "float8 values",
+            float8_operands._values,
+            ("*bf16", "*fp8e4nv", *("i32",) * 4),
+            {"block": tile, "dim": 64},
+            4,
+            3,
+            90,
+            False,
+        )
+    ]
+    for norm in (False, True):
+        types = ("*bf16", "*fp8e4nv", *("*bf16",) * 4, "*fp32" if norm else "*bf16", "i32", "i32", *("fp32",) * 3)
+        name = f"float8 queries and keys, norm {norm}"
+        rows.append(Kernel(name, float8_operands._queries_keys, types, {**heads, "norm": norm}, 4, 3, 90, False))
+    return rows
+
+
 def _decoder() -> list[Kernel]:
     rows: list[Kernel] = []
     for channels in (128, 256, 512):
@@ -120,7 +141,7 @@ def _decoder() -> list[Kernel]:
 @cache
 def kernels_of_ours(capability: int = 90) -> tuple[Kernel, ...]:
     """Every kernel, with the sizes of the published model and the tiles that a compute capability gets."""
-    return (*_attention(capability), *_element_wise(), *_decoder())
+    return (*_attention(capability), *_element_wise(), *_float8_operands(), *_decoder())
 
 
 def _compiled(kernel: Kernel, target: GPUTarget) -> Any:

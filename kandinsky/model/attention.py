@@ -2,7 +2,8 @@
 
 A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask, and returns
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
-is the same operation with cuDNN's kernel; `bounded` is our own. flash_attn is imported only by its rows.
+is the same operation with cuDNN's kernel; `bounded` is our own, and `float8` our own with operands
+of 8 bits, lossy. flash_attn is imported only by its rows.
 
 Where no backend is wanted ("auto") the candidates of a device are measured once, on random input, and the fastest that
 agrees with PyTorch's float32 attention is taken. One that is named is taken, or refused with the reason.
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kandinsky.model import bounded
+from kandinsky.model import bounded, float8_attention
 from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.grouping import Attend
 
@@ -44,6 +45,10 @@ class Attention:
         name: of its row.
         attend: the callable, for logits of any size.
         attend_for: for a bound of |logits|, in units of log2, the fastest one; None where `attend` is.
+        attend_projected: `attend` from a projection of one sequence, norms and RoPE included, where there is one; takes
+            what `operations.norm_rope` takes.
+        capabilities: CUDA compute capabilities of the only GPUs that run it; None is all from 8.0 on.
+        lossy: not as exact as bfloat16 allows; "auto" takes none that is.
         query_scale: for a head_dim, what queries are to be multiplied with before their rounding.
         head_dims: those that it takes, if it is for GPUs alone: in bfloat16, from compute capability 8.0 on. None runs
             everywhere.
@@ -54,6 +59,9 @@ class Attention:
     query_scale: Callable[[int], float] = _no_scale
     head_dims: Container[int] | None = None
     attend_for: Callable[[float], Attend] | None = None
+    attend_projected: Callable[..., Tensor] | None = None
+    capabilities: Container[tuple[int, int]] | None = None
+    lossy: bool = False
 
     @property
     def label(self) -> str:
@@ -63,7 +71,9 @@ class Attention:
 
     def for_logits(self, bound: float) -> "Attention":
         """The backend for a block whose |logits| are at most `bound`, in units of log2."""
-        return self if self.attend_for is None else replace(self, attend=self.attend_for(bound))
+        attend = self.attend if self.attend_for is None else self.attend_for(bound)
+        projected = self.attend_projected if attend is self.attend else None
+        return replace(self, attend=attend, attend_projected=projected)
 
 
 def torch_sdpa(qkv: Tensor) -> Tensor:
@@ -94,6 +104,16 @@ def flash_attention_3(qkv: Tensor) -> Tensor:
 
 TORCH = Attention("torch", torch_sdpa)
 BOUNDED = Attention("bounded", bounded.attend_any, bounded.query_scale, (bounded.HEAD_DIM,), bounded.attend_for)
+FLOAT8 = Attention(
+    "float8",
+    float8_attention.attend,
+    bounded.query_scale,
+    (bounded.HEAD_DIM,),
+    float8_attention.attend_for,
+    float8_attention.attend_projected,
+    capabilities=((9, 0),),
+    lossy=True,
+)
 BACKENDS: Mapping[str, Attention] = MappingProxyType(
     {
         backend.name: backend
@@ -101,6 +121,7 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
             TORCH,
             Attention("cudnn", cudnn_sdpa, head_dims=range(8, 129, 8)),
             BOUNDED,
+            FLOAT8,
             Attention("flash_attn_2", flash_attention_2, head_dims=range(8, 257, 8)),
             Attention("flash_attn_3", flash_attention_3, head_dims=range(8, 257, 8)),
         )
@@ -108,7 +129,12 @@ BACKENDS: Mapping[str, Attention] = MappingProxyType(
 )
 CAPABILITY = (8, 0)
 """CUDA compute capability from which on there is bfloat16, without which those for GPUs do not run."""
-_PACKAGES = {"bounded": "triton", "flash_attn_2": "flash_attn", "flash_attn_3": "flash_attn_interface"}
+_PACKAGES = {
+    "bounded": "triton",
+    "float8": "triton",
+    "flash_attn_2": "flash_attn",
+    "flash_attn_3": "flash_attn_interface",
+}
 
 
 def attention_of(name: object) -> Attention | None:
@@ -149,6 +175,11 @@ def check_device(wanted: Attention | None, *, device: torch.device, dtype: torch
         raise ValueError(
             f"attention={wanted.name!r} needs bfloat16 on a CUDA device of compute capability {needed} or newer, "
             f"this is {what}; 'torch' and 'auto' run everywhere"
+        )
+    if wanted.capabilities is not None and found not in wanted.capabilities:
+        raise ValueError(
+            f"attention={wanted.name!r} runs on Hopper GPUs alone (compute capability 9.0), {device} has "
+            f"{found[0]}.{found[1]}; 'auto' takes the fastest that is exact"
         )
 
 
@@ -205,7 +236,9 @@ def candidates(
     """What may run a model on a device, as far as can be told without trying; arguments of `choose_attention`."""
     if device.type != "cuda" or dtype != torch.bfloat16:
         return [TORCH]
-    found = [other for other in BACKENDS.values() if _is_installed(other) and _takes(other, head_dim)]
+    found = [
+        other for other in BACKENDS.values() if not other.lossy and _is_installed(other) and _takes(other, head_dim)
+    ]
     if why_not_fused(device) or not (triton or bounded.without_triton(device)):
         found = [other for other in found if other is not BOUNDED]
     return [other.for_logits(bound) for other in found]
@@ -213,8 +246,8 @@ def candidates(
 
 def prepare(wanted: Attention | None, *, device: torch.device, dtype: torch.dtype) -> None:
     """Make ready what `choose_attention` will need, beside other work: our own kernel, where it may be chosen."""
-    if wanted in (None, BOUNDED) and device.type == "cuda" and dtype == torch.bfloat16:
-        bounded.prepare(device)
+    if wanted in (None, BOUNDED, FLOAT8) and device.type == "cuda" and dtype == torch.bfloat16:
+        (bounded if wanted is not FLOAT8 else float8_attention).prepare(device)
 
 
 def median_ms(attend: Attend, qkv: Tensor, *, repeats: int = 5) -> float:

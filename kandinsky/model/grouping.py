@@ -30,11 +30,10 @@ def attend_clips(qkv: Tensor, *, layout: TokenLayout, attend: Attend, dilated: b
     Returns:
         `[tokens, heads, head_dim]`.
     """
-    grouped = layout.num_groups != (1, 1, 1)
-    if len(layout.clips) == 1 and not grouped:
+    if layout.is_one_sequence:
         return attend(qkv)
     parts = qkv.split([clip.tokens for clip in layout.clips])
-    if not grouped:
+    if layout.num_groups == (1, 1, 1):
         return torch.cat([attend(part) for part in parts])
     pattern = _DILATED if dilated else _WINDOWS
     clips = zip(parts, layout.clips, strict=True)

@@ -115,9 +115,11 @@ class SelfAttention(nn.Module):
             dilated: see `grouping`.
         """
         qkv = self.to_query_key_value(normed).unflatten(-1, (3, -1, self.head_dim))
-        scale = attention.query_scale(self.head_dim)
-        qkv = norm_rope(qkv, self.query_norm, self.key_norm, context.rope, scale)
-        return self.output_layer(context.attend(qkv, attend=attention.attend, dilated=dilated).flatten(1))
+        terms = (qkv, self.query_norm, self.key_norm, context.rope, attention.query_scale(self.head_dim))
+        if attention.attend_projected is not None and context.layout.is_one_sequence:
+            return self.output_layer(attention.attend_projected(*terms).flatten(1))
+        attended = context.attend(norm_rope(*terms), attend=attention.attend, dilated=dilated)
+        return self.output_layer(attended.flatten(1))
 
 
 class FeedForward(nn.Module):

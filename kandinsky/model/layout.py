@@ -57,6 +57,11 @@ class TokenLayout:
         return sum(clip.tokens for clip in self.clips)
 
     @property
+    def is_one_sequence(self) -> bool:
+        """Whether every token attends to every token."""
+        return len(self.clips) == 1 and self.num_groups == (1, 1, 1)
+
+    @property
     def segment_lengths(self) -> tuple[int, ...]:
         """Rows of the stream that share a modulation: visual 0, text 0, visual 1, text 1, ..."""
         return tuple(length for clip in self.clips for length in (clip.visual_tokens, clip.text_tokens))

@@ -12,6 +12,7 @@ from model_helpers import oracle
 from kandinsky.model.attention import (
     BACKENDS,
     BOUNDED,
+    FLOAT8,
     TORCH,
     Attention,
     attention_of,
@@ -108,7 +109,17 @@ def test_torch_and_auto_run_everywhere(device, dtype, capability, _message, monk
 def test_all_run_on_a_gpu_in_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
     for backend in BACKENDS.values():
-        assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
+        if backend is not FLOAT8:
+            assert check_device(backend, device=GPU, dtype=torch.bfloat16) is None
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (10, 0)])
+def test_one_for_hopper_is_refused_on_other_gpus(capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    with pytest.raises(ValueError, match=r"'float8' runs on Hopper GPUs alone \(compute capability 9.0\), cuda:0 has"):
+        check_device(FLOAT8, device=GPU, dtype=torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    assert check_device(FLOAT8, device=GPU, dtype=torch.bfloat16) is None
 
 
 def test_sizes_of_heads():

@@ -1,6 +1,7 @@
 """The layers of the DiT against formulas of the papers and of the published weights' meaning."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from einops import rearrange
 from model_helpers import SMALL_DIT
 from torch import nn
 
+from kandinsky.checkpoint.random_weights import random_dit
+from kandinsky.model.attention import Attention, torch_sdpa
 from kandinsky.model.layers import (
     FeedForward,
     ModulationLayer,
@@ -17,6 +20,7 @@ from kandinsky.model.layers import (
     VisualEmbeddings,
     linear_into,
 )
+from kandinsky.model.operations import norm_rope
 from kandinsky.model.quantised import Quantised
 
 PATCH = {"ph": 2, "pw": 2}
@@ -102,3 +106,23 @@ def test_other_linears_are_given_the_place():
     rows, out = Quantised(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])), torch.empty(1, 2)
     linear_into(Other(), rows, out)
     assert out.tolist() == [[3.0, 6.0]]
+
+
+def test_a_projection_is_given_to_who_norms_it_if_it_is_one_sequence():
+    """A backend that makes its operands in the pass of the norms; cut streams are normed first, and cut then."""
+    generator, text = torch.Generator().manual_seed(0), torch.randn(3, 64).bfloat16()
+    dit = random_dit(SMALL_DIT, generator)
+    calls = []
+
+    def projected(qkv, *terms):
+        calls.append("projected")
+        return torch_sdpa(norm_rope(qkv, *terms))
+
+    visual, time = torch.randn(2, 4, 4, 16).bfloat16(), torch.tensor([749])
+    plain = dit(visual, text, time)
+    dit.attention = Attention("own", lambda qkv: calls.append("packed") or torch_sdpa(qkv), attend_projected=projected)
+    assert torch.equal(dit(visual, text, time), plain)
+    assert calls == ["projected"] * 4
+    layout = replace(dit.layout((2, 4, 4), 3), num_groups=(1, 2, 1))
+    dit(visual, text, time, layout)
+    assert set(calls[4:]) == {"packed"}
