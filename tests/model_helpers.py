@@ -114,3 +114,11 @@ def check_kernel_for_any_logit(launch, weight: float, outlier: float) -> torch.T
 
 NORM_WEIGHTS = [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0), (1.0, 30.0)]
 """(all channels, one channel) of query and key norms."""
+
+
+def stored(values: torch.Tensor) -> torch.Tensor:
+    """`[tokens, heads, 64]` as 8-bit attention reads it, in plain PyTorch: keys 0, 1, 8, 9, 2, 3, 10, 11, ... of each 16."""
+    tokens, heads, dim = values.shape
+    padded = torch.nn.functional.pad(values, (0, 0, 0, 0, 0, -tokens % 128))
+    sixteen = padded.view(-1, 2, 4, 2, heads, dim)  # half, thread, one of two
+    return sixteen.transpose(1, 2).reshape(-1, heads, dim).permute(1, 2, 0).contiguous()

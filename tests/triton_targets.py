@@ -113,7 +113,8 @@ def _float8_operands() -> list[Kernel]:
         )
     ]
     for norm in (False, True):
-        types = ("*bf16", "*fp8e4nv", *("*bf16",) * 4, "*fp32" if norm else "*bf16", "i32", "i32", *("fp32",) * 3)
+        terms = (*("*bf16",) * 4, "*fp32") if norm else ("*fp16",) * 5
+        types = ("*bf16", "*fp16", *terms, "i32", "i32", *("fp32",) * 3)
         name = f"float8 queries and keys, norm {norm}"
         rows.append(Kernel(name, float8_operands._queries_keys, types, {**heads, "norm": norm}, 4, 3, 90, False))
     return rows

@@ -1,9 +1,9 @@
-"""Operands of 8-bit attention, float8 e4m3, from a packed projection: two Triton kernels, each reading its input once.
+"""Operands of 8-bit attention from a packed projection: two Triton kernels, each reading its input once.
 
 Legend:  qkv: [tokens, 3, heads, 64]      queries_keys: [tokens, 2, heads, 64]      values: [heads, 64, padded tokens]
 
-Queries and keys are normed and turned on the way unless they are already; values are transposed, and the keys of each
-16 stand in the order that `hopper_float8.cu` wants. Both have no backward pass.
+Queries and keys, in float16 or float8 e4m3, are normed and turned on the way unless they are already; values, in e4m3, are
+transposed, and the keys of each 16 stand in the order that `hopper_float8.cu` wants. Both have no backward pass.
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false
@@ -22,7 +22,7 @@ HEAD_DIM = 64
 TOKENS = 128
 """Of a tile of values, whose tokens are padded with zeros to a multiple."""
 BALANCE = 2.0
-"""Queries are so much larger and keys so much smaller, so that both lie among the format's normal numbers."""
+"""In float8 queries are so much larger and keys so much smaller, so that both lie among the format's normal numbers."""
 
 
 @dataclass(frozen=True)
@@ -75,32 +75,54 @@ def _values(qkv, out, tokens, padded, stride, heads, block: tl.constexpr, dim: t
     tl.store(out + row + tile * block + at[None, :], tl.trans(x))
 
 
-def operands(qkv: Tensor) -> Operands:
+def operands(qkv: Tensor, *, dtype: torch.dtype = torch.float16) -> Operands:
     """From queries and keys that are normed, turned and scaled (`bounded.query_scale`) already.
 
     Args:
         qkv: `[tokens, 3, heads, 64]`, contiguous but for a slice along tokens.
+        dtype: of queries and keys, float16 or float8 e4m3.
     """
-    one = qkv  # stands for what is not read
-    return _made(qkv, (one, one, one, one, one), norm=False, eps=0.0, query_scale=1.0)
+    made = _empty(qkv, dtype)
+    terms = (made.queries_keys,) * 5  # stand for what is not read
+    _write(qkv, made, terms, norm=False, eps=0.0, query_scale=1.0)
+    return made
 
 
 def norm_rope_operands(
-    qkv: Tensor, query_norm: nn.LayerNorm, key_norm: nn.LayerNorm, rope: Tensor, query_scale: float
+    qkv: Tensor,
+    query_norm: nn.LayerNorm,
+    key_norm: nn.LayerNorm,
+    rope: Tensor,
+    query_scale: float,
+    *,
+    dtype: torch.dtype = torch.float16,
 ) -> Operands:
-    """From a projection, as `kernels.norm_rope_` would norm and turn it; arguments are the same."""
+    """From a projection, as `kernels.norm_rope_` would norm and turn it; the other arguments are the same."""
+    made = _empty(qkv, dtype)
     terms = (query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope)
-    return _made(qkv, terms, norm=True, eps=query_norm.eps, query_scale=query_scale)
+    _write(qkv, made, terms, norm=True, eps=query_norm.eps, query_scale=query_scale)
+    return made
 
 
-def _made(qkv: Tensor, terms: tuple[Tensor, ...], *, norm: bool, eps: float, query_scale: float) -> Operands:
+def _empty(qkv: Tensor, dtype: torch.dtype) -> Operands:
     tokens, _, heads, dim = qkv.shape
-    padded, stride = triton.cdiv(tokens, TOKENS) * TOKENS, qkv.stride(0)
-    queries_keys = torch.empty(tokens, 2, heads, dim, dtype=FLOAT8, device=qkv.device)
-    values = torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device)
+    padded = triton.cdiv(tokens, TOKENS) * TOKENS
+    return Operands(
+        torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device),
+        torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device),
+    )
+
+
+def _write(
+    qkv: Tensor, made: Operands, terms: tuple[Tensor, ...], *, norm: bool, eps: float, query_scale: float
+) -> None:
+    tokens, _, heads, dim = qkv.shape
+    padded, stride = made.values.shape[2], qkv.stride(0)
+    balance = BALANCE if made.queries_keys.dtype == FLOAT8 else 1.0
     _queries_keys[(tokens, 2)](
-        qkv, queries_keys, *terms, stride, heads, eps, query_scale * BALANCE, 1 / BALANCE,
+        qkv, made.queries_keys, *terms, stride, heads, eps, query_scale * balance, 1 / balance,
         block_heads=triton.next_power_of_2(heads), dim=dim, norm=norm, num_warps=4,
     )  # fmt: skip
-    _values[(padded // TOKENS, heads)](qkv, values, tokens, padded, stride, heads, block=TOKENS, dim=dim, num_warps=4)
-    return Operands(queries_keys, values)
+    _values[(padded // TOKENS, heads)](
+        qkv, made.values, tokens, padded, stride, heads, block=TOKENS, dim=dim, num_warps=4
+    )

@@ -40,7 +40,14 @@ def kernel(device: int, form: int = PLAIN) -> ctypes.c_void_p | None:
     """A form of the kernel on GPU `device`, or None where it cannot run."""
     if not nvrtc.is_hopper(device):
         return None
-    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "ROW_BYTES": 2 * HEAD_DIM, "EXTRA": 0, "MODE": form}
+    macros = {
+        "GROUPS": GROUPS,
+        "KEYS": KEYS,
+        "STAGES": STAGES,
+        "ROW_BYTES": 2 * HEAD_DIM,
+        "BEHIND": 2 * HEAD_DIM * KEYS,
+        "MODE": form,
+    }
     try:
         cubin = nvrtc.compile_source(nvrtc.source_of("hopper.cu"), "hopper.cu", macros)
     except (OSError, RuntimeError) as error:

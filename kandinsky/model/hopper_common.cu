@@ -9,9 +9,9 @@ typedef unsigned long long u64;
 
 struct alignas(64) TensorMap { u64 words[16]; };
 // The compiler's command line gives GROUPS (consumer warpgroups), KEYS (of a stage), STAGES (in flight), ROW_BYTES (of a
-// key in shared memory) and EXTRA (bytes behind the values of a stage).
-constexpr int ROWS = 64 * GROUPS;                           // query rows of a block
-constexpr int TILE = KEYS * ROW_BYTES, STAGE = 2 * TILE + EXTRA;  // bytes: keys (or values) of a stage, all of it
+// key in shared memory) and BEHIND (bytes behind the keys of a stage: values and what else is there).
+constexpr int ROWS = 64 * GROUPS;                         // query rows of a block
+constexpr int TILE = KEYS * ROW_BYTES, STAGE = TILE + BEHIND;  // bytes: keys of a stage, all of it
 
 // ---- barriers and copies
 DEVICE void barrier_init(u32 bar, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)); }

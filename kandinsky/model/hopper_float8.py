@@ -1,35 +1,94 @@
-"""The Hopper kernel of `float8` attention (`hopper_float8.cu`): compiled with NVRTC at first use."""
+"""The Hopper kernel of `float8` attention (`hopper_float8.cu`): compiled with NVRTC at first use, in one of its forms."""
 
 import ctypes
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kandinsky.model import nvrtc
+from kandinsky.model.quantised import FLOAT8
 
 HEAD_DIM = 64
-GROUPS, KEYS, STAGES = 3, 128, 3
-"""Warpgroups of 64 query rows, keys of a tile, tiles in flight: the fastest of those measured."""
-ONES = 8 * KEYS
-"""Bytes of the rows of ones behind the values of a stage."""
-SHARED = STAGES * (2 * KEYS * HEAD_DIM + ONES + 16) + 1024
-"""Bytes of shared memory: keys and values, ones, barriers, alignment."""
+KEYS = 128
+"""Of a tile."""
+BEHIND = (HEAD_DIM + 8) * KEYS
+"""Bytes behind the keys of a tile: its values and eight rows of ones."""
+EXP2, POLYNOMIAL, BYTES, CORRECTED = range(4)
+"""How a logit becomes a weight; `hopper_float8.cu` says what each of them does."""
 _UINT8, _SWIZZLE_64, _SWIZZLE_128 = 0, 2, 3  # values of the driver's enumerations
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the kernel is compiled with; `hopper_float8.cu` says what each of them does.
+
+    Args:
+        dtype: of queries and keys, float8 e4m3 or float16.
+        half: logits in float16.
+        weights: how a logit becomes a weight.
+        share: of each 16 weights, how many POLYNOMIAL computes on the FMA units.
+        maximum: whether a row's shift follows its largest logit.
+        ahead: whether the next tile's logits are computed under this tile's softmax.
+        groups: warpgroups of 64 query rows.
+        stages: tiles in flight.
+    """
+
+    dtype: torch.dtype = torch.float16
+    half: bool = True
+    weights: int = BYTES
+    share: int = 4
+    maximum: bool = True
+    ahead: bool = False
+    groups: int = 3
+    stages: int = 3
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a query or key of one head."""
+        return HEAD_DIM * self.dtype.itemsize
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: tiles, barriers, alignment."""
+        return self.stages * (KEYS * self.row_bytes + BEHIND + 16) + 1024
+
+    @property
+    def macros(self) -> dict[str, int]:
+        """Of the compiler's command line."""
+        return {
+            "QUERIES": int(self.dtype == torch.float16),
+            "HALF": int(self.half),
+            "WEIGHTS": self.weights,
+            "SHARE": self.share,
+            "MAXIMUM": int(self.maximum),
+            "AHEAD": int(self.ahead),
+            "GROUPS": self.groups,
+            "KEYS": KEYS,
+            "STAGES": self.stages,
+            "ROW_BYTES": self.row_bytes,
+            "BEHIND": BEHIND,
+        }
+
+
+FORM = Form()
+"""In use: queries and keys in 16 bits, because an error of a logit grows with the norms' weights and one of a weight does
+not; weights as bytes, because the exponential unit would be the slowest part by far."""
 
 
 class _Arguments(ctypes.Structure):
     _fields_ = (
         ("queries_keys", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
-        ("row_stride", ctypes.c_longlong),
+        ("row_bytes", ctypes.c_longlong),
         ("tokens", ctypes.c_int),
         ("heads", ctypes.c_int),
     )
 
 
 @functools.cache
-def kernel(device: int) -> ctypes.c_void_p:
+def kernel(device: int, form: Form = FORM) -> ctypes.c_void_p:
     """The kernel on GPU `device`.
 
     Raises:
@@ -38,45 +97,37 @@ def kernel(device: int) -> ctypes.c_void_p:
     """
     if not nvrtc.is_hopper(device):
         raise RuntimeError("attention='float8' needs a Hopper GPU")
-    macros = {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, "ROW_BYTES": HEAD_DIM, "EXTRA": ONES}
-    cubin = nvrtc.compile_source(nvrtc.source_of("hopper_float8.cu"), "hopper_float8.cu", macros)
-    return nvrtc.load(cubin, "attend", device=device, shared=SHARED)
+    cubin = nvrtc.compile_source(nvrtc.source_of("hopper_float8.cu"), "hopper_float8.cu", form.macros)
+    return nvrtc.load(cubin, "attend", device=device, shared=form.shared)
 
 
-def launch(queries_keys: Tensor, values: Tensor) -> Tensor:
+def launch(queries_keys: Tensor, values: Tensor, *, form: Form = FORM) -> Tensor:
     """Queue the kernel on the current stream, which must be of the tensors' device.
 
     Args:
-        queries_keys: float8 e4m3 `[tokens, 2, heads, 64]`, contiguous; their products are logits in units of log2.
-        values: float8 e4m3 `[heads, 64, tokens padded to a multiple of 16]`, contiguous, as `float8_operands` orders
+        queries_keys: `[tokens, 2, heads, 64]` of the form's dtype, contiguous; their products are logits in units of
+            log2.
+        values: float8 e4m3 `[heads, 64, tokens padded to a multiple of 128]`, contiguous, as `float8_operands` orders
             them, with zeros behind the last.
 
     Returns:
         `[tokens, heads, 64]` bfloat16.
     """
+    assert (queries_keys.dtype, values.dtype) == (form.dtype, FLOAT8)
     tokens, _, heads, _ = queries_keys.shape
     device, padded = queries_keys.device.index, values.shape[2]
     out = torch.empty(tokens, heads, HEAD_DIM, dtype=torch.bfloat16, device=queries_keys.device)
-    row = 2 * heads * HEAD_DIM
+    row = 2 * heads * form.row_bytes
+    swizzle = _SWIZZLE_128 if form.row_bytes == 128 else _SWIZZLE_64
+    sizes, strides, box = (form.row_bytes, 2 * heads, tokens), (form.row_bytes, row), (form.row_bytes, 1, KEYS)
+    transposed = (padded, HEAD_DIM, heads), (padded, HEAD_DIM * padded), (KEYS, HEAD_DIM, 1)
     maps = [
-        nvrtc.tensor_map(
-            queries_keys.data_ptr(),
-            _UINT8,
-            (HEAD_DIM, 2 * heads, tokens),
-            (HEAD_DIM, row),
-            (HEAD_DIM, 1, KEYS),
-            _SWIZZLE_64,
-        ),
-        nvrtc.tensor_map(
-            values.data_ptr(),
-            _UINT8,
-            (padded, HEAD_DIM, heads),
-            (padded, HEAD_DIM * padded),
-            (KEYS, HEAD_DIM, 1),
-            _SWIZZLE_128,
-        ),
+        nvrtc.tensor_map(queries_keys.data_ptr(), _UINT8, sizes, strides, box, swizzle),
+        nvrtc.tensor_map(values.data_ptr(), _UINT8, *transposed, _SWIZZLE_128),
     ]
     arguments = _Arguments(queries_keys.data_ptr(), out.data_ptr(), row, tokens, heads)
-    blocks = min(-(-tokens // (64 * GROUPS)) * heads, nvrtc.processors(device))  # persistent: one a multiprocessor
-    nvrtc.launch(kernel(device), maps, arguments, blocks=blocks, threads=128 * (GROUPS + 1), shared=SHARED)
+    tiles = -(-tokens // (64 * form.groups)) * heads
+    blocks = min(tiles, nvrtc.processors(device))  # persistent: one a multiprocessor
+    threads = 128 * (form.groups + 1)
+    nvrtc.launch(kernel(device, form), maps, arguments, blocks=blocks, threads=threads, shared=form.shared)
     return out

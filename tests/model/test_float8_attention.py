@@ -25,24 +25,25 @@ def test_a_block_with_large_norms_stays_exact():
     assert [backend.attend for backend in fitted] == [
         float8_attention.attend,
         float8_attention.attend,
-        bounded.attend_shifted,
+        float8_attention.attend,
         bounded.attend_any,
     ]
-    assert [backend.attend_projected is not None for backend in fitted] == [True, True, False, False]
+    assert [backend.attend_projected is not None for backend in fitted] == [True, True, True, False]
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("tokens", [4173, 25_424])
 @pytest.mark.parametrize("common", [0.0, 1.0])
-def test_the_error(common):
-    """Random values average out to nothing, which leaves their rounding: the worst case."""
+def test_the_error(common, tokens):
+    """Random values average out to nothing, which leaves their rounding: the worst case. Long rows sum up no worse."""
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
-    qkv = attention_inputs(4173, 4)
+    qkv = attention_inputs(tokens, 4)
     qkv[:, 2] += common
     scaled = qkv.clone()
     scaled[:, 0] *= bounded.query_scale(64)
     error = relative_error(FLOAT8.attend(scaled.bfloat16()), oracle(qkv))
-    assert error < (0.08 if common == 0 else 0.02)
+    assert error < (0.05 if common == 0 else 0.005)
 
 
 @pytest.mark.gpu
