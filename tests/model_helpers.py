@@ -117,7 +117,7 @@ NORM_WEIGHTS = [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0), (1.0, 30.0)]
 
 
 def stored(values: torch.Tensor) -> torch.Tensor:
-    """`[tokens, heads, 64]` as 8-bit attention reads it, in plain PyTorch: keys 0, 1, 8, 9, 2, 3, 10, 11, ... of each 16."""
+    """`[tokens, heads, 64]` as 8-bit attention reads it: transposed, keys 0, 1, 8, 9, 2, 3, 10, 11, ... of each 16."""
     tokens, heads, dim = values.shape
     padded = torch.nn.functional.pad(values, (0, 0, 0, 0, 0, -tokens % 128))
     sixteen = padded.view(-1, 2, 4, 2, heads, dim)  # half, thread, one of two

@@ -1,8 +1,9 @@
 """Attention with softmax's weights and values in float8 e4m3, on Hopper.
 
-Lossy, and only by choice. Queries and keys stay in 16 bits: in 8, with norms' weights of 4, they alone would cost six times
-the error of all the rest. Sums of weights and values are float32 but for the 128 keys of a tile, logits are float16. A
-block whose norms allow logits beyond `MAX_LOGIT` takes `bounded` attention, exact, instead: float16 has 11 bits for them.
+Lossy, and only by choice. Queries and keys stay in 16 bits: in 8, with norms' weights of 4, they alone would cost six
+times the error of all the rest. Sums of weights and values are float32 but for the 128 keys of a tile, logits are
+float16. A block whose norms allow logits beyond `MAX_LOGIT` takes `bounded` attention, exact, instead: float16 has 11
+bits for them.
 """
 
 from collections.abc import Callable

@@ -2,11 +2,12 @@
 
 Legend:  qkv: [tokens, 3, heads, 64]      queries_keys: [tokens, 2, heads, 64]      values: [heads, 64, padded tokens]
 
-Queries and keys, in float16 or float8 e4m3, are normed and turned on the way unless they are already; values, in e4m3, are
-transposed, and the keys of each 16 stand in the order that `hopper_float8.cu` wants. Both have no backward pass.
+Queries and keys, in float16 or float8 e4m3, are normed and turned on the way unless they are already; values, in e4m3,
+are transposed, and the keys of each 16 stand in the order that `hopper_float8.cu` wants. Both have no backward pass.
 """
 
-# pyright: reportIndexIssue=false, reportMissingImports=false
+# pyright: reportIndexIssue=false, reportMissingImports=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false
 # (Triton's launch syntax; the package is not there on every platform.)
 
 from dataclasses import dataclass

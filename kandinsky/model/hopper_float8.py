@@ -1,4 +1,4 @@
-"""The Hopper kernel of `float8` attention (`hopper_float8.cu`): compiled with NVRTC at first use, in one of its forms."""
+"""The Hopper kernel of `float8` attention (`hopper_float8.cu`) in its forms: compiled with NVRTC at first use."""
 
 import ctypes
 import functools
@@ -73,8 +73,8 @@ class Form:
 
 
 FORM = Form()
-"""In use: queries and keys in 16 bits, because an error of a logit grows with the norms' weights and one of a weight does
-not; weights as bytes, because the exponential unit would be the slowest part by far."""
+"""In use: queries and keys in 16 bits, because an error of a logit grows with the norms' weights and one of a weight
+does not; weights as bytes, because the exponential unit would be the slowest part by far."""
 
 
 class _Arguments(ctypes.Structure):

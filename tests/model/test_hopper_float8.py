@@ -6,7 +6,7 @@ from helpers import relative_error
 from model_helpers import LENGTHS, stored
 
 from kandinsky.model import hopper_float8
-from kandinsky.model.hopper_float8 import BYTES, CORRECTED, EXP2, POLYNOMIAL, Form
+from kandinsky.model.hopper_float8 import CORRECTED, EXP2, POLYNOMIAL, Form
 from kandinsky.model.nvrtc import source_of
 
 FLOAT8 = torch.float8_e4m3fn
