@@ -42,7 +42,7 @@ def backends(size: str, device: torch.device) -> dict[str, dict[str, list[float]
 
 def operands(size: str, device: torch.device) -> dict[str, float]:
     """Milliseconds of norms and RoPE, of them with operands of 8-bit attention, and of all of that attention."""
-    from kandinsky.model import float8_operands, kernels
+    from kandinsky.model import float8_operands, hopper_float8, kernels
 
     tokens, heads = TOKENS[size]
     qkv, norm = attention_inputs(tokens, heads, device).bfloat16(), norm_of(1.0, 1.0, 64, device)
@@ -52,8 +52,8 @@ def operands(size: str, device: torch.device) -> dict[str, float]:
     assert attend_projected is not None
     runs = {
         "norms and RoPE": lambda: kernels.norm_rope_(*terms),
-        "the same, and operands": lambda: float8_operands.norm_rope_operands(*terms),
-        "operands of a normed projection": lambda: float8_operands.operands(qkv),
+        "the same, and operands": lambda: float8_operands.norm_rope_operands(*terms, dtype=hopper_float8.FORM.dtype),
+        "operands of a normed projection": lambda: float8_operands.operands(qkv, dtype=hopper_float8.FORM.dtype),
         "all of 8-bit attention": lambda: attend_projected(*terms),
     }
     timings = {name: measure(run, device=device, tflop=0.0) for name, run in runs.items()}

@@ -36,8 +36,9 @@ def attend(qkv: Tensor) -> Tensor:
     from kandinsky.model import float8_operands, hopper_float8
 
     with torch.cuda.device(qkv.device):
-        operands = float8_operands.operands(qkv)
-        return hopper_float8.launch(operands.queries_keys, operands.values)
+        form = hopper_float8.FORM
+        operands = float8_operands.operands(qkv, dtype=form.dtype)
+        return hopper_float8.launch(operands.queries_keys, operands.values, form=form)
 
 
 def attend_projected(
@@ -54,15 +55,17 @@ def attend_projected(
     from kandinsky.model import float8_operands, hopper_float8
 
     with torch.cuda.device(qkv.device):
-        operands = float8_operands.norm_rope_operands(qkv, query_norm, key_norm, rope, query_scale)
-        return hopper_float8.launch(operands.queries_keys, operands.values)
+        form = hopper_float8.FORM
+        terms = (qkv, query_norm, key_norm, rope, query_scale)
+        operands = float8_operands.norm_rope_operands(*terms, dtype=form.dtype)
+        return hopper_float8.launch(operands.queries_keys, operands.values, form=form)
 
 
 def prepare(device: torch.device) -> None:
     """Compile the kernel for a GPU, as the first call would."""
     from kandinsky.model import hopper_float8
 
-    hopper_float8.kernel(device.index)
+    hopper_float8.kernel(device.index, hopper_float8.FORM)
 
 
 def attend_for(bound: float) -> Callable[[Tensor], Tensor]:

@@ -76,7 +76,7 @@ def _values(qkv, out, tokens, padded, stride, heads, block: tl.constexpr, dim: t
     tl.store(out + row + tile * block + at[None, :], tl.trans(x))
 
 
-def operands(qkv: Tensor, *, dtype: torch.dtype = torch.float16) -> Operands:
+def operands(qkv: Tensor, *, dtype: torch.dtype) -> Operands:
     """From queries and keys that are normed, turned and scaled (`bounded.query_scale`) already.
 
     Args:
@@ -96,7 +96,7 @@ def norm_rope_operands(
     rope: Tensor,
     query_scale: float,
     *,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype,
 ) -> Operands:
     """From a projection, as `kernels.norm_rope_` would norm and turn it; the other arguments are the same."""
     made = _empty(qkv, dtype)

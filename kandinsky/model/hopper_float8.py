@@ -88,7 +88,7 @@ class _Arguments(ctypes.Structure):
 
 
 @functools.cache
-def kernel(device: int, form: Form = FORM) -> ctypes.c_void_p:
+def kernel(device: int, form: Form) -> ctypes.c_void_p:
     """The kernel on GPU `device`.
 
     Raises:
@@ -101,7 +101,7 @@ def kernel(device: int, form: Form = FORM) -> ctypes.c_void_p:
     return nvrtc.load(cubin, "attend", device=device, shared=form.shared)
 
 
-def launch(queries_keys: Tensor, values: Tensor, *, form: Form = FORM) -> Tensor:
+def launch(queries_keys: Tensor, values: Tensor, *, form: Form) -> Tensor:
     """Queue the kernel on the current stream, which must be of the tensors' device.
 
     Args:
@@ -109,6 +109,7 @@ def launch(queries_keys: Tensor, values: Tensor, *, form: Form = FORM) -> Tensor
             log2.
         values: float8 e4m3 `[heads, 64, tokens padded to a multiple of 128]`, contiguous, as `float8_operands` orders
             them, with zeros behind the last.
+        form: of the kernel.
 
     Returns:
         `[tokens, heads, 64]` bfloat16.

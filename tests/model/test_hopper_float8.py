@@ -50,7 +50,7 @@ def test_the_source_lies_beside_the_module():
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a PyTorch without CUDA")
 def test_it_is_refused_where_it_does_not_run():
     with pytest.raises(RuntimeError, match="attention='float8' needs a Hopper GPU"):
-        hopper_float8.kernel(0)
+        hopper_float8.kernel(0, Form())
 
 
 def test_tiles_fit_into_shared_memory():
