@@ -111,6 +111,12 @@ constexpr float SPAN = MAXIMUM ? 16.f : 15.75f, STEPS = 8 * SPAN;
 
 #if HALF
 DEVICE constexpr u32 twice(u32 half_bits) { return half_bits * 0x10001u; }
+// Two and two float16 to four e4m3.
+DEVICE u32 round4(u32 a, u32 b) {
+  u32 r;
+  asm("{ .reg .b16 lo, hi;\ncvt.rn.satfinite.e4m3x2.f16x2 lo, %1;\ncvt.rn.satfinite.e4m3x2.f16x2 hi, %2;\nmov.b32 %0, {lo, hi}; }" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
 DEVICE void weigh(const u32* s, u32 (&p)[4], const Row& r) {
   u32 w[8];
   if (WEIGHTS == EXP2) {
@@ -122,7 +128,7 @@ DEVICE void weigh(const u32* s, u32 (&p)[4], const Row& r) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       int at = i / 2 * 4 + i % 2;
-      asm("{ .reg .b16 lo, hi;\ncvt.rn.satfinite.e4m3x2.f16x2 lo, %1;\ncvt.rn.satfinite.e4m3x2.f16x2 hi, %2;\nmov.b32 %0, {lo, hi}; }" : "=r"(p[i]) : "r"(w[at]), "r"(w[at + 2]));
+      p[i] = round4(w[at], w[at + 2]);
     }
     return;
   }

@@ -14,7 +14,7 @@ No part of the decoder takes it yet: it is to be measured first.
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false, reportCallIssue=false, reportArgumentType=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 # ruff: noqa: N803 (constants of a kernel are written in capitals)
 
 from dataclasses import dataclass

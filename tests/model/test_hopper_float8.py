@@ -92,6 +92,7 @@ def test_against_float64_on_the_same_operands(tokens, heads, spread, form):
     query, key = queries_keys.double().permute(1, 2, 0, 3)
     weights = weights_of(query @ key.mT, form)
     expected = (weights @ values.double().transpose(0, 1) / weights.sum(-1, keepdim=True)).transpose(0, 1)
-    # Logits of 32 to 64 are rounded to steps of 1/32 where they are float16.
-    assert relative_error(outputs[0], expected) < (0.03 if spread > 1 and form.half else 0.005)
+    # bfloat16 of the result; logits of 32 to 64 are rounded to steps of 1/32 where they are float16.
+    limit = 0.004 if not form.half else 0.01 if spread < 1 else 0.03
+    assert relative_error(outputs[0], expected) < limit
     assert torch.equal(*outputs)
