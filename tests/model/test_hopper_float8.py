@@ -1,5 +1,8 @@
 """The Hopper kernel of 8-bit attention, given its operands."""
 
+from dataclasses import replace
+
+import hopper_on_a_cpu
 import pytest
 import torch
 from helpers import relative_error
@@ -75,6 +78,26 @@ def test_a_byte_is_a_weight():
     assert ((found - exact) / exact)[normal].abs().max() < 0.0861 + 2**-4
 
 
+def expected(queries_keys: torch.Tensor, values: torch.Tensor, form: Form) -> torch.Tensor:
+    """Attention in float64 with the weights as the kernel rounds them."""
+    query, key = queries_keys.double().permute(1, 2, 0, 3)
+    weights = weights_of(query @ key.mT, form)
+    return (weights @ values.double().transpose(0, 1) / weights.sum(-1, keepdim=True)).transpose(0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(hopper_on_a_cpu.COMPILER is None, reason="needs g++")
+@pytest.mark.parametrize("form", [form for form in FORMS if form.groups == 3 and form.maximum], ids=str)
+def test_the_source_on_a_cpu(form, tmp_path):
+    form = replace(form, groups=1)  # as many threads as needed
+    program = hopper_on_a_cpu.compiled(form, tmp_path)
+    for tokens, heads, spread in ((65, 2, 0.5), (300, 1, 1.5)):
+        queries_keys = (spread * torch.randn(tokens, 2, heads, 64)).to(form.dtype)
+        values = (torch.randn(tokens, heads, 64) + 1).to(FLOAT8)
+        out = hopper_on_a_cpu.run(program, queries_keys, stored(values.float()).to(FLOAT8))
+        assert relative_error(out, expected(queries_keys, values, form)) < (0.01 if form.half else 0.002)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize(("tokens", "heads"), LENGTHS)
@@ -89,10 +112,7 @@ def test_against_float64_on_the_same_operands(tokens, heads, spread, form):
     values = (torch.randn(tokens, heads, 64, device="cuda") + 1).to(FLOAT8)
     operands = queries_keys, stored(values.float()).to(FLOAT8)
     outputs = [hopper_float8.launch(*operands, form=form) for _ in range(2)]
-    query, key = queries_keys.double().permute(1, 2, 0, 3)
-    weights = weights_of(query @ key.mT, form)
-    expected = (weights @ values.double().transpose(0, 1) / weights.sum(-1, keepdim=True)).transpose(0, 1)
     # bfloat16 of the result; logits of 32 to 64 are rounded to steps of 1/32 where they are float16.
     limit = 0.004 if not form.half else 0.01 if spread < 1 else 0.03
-    assert relative_error(outputs[0], expected) < limit
+    assert relative_error(outputs[0], expected(queries_keys, values, form)) < limit
     assert torch.equal(*outputs)
