@@ -19,6 +19,7 @@ OWN_ROOM = {
         "kandinsky.model.kernels",
         "kandinsky.model.triton_attention",
         "kandinsky.vae.kernels",
+        "kandinsky.vae.float8_convolution",
     },
     "transformers": {
         "kandinsky.audio.encoder",

@@ -11,7 +11,7 @@ from kandinsky.model.nvrtc import source_of
 def test_the_source_lies_beside_the_module():
     """What a wheel must hold: the kernel is compiled from it at first use."""
     source = source_of("hopper.cu").decode()
-    assert all(name in source for name in ("GROUPS", "KEYS", "STAGES", "ROW_BYTES", "EXTRA", "MODE", "attend"))
+    assert all(name in source for name in ("GROUPS", "KEYS", "STAGES", "ROW_BYTES", "BEHIND", "MODE", "attend"))
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a PyTorch without CUDA")
