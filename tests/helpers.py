@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import multiprocessing
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +29,21 @@ def fork_server() -> multiprocessing.context.ForkServerContext:
     loaded = ["kandinsky.factory", "kandinsky.training.ladd", "transformers.models.t5.tokenization_t5"]
     context.set_forkserver_preload(loaded)
     return context
+
+
+def running(numbers: Sequence[str]) -> list[str]:
+    """Of processes, the states of those that have not ended."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
+
+
+def wait_for(condition: Callable[[], object], seconds: int = 30) -> None:
+    """Look until it holds."""
+    for _ in range(100 * seconds):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"not after {seconds} s")
 
 
 def golden_folder() -> Path:

@@ -1,16 +1,20 @@
-"""ffmpeg's motion-compensated filter, for frames between frames where no network is to make them.
+"""ffmpeg's motion-compensated filter `minterpolate`: frames between frames, on as many cores as there are.
 
-The filter, `minterpolate`, wants a frame before the first and one after the last: these are repeated. Of what it makes,
-only the frames in between are taken, so that the others stay as they are. Where a scene ends, the nearer frame is held.
+The filter works on one core. So a video is cut into segments of a fixed number of gaps, which do not depend on the
+machine and therefore neither do the frames; each is made by an ffmpeg of its own as soon as its frames are there. The
+filter begins its search for motion with what it found between earlier frames, so that a segment is given some of these
+too, and it makes nothing in its last gap, so that it is given the frame after. Of what it makes, only frames in between
+are taken: the others stay as they are. Where a scene ends, the nearer frame is held.
 """
 
+import os
 import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from itertools import chain
-from queue import Empty, Full, Queue
-from threading import Thread
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from threading import Lock
 
 import numpy as np
 import torch
@@ -21,104 +25,151 @@ from kandinsky.output.video import ffmpeg
 
 RATE = 8
 """Frames a second that the filter is told of; its result does not depend on it."""
-FILTER = "mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1:scd=none"
-QUEUED_FRAMES = 16
+TICKS = 100
+"""Of the clock that frames are given, between two that are made. Those of a segment's context are a tick apart, so that
+the filter looks for motion between them, but makes nothing there, which would take four times as long."""
+FILTER = "mi_mode=mci:me_mode=bidir:scd=none"
+SMALLEST, BLOCK = 32, 16
+"""The filter wants as many pixels of height and width, and moves none that are not in a whole block."""
+GAPS = 4
+"""Of each segment but the last one."""
+CONTEXT = 2
+"""Frames before a segment that its ffmpeg is given too: more do not make it better (benchmarks/interpolation.py)."""
+PIXELS = 2**23
+"""Of one frame in all ffmpegs that run at once, each of which takes 0.3 kB of memory a pixel."""
 
 
-class Filter:
-    """A context manager: frames go in by `put`, and what was made comes out of `taken`.
+@dataclass(frozen=True)
+class Segment:
+    """Some gaps of a video.
 
-    One thread feeds ffmpeg and another reads, so that neither waits for the other.
+    Args:
+        frames: `context` frames before the first gap, the frames around its gaps, and the one after, which is the last
+            again where there is none; uint8 `[height, width, 3]` each.
+        context: how many.
+    """
+
+    frames: list[np.ndarray]
+    context: int
+
+    @property
+    def own(self) -> list[np.ndarray]:
+        """The frames around its gaps."""
+        return self.frames[self.context : -1]
+
+
+def segments(chunks: Iterable[np.ndarray]) -> Iterator[Segment]:
+    """Cut chunks of frames, uint8 `[n, height, width, 3]`, into segments; the last one ends with the last frame."""
+    frames: list[np.ndarray] = []
+    context = 0
+    for chunk in chunks:
+        for frame in chunk:
+            frames.append(frame.copy())  # a chunk is valid until the next one
+            if len(frames) == context + GAPS + 2:
+                yield Segment(frames, context)
+                begin = context + GAPS  # of the next one
+                context = min(begin, CONTEXT)
+                frames = frames[begin - context :]
+    if frames:
+        yield Segment([*frames, frames[-1]], context)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Filters:
+    """A context manager: ffmpegs that run at once, as many as there are cores; leaving it ends those that still run.
+
+    Args:
+        height, width: of the frames.
+        factor: 2, 3 or 4.
     """
 
     def __init__(self, height: int, width: int, factor: int):
         self.shape = (height, width, 3)
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
-        filters = f"format=yuv444p,minterpolate=fps={RATE * factor}:{FILTER}"
-        target = ["-vf", filters, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        self._process = subprocess.Popen(
-            [ffmpeg(), "-v", "error", *source, *target],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
-        self._fed: Queue[bytes | None] = Queue(QUEUED_FRAMES)
-        self._made: Queue[np.ndarray | None] = Queue()
-        self._threads = [Thread(target=run, name="minterpolate", daemon=True) for run in (self._feed, self._read)]
-        for thread in self._threads:
-            thread.start()
+        self.factor = factor
+        self.at_once = max(1, min(cores(), PIXELS // (height * width)))
+        self._pool = ThreadPoolExecutor(self.at_once, "minterpolate")
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._left = False
+        self._lock = Lock()
 
-    def put(self, frame: np.ndarray | None) -> None:
-        """Give it a frame; None after the last one.
+    def begin(self, segment: Segment) -> "Future[np.ndarray]":
+        """Have its gaps filled.
 
-        Raises:
-            VideoError: ffmpeg has ended.
+        Returns:
+            Of which comes its own frames but the last one, each followed by those in its gap, uint8
+            `[gaps * factor, height, width, 3]`; or a VideoError: ffmpeg failed.
         """
-        while self._threads[0].is_alive():
-            with suppress(Full):
-                return self._fed.put(None if frame is None else frame.tobytes(), timeout=0.1)
-        raise VideoError("ffmpeg's minterpolate ended before the last frame")
+        cuts = cuts_in(segment.own)  # not in the pool: each of its threads would have PyTorch start as many again
+        return self._pool.submit(self._filled, segment, cuts)
 
-    def taken(self, *, wait: bool) -> Iterator[np.ndarray]:
-        """Frames that are there, or with `wait` all until the last one."""
-        with suppress(Empty):
-            while (frame := self._made.get(block=wait)) is not None:
-                yield frame
-
-    def __enter__(self) -> "Filter":
+    def __enter__(self) -> "Filters":
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        with suppress(Full):
-            self._fed.put_nowait(None)
-        for thread in self._threads:
-            thread.join()
+        with self._lock:
+            self._left = True
+            for process in self._running:
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
 
-    def _feed(self) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError), self._process.stdin as pipe:
-            while (frame := self._fed.get()) is not None:
-                pipe.write(frame)
+    def _filled(self, segment: Segment, cuts: list[bool]) -> np.ndarray:
+        made = self._made(segment)
+        filled = np.empty((len(cuts), self.factor, *self.shape), np.uint8)
+        for gap, (before, after) in enumerate(pairwise(segment.own)):
+            filled[gap, 0] = before
+            if cuts[gap]:
+                filled[gap, 1:] = _held(before, after, self.factor)
+            else:
+                filled[gap, 1:] = made[gap * self.factor + 1 : (gap + 1) * self.factor]
+        return filled.reshape(-1, *self.shape)
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        size = self.shape[0] * self.shape[1] * 3
-        with self._process.stdout as pipe:
-            while len(data := pipe.read(size)) == size:
-                self._made.put(np.frombuffer(data, np.uint8).reshape(self.shape))
-        self._made.put(None)
+    def _made(self, segment: Segment) -> np.ndarray:
+        """What the filter makes from the segment's first own frame to its last one."""
+        height, width, _ = self.shape
+        down, right = (max(SMALLEST - size, -size % BLOCK) for size in (height, width))
+        padded = np.pad(np.stack(segment.frames), ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")
+        process = self._process(height + down, width + right, segment.context)
+        try:
+            made, said = process.communicate(padded.tobytes())
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        wanted = ((len(segment.own) - 1) * self.factor + 1) * padded[0].size  # before them there may be one of context
+        if process.returncode != 0 or len(made) < wanted:
+            reason = said.decode(errors="replace").strip() or f"exit status {process.returncode}"
+            raise VideoError(f"ffmpeg's minterpolate failed: {reason}")
+        return np.frombuffer(made[-wanted:], np.uint8).reshape(-1, *padded.shape[1:])[:, :height, :width]
+
+    def _process(self, height: int, width: int, context: int) -> "subprocess.Popen[bytes]":
+        step = self.factor * TICKS
+        times = f"settb=1/{RATE * step},setpts='if(lt(N,{context}),N,(N-{context})*{step}+{TICKS})'"
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
+        filters = f"{times},format=yuv444p,minterpolate=fps={RATE * self.factor}:{FILTER}"
+        target = ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        with self._lock:
+            if self._left:
+                raise CancelledError
+            process = subprocess.Popen(
+                [ffmpeg(), "-v", "error", "-filter_threads", "1", *source, *target],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+            self._running.add(process)
+        return process
 
 
-class Gaps:
-    """Puts what the filter made between the frames that it was made of."""
-
-    def __init__(self, factor: int):
-        self.factor = factor
-        self.waiting: deque[np.ndarray] = deque()
-        """Frames that were given, from the one before the gap that is being filled."""
-        self._index = -factor  # the gap between the first frame and its repetition
-        self._between: list[np.ndarray] = []
-
-    def add(self, made: np.ndarray) -> list[np.ndarray]:
-        """One more frame of the filter; when it fills its gap, the gap and the frame after it."""
-        place = self._index % self.factor
-        if self._index >= 0 and place:
-            self._between.append(made)
-        self._index += 1
-        if len(self._between) < self.factor - 1:
-            return []
-        before, after = self.waiting.popleft(), self.waiting[0]
-        filled = self._between if not _is_cut(before, after) else _held(before, after, self.factor)
-        self._between = []
-        return [*filled, after]
-
-
-def _is_cut(before: np.ndarray, after: np.ndarray) -> bool:
-    first, second = (torch.from_numpy(frame).permute(2, 0, 1)[None] / 255 for frame in (before, after))
-    return bool(are_cuts(first, second))
+def cuts_in(frames: list[np.ndarray]) -> list[bool]:
+    """Whether a scene ends, for each gap between frames."""
+    pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255
+    return are_cuts(pictures[:-1], pictures[1:]).tolist()
 
 
 def _held(before: np.ndarray, after: np.ndarray, factor: int) -> list[np.ndarray]:
@@ -132,30 +183,24 @@ def minterpolated(chunks: Iterable[np.ndarray], factor: int) -> Iterator[np.ndar
         chunks: uint8 `[n, height, width, 3]` each.
 
     Yields:
-        The same, in chunks of other sizes: the filter looks some frames ahead.
+        The same, in chunks of other sizes, some frames later.
 
     Raises:
         VideoError: ffmpeg failed.
     """
-    remaining = iter(chunks)
+    remaining = segments(chunks)
     first = next(remaining, None)
     if first is None:
         return
-    gaps = Gaps(factor)
-    with Filter(first.shape[1], first.shape[2], factor) as made:
-        yield first[:1].copy()
-        made.put(first[0])
-        for chunk in chain((first,), remaining):
-            for frame in chunk:
-                gaps.waiting.append(frame.copy())  # a chunk is valid until the next one
-                made.put(frame)
-            done = [frame for each in made.taken(wait=False) for frame in gaps.add(each)]
-            if done:
-                yield np.stack(done)
-        made.put(gaps.waiting[-1])
-        made.put(None)
-        for each in made.taken(wait=True):
-            if done := gaps.add(each):
-                yield np.stack(done)
-    if len(gaps.waiting) > 1:
-        raise VideoError(f"ffmpeg's minterpolate left out {len(gaps.waiting) - 1} gaps")
+    begun: deque[Future[np.ndarray]] = deque()
+    last = first.own
+    with Filters(*first.frames[0].shape[:2], factor) as filters:
+        for segment in chain((first,), remaining):
+            last = segment.own[-1:]
+            if len(segment.own) > 1:
+                begun.append(filters.begin(segment))
+            while begun and (begun[0].done() or len(begun) > filters.at_once):
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    yield np.stack(last)
