@@ -28,15 +28,30 @@ RATE = 8
 TICKS = 100
 """Of the clock that frames are given, between two that are made. Those of a segment's context are a tick apart, so that
 the filter looks for motion between them, but makes nothing there, which would take four times as long."""
-FILTER = "mi_mode=mci:me_mode=bidir:scd=none"
 SMALLEST, BLOCK = 32, 16
 """The filter wants as many pixels of height and width, and moves none that are not in a whole block."""
-GAPS = 4
-"""Of each segment but the last one."""
-CONTEXT = 2
-"""Frames before a segment that its ffmpeg is given too: more do not make it better (benchmarks/interpolation.py)."""
 PIXELS = 2**23
 """Of one frame in all ffmpegs that run at once, each of which takes 0.3 kB of memory a pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSettings:
+    """How the filter is used; `benchmarks/minterpolate.py` measures others.
+
+    Args:
+        options: of the filter, as ffmpeg takes them.
+        gaps: of each segment but the last one.
+        context: frames before a segment that its ffmpeg is given too.
+        at_once: ffmpegs; None is as many as there are cores, and room in memory.
+    """
+
+    options: str = "mi_mode=mci:me_mode=bidir:scd=none"
+    gaps: int = 4
+    context: int = 2
+    at_once: int | None = None
+
+
+USUAL = FilterSettings()
 
 
 @dataclass(frozen=True)
@@ -58,17 +73,17 @@ class Segment:
         return self.frames[self.context : -1]
 
 
-def segments(chunks: Iterable[np.ndarray]) -> Iterator[Segment]:
+def segments(chunks: Iterable[np.ndarray], settings: FilterSettings = USUAL) -> Iterator[Segment]:
     """Cut chunks of frames, uint8 `[n, height, width, 3]`, into segments; the last one ends with the last frame."""
     frames: list[np.ndarray] = []
     context = 0
     for chunk in chunks:
         for frame in chunk:
             frames.append(frame.copy())  # a chunk is valid until the next one
-            if len(frames) == context + GAPS + 2:
+            if len(frames) == context + settings.gaps + 2:
                 yield Segment(frames, context)
-                begin = context + GAPS  # of the next one
-                context = min(begin, CONTEXT)
+                begin = context + settings.gaps  # of the next one
+                context = min(begin, settings.context)
                 frames = frames[begin - context :]
     if frames:
         yield Segment([*frames, frames[-1]], context)
@@ -82,17 +97,18 @@ def cores() -> int:
 
 
 class Filters:
-    """A context manager: ffmpegs that run at once, as many as there are cores; leaving it ends those that still run.
+    """A context manager: ffmpegs that run at once; leaving it ends those that still run.
 
     Args:
         height, width: of the frames.
         factor: 2, 3 or 4.
     """
 
-    def __init__(self, height: int, width: int, factor: int):
+    def __init__(self, height: int, width: int, factor: int, settings: FilterSettings = USUAL):
         self.shape = (height, width, 3)
         self.factor = factor
-        self.at_once = max(1, min(cores(), PIXELS // (height * width)))
+        self.options = settings.options
+        self.at_once = settings.at_once or max(1, min(cores(), PIXELS // (height * width)))
         self._pool = ThreadPoolExecutor(self.at_once, "minterpolate")
         self._running: set[subprocess.Popen[bytes]] = set()
         self._left = False
@@ -150,7 +166,7 @@ class Filters:
         step = self.factor * TICKS
         times = f"settb=1/{RATE * step},setpts='if(lt(N,{context}),N,(N-{context})*{step}+{TICKS})'"
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
-        filters = f"{times},format=yuv444p,minterpolate=fps={RATE * self.factor}:{FILTER}"
+        filters = f"{times},format=yuv444p,minterpolate=fps={RATE * self.factor}:{self.options}"
         target = ["-vf", filters, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         with self._lock:
             if self._left:
@@ -176,7 +192,9 @@ def _held(before: np.ndarray, after: np.ndarray, factor: int) -> list[np.ndarray
     return [before if 2 * index < factor else after for index in range(1, factor)]
 
 
-def minterpolated(chunks: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:
+def minterpolated(
+    chunks: Iterable[np.ndarray], factor: int, *, settings: FilterSettings = USUAL
+) -> Iterator[np.ndarray]:
     """Chunks of frames with `factor - 1` frames in each gap.
 
     Args:
@@ -188,13 +206,14 @@ def minterpolated(chunks: Iterable[np.ndarray], factor: int) -> Iterator[np.ndar
     Raises:
         VideoError: ffmpeg failed.
     """
-    remaining = segments(chunks)
+    remaining = segments(chunks, settings)
     first = next(remaining, None)
     if first is None:
         return
+    height, width, _ = first.frames[0].shape
     begun: deque[Future[np.ndarray]] = deque()
     last = first.own
-    with Filters(*first.frames[0].shape[:2], factor) as filters:
+    with Filters(height, width, factor, settings) as filters:
         for segment in chain((first,), remaining):
             last = segment.own[-1:]
             if len(segment.own) > 1:

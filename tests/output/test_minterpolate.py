@@ -7,7 +7,10 @@ from helpers import running, wait_for
 
 from kandinsky.errors import VideoError
 from kandinsky.output import minterpolate
-from kandinsky.output.minterpolate import CONTEXT, GAPS, Filters, minterpolated, segments
+from kandinsky.output.minterpolate import USUAL, Filters, FilterSettings, minterpolated, segments
+
+GAPS, CONTEXT = USUAL.gaps, USUAL.context
+TWO = FilterSettings(at_once=2)
 
 
 def moving(count):
@@ -18,8 +21,9 @@ def moving(count):
     return frames
 
 
-def smooth(frames, factor, size=8):
-    return np.concatenate(list(minterpolated((frames[i : i + size] for i in range(0, len(frames), size)), factor)))
+def smooth(frames, factor, size=8, **settings):
+    chunks = (frames[i : i + size] for i in range(0, len(frames), size))
+    return np.concatenate(list(minterpolated(chunks, factor, settings=FilterSettings(**settings))))
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -87,11 +91,9 @@ def test_segments(count):
         assert each == [*range(start - segment.context, stop + 1), min(stop + 1, count - 1)]
 
 
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_neither_cores_nor_chunks_change_the_frames(monkeypatch, size):
-    expected = smooth(moving(20), 2)
-    monkeypatch.setattr(minterpolate, "cores", lambda: 1 if size == 5 else 3)
-    assert np.array_equal(smooth(moving(20), 2, size=size), expected)
+@pytest.mark.parametrize("size", [1, 100])
+def test_neither_cores_nor_chunks_change_the_frames(size):
+    assert np.array_equal(smooth(moving(20), 2, size=size, at_once=1), smooth(moving(20), 2, at_once=3))
 
 
 def test_as_many_at_once_as_there_are_cores(monkeypatch):
@@ -105,9 +107,8 @@ def test_as_many_at_once_as_there_are_cores(monkeypatch):
         assert filters.at_once == 2
 
 
-def test_memory_does_not_grow_with_the_video(monkeypatch):
+def test_memory_does_not_grow_with_the_video():
     """Frames are taken from the decoder only as fast as they are filled."""
-    monkeypatch.setattr(minterpolate, "cores", lambda: 2)
     taken = []
 
     def decoder():
@@ -116,7 +117,7 @@ def test_memory_does_not_grow_with_the_video(monkeypatch):
             yield frame[None]
 
     ahead, given = [], 0
-    for chunk in minterpolated(decoder(), 2):
+    for chunk in minterpolated(decoder(), 2, settings=TWO):
         given += len(chunk)
         ahead.append(len(taken) - given // 2)
     assert max(ahead) <= 4 * GAPS + 2
@@ -127,7 +128,6 @@ def test_all_ffmpegs_end_when_it_is_left(tmp_path, monkeypatch, error):
     """By Ctrl-C while it waits for frames, or by whoever wants no more of them."""
     numbers = tmp_path / "numbers"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, f"echo $$ >> {numbers}; exec sleep 60"))
-    monkeypatch.setattr(minterpolate, "cores", lambda: 2)
 
     def decoder():
         yield moving(2 * GAPS + 4)
@@ -135,7 +135,7 @@ def test_all_ffmpegs_end_when_it_is_left(tmp_path, monkeypatch, error):
         raise error
 
     with pytest.raises(error):
-        list(minterpolated(decoder(), 2))
+        list(minterpolated(decoder(), 2, settings=TWO))
     assert not running(numbers.read_text().split())
 
 
