@@ -30,11 +30,12 @@ from script import device_in, finish, machine, parser_of
 from torch import Tensor
 
 from kandinsky.checkpoint.random_weights import SIZES, random_vae
-from kandinsky.interpolate import frames as network_frames
+from kandinsky.config import INTERPOLATORS
+from kandinsky.interpolate import frames as made_frames
+from kandinsky.interpolate.minterpolate import cores, minterpolated
 from kandinsky.loading.devices import default_dtype
 from kandinsky.output.between import smoothed
-from kandinsky.output.minterpolate import cores, minterpolated
-from kandinsky.output.options import INTERPOLATORS, Output
+from kandinsky.output.options import Output
 from kandinsky.output.read_video import open_video, read_frames
 from kandinsky.parallel.boxes import Messenger
 from kandinsky.parallel.ranks import Ranks, open_group
@@ -65,7 +66,7 @@ def made_again(video: np.ndarray, device: torch.device) -> dict[str, np.ndarray]
         "hold": kept[:-1],
         "average": ((pairs[0] + pairs[1]) / 2).round().astype(np.uint8),
         "ffmpeg": np.concatenate(list(minterpolated(chunks, 2)))[1::2],
-        "network": network_frames(kept, 2, device=device)[1::2],
+        "network": made_frames(kept, 2, interpolate_with="network", device=device)[1::2],
     }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from interpolation import drawn_video, psnr
 from script import device_in, finish, machine, parser_of
 
-from kandinsky.output.minterpolate import USUAL, FilterSettings, cores, minterpolated
+from kandinsky.interpolate.minterpolate import USUAL, FilterSettings, cores, minterpolated
 from kandinsky.output.read_video import open_video, read_frames
 
 PARTS = ("settings", "segments", "cores")

@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from kandinsky.interpolate.interpolator import load_interpolator
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.interpolate.stream import interpolated
-from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import Output
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.stream import to_host

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from kandinsky.config import INTERPOLATORS
 from kandinsky.output.image import JPEG_PROMPT, animation_writer, folder_writer, image_writer
 from kandinsky.output.paths import VIDEO_CODECS, path_of
 from kandinsky.output.video import CODECS, Encoding, VideoWriter
@@ -19,8 +20,6 @@ Kind = Literal["file", "pil", "np", "pt", "latent"]
 FrameKind = Literal["pil", "np", "pt"]
 KINDS: tuple[Kind, ...] = ("file", "pil", "np", "pt", "latent")
 MAX_FPS = 120
-INTERPOLATORS = ("ffmpeg", "network")
-"""What may make frames between frames: ffmpeg's motion-compensated filter, if nobody says otherwise, or our network."""
 
 
 @dataclass(frozen=True, kw_only=True)

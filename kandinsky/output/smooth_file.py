@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kandinsky.config import INTERPOLATORS
 from kandinsky.errors import shown
 from kandinsky.interpolate.interpolator import load_interpolator
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.interpolate.stream import check_factor, interpolated
-from kandinsky.output.minterpolate import minterpolated
-from kandinsky.output.options import INTERPOLATORS, OutputOptions, output_of
+from kandinsky.output.options import OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
 from kandinsky.output.video import Encoding, VideoWriter, check_encoder

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from kandinsky.config import PRECISIONS
+from kandinsky.config import INTERPOLATORS, PRECISIONS
 from kandinsky.errors import shown
-from kandinsky.output.options import INTERPOLATORS, interpolator_of
+from kandinsky.output.options import interpolator_of
 from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS
 from kandinsky.request import MAX_SEED, check_loras
 from kandinsky.serving.answers import Refusal, wrong

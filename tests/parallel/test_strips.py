@@ -6,8 +6,8 @@ import torch
 from helpers import TINY
 from rank_processes import CPU, some_latents
 
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.loading.components import load_vae
-from kandinsky.output.minterpolate import minterpolated
 from kandinsky.parallel.boxes import Messenger
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.parallel.strips import Strip, strips_of

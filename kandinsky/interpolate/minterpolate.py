@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from kandinsky.errors import VideoError
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.interpolate.cuts import are_cuts
-from kandinsky.output.video import ffmpeg
 
 RATE = 8
 """Frames a second that the filter is told of; its result does not depend on it."""

@@ -6,8 +6,8 @@ from fakes import ffmpeg_script
 from helpers import running, wait_for
 
 from kandinsky.errors import VideoError
-from kandinsky.output import minterpolate
-from kandinsky.output.minterpolate import USUAL, Filters, FilterSettings, minterpolated, segments
+from kandinsky.interpolate import minterpolate
+from kandinsky.interpolate.minterpolate import USUAL, Filters, FilterSettings, minterpolated, segments
 
 GAPS, CONTEXT = USUAL.gaps, USUAL.context
 TWO = FilterSettings(at_once=2)
