@@ -35,7 +35,7 @@ SETTINGS = {
     ),
     "tiny": (USED, "me=hexbs"),
 }
-SEGMENTS = {"full": tuple((gaps, context) for gaps in (4, 8, 12, 16) for context in (0, 1, 2, 3)), "tiny": ((2, 1),)}
+SEGMENTS = {"full": tuple((gaps, context) for gaps in (4, 8, 12, 16) for context in range(4)), "tiny": ((2, 1),)}
 FACTOR = 3
 
 
