@@ -30,8 +30,8 @@ TICKS = 100
 the filter looks for motion between them, but makes nothing there, which would take four times as long."""
 SMALLEST, BLOCK = 32, 16
 """The filter wants as many pixels of height and width, and moves none that are not in a whole block."""
-PIXELS = 2**23
-"""Of one frame in all ffmpegs that run at once, each of which takes 0.3 kB of memory a pixel."""
+PIXELS = 2**22
+"""Of one frame in all ffmpegs that run at once: each takes 0.4 kB of memory a pixel, so several together 2 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def test_neither_cores_nor_chunks_change_the_frames(size):
 def test_as_many_at_once_as_there_are_cores(monkeypatch):
     """And as many as have room in memory, but never none."""
     monkeypatch.setattr(minterpolate, "cores", lambda: 64)
-    for (height, width), expected in {(384, 672): 32, (1080, 1920): 4, (4320, 7680): 1}.items():
+    for (height, width), expected in {(384, 672): 16, (1080, 1920): 2, (4320, 7680): 1}.items():
         with Filters(height, width, 2) as filters:
             assert filters.at_once == expected
     monkeypatch.setattr(minterpolate, "cores", lambda: 2)
