@@ -30,7 +30,7 @@ USED = "me=epzs"
 SETTINGS = {
     "full": (
         *(USED, "me=umh", "me=hexbs", "me=ds", "me=fss", "me=tss", "me=ntss", "me=tdls"),
-        *("mb_size=8", "search_param=16", "search_param=64"),
+        *("mb_size=8", "me=umh:mb_size=8", "search_param=16", "search_param=64"),
         *("me_mode=bilat", "me_mode=bilat:mc_mode=aobmc:vsbmc=1", "mc_mode=aobmc:vsbmc=1"),
     ),
     "tiny": (USED, "me=hexbs"),
