@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from helpers import LONG
 
 from kandinsky import atomic
 from kandinsky.atomic import Partial, create_new, remove, remove_at_once, remove_partials, replacing, short, write_text
@@ -171,7 +172,7 @@ def test_each_of_many_writers_gets_a_file_of_its_own(tmp_path):
     def write(number):
         def body(path):
             path.write_text(number)
-            ready.wait(60)  # all are complete before the first one looks for a free name
+            ready.wait(LONG)  # all are complete before the first one looks for a free name
 
         made.append((create_new(tmp_path / "v.txt", body, ending=".txt"), number))
 

@@ -8,9 +8,8 @@ import sys
 
 import launch_processes
 import pytest
-from helpers import ROOT, fork_server
+from helpers import ROOT, fork_server, free_port
 from PIL import Image
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kandinsky.cli.launch import check_launch
 
@@ -38,7 +37,7 @@ def start_two(tmp_path_factory, fail):
     """Two ranks without an agent that would end them, of which the last one fails; what they say, and their folder."""
     folder = tmp_path_factory.mktemp("videos")
     said = [tmp_path_factory.mktemp("said") / f"{rank}" for rank in range(2)]
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port()), "LOCAL_RANK": "0"}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_RANK": "0"}
     ranks = [
         start(launch_processes.run_rank, fail, folder, file, {**group, "RANK": str(rank)})
         for rank, file in enumerate(said)
@@ -139,7 +138,7 @@ def test_a_failure_is_told_once(small, tmp_path):
 @pytest.mark.slow
 def test_two_nodes_write_one_video(small, tmp_path):
     """Two agents on loopback; only global rank 0 writes, though both are local rank 0."""
-    port, nodes = str(get_free_port()), []
+    port, nodes = str(free_port()), []
     for node in range(2):
         launcher = [
             "-m",
