@@ -63,9 +63,9 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     return call, load_file(path)
 
 
-def until(true: Callable[[], Any]) -> Any:
+def until(true: Callable[[], Any], seconds: float = LONG) -> Any:
     """Wait until something is so, and return it."""
-    end = time.monotonic() + LONG
+    end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
