@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from helpers import LONG
@@ -192,6 +193,17 @@ def test_a_new_file_that_cannot_be_written_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="No space left"):
         create_new(tmp_path / "v.txt", full, ending=".txt")
+    assert names_in(tmp_path) == []
+
+
+def test_a_new_file_that_cannot_take_its_place_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        create_new(tmp_path / "v.txt", Path.touch, ending=".txt")
     assert names_in(tmp_path) == []
 
 

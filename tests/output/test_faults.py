@@ -188,14 +188,11 @@ def test_full_disk(small_disk, tmp_path, monkeypatch, expected):
     assert finished(latents, tmp_path / "w.mp4") == expected
 
 
-def test_nowhere_to_save(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(os, "replace", full)
+@pytest.mark.usefixtures("full_disks")
+def test_nowhere_to_save(tmp_path):
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         write(tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_write_the_same_target(tmp_path, expected):
