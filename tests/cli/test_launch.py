@@ -63,7 +63,6 @@ def small(small_weights):
     return ["--weights", str(small_weights), "--device", "cpu", "--width", "96", "--height", "64"]
 
 
-@pytest.mark.usefixtures("killed")
 def test_all_end_when_one_raises(raised):
     ranks, said, folder = raised
     assert codes_of(ranks) == [1, 1]
@@ -89,7 +88,9 @@ def test_num_gpus_without_a_launcher(small, tmp_path):
     assert (tmp_path / "said.err").read_text().count("sampling, seed 42:   0%") <= 1
 
 
+@pytest.mark.slow
 def test_all_end_when_one_is_killed(killed):
+    """It takes as long as a silence that is no more than a busy machine; tests of the watchdog do not wait so long."""
     ranks, said, folder = killed
     assert codes_of(ranks) == [1, -signal.SIGKILL]
     first, last = (file.read_text() for file in said)
