@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
@@ -203,9 +202,7 @@ def test_weights_that_are_not_there_end_the_server(tmp_path):
     command = [sys.executable, "-m", "kandinsky", "serve", "--data", str(tmp_path / "data"), "--port", "0"]
     (tmp_path / "weights").mkdir()
     command += ["--device", "nonsense", "--weights", str(tmp_path / "weights")]
-    start = time.monotonic()
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG)
     assert run.returncode == 2
     assert "the weights cannot be loaded: ValueError: " in run.stderr
     assert "nonsense" in run.stderr
-    assert time.monotonic() - start < 90
