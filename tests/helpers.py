@@ -31,7 +31,13 @@ LONG = 120.0
 def fork_server() -> multiprocessing.context.ForkServerContext:
     """Starts processes that have everything imported: each is there in a moment."""
     context = multiprocessing.get_context("forkserver")
-    loaded = ["kandinsky.factory", "kandinsky.training.ladd", "torch._dynamo", "transformers.models.t5.tokenization_t5"]
+    loaded = [
+        "kandinsky.factory",
+        "kandinsky.training.ladd",
+        "diffusers.models.autoencoders.autoencoder_kl_cogvideox",
+        "torch._dynamo",
+        "transformers.models.t5.tokenization_t5",
+    ]
     context.set_forkserver_preload(loaded)
     return context
 
