@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fakes import ffmpeg_script
-from helpers import running, wait_for
+from helpers import running, until
 
 from kandinsky.errors import VideoError
 from kandinsky.interpolate import minterpolate
@@ -131,7 +131,7 @@ def test_all_ffmpegs_end_when_it_is_left(tmp_path, monkeypatch, error):
 
     def decoder():
         yield moving(2 * GAPS + 4)
-        wait_for(lambda: numbers.exists() and len(numbers.read_text().split()) == 2)
+        until(lambda: numbers.exists() and len(numbers.read_text().split()) == 2)
         raise error
 
     with pytest.raises(error):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import FAILS_AT_THE_END, ffmpeg_script
-from helpers import fork_server, running, wait_for
+from helpers import LONG, fork_server, running, until
 from killed_process import interpolate
 from video_helpers import write_video
 
@@ -83,13 +83,13 @@ def test_killed_in_the_middle(file, tmp_path, how, way):
     process.start()
     numbers = tmp_path / "program" / "numbers"
     each = 4 if way == "ffmpeg" else 3  # for the first frame, the frames, the encoder, and the filter
-    wait_for(lambda: numbers.exists() and len(numbers.read_text().split()) == each)
-    wait_for((tmp_path / "program" / "begun").exists)
+    until(lambda: numbers.exists() and len(numbers.read_text().split()) == each)
+    until((tmp_path / "program" / "begun").exists)
     os.kill(process.pid, how)
-    process.join(30)
+    process.join(LONG)
     assert process.exitcode == (-how if how is signal.SIGKILL else 130)
     assert (tmp_path / "v-smooth.mp4").read_bytes() == b"old"
-    wait_for(lambda: not running(numbers.read_text().split()))
+    until(lambda: not running(numbers.read_text().split()))
     if how is signal.SIGINT:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["program", "v-smooth.mp4", "v.mp4"]
 
