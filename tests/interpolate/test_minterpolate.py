@@ -96,6 +96,13 @@ def test_neither_cores_nor_chunks_change_the_frames(size):
     assert np.array_equal(smooth(moving(20), 2, size=size, at_once=1), smooth(moving(20), 2, at_once=3))
 
 
+def test_two_videos_at_once():
+    frames = moving(10), moving(10)[::-1]
+    made = zip(*(minterpolated([each], 2, settings=TWO) for each in frames), strict=True)
+    for each, parts in zip(frames, zip(*made, strict=True), strict=True):
+        assert np.array_equal(np.concatenate(parts), smooth(each, 2))
+
+
 def test_as_many_at_once_as_there_are_cores(monkeypatch):
     """And as many as have room in memory, but never none."""
     monkeypatch.setattr(minterpolate, "cores", lambda: 64)
