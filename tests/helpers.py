@@ -56,6 +56,12 @@ def free_port() -> int:
     raise OSError("a thousand ports are taken")
 
 
+def running(numbers: Sequence[str]) -> list[str]:
+    """Of processes, the states of those that have not ended."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
+
+
 def golden_folder() -> Path:
     """The golden files beside the repository where they are, else the copy in it."""
     beside = ROOT.parent / "shared" / "golden"
@@ -77,12 +83,6 @@ def until(true: Callable[[], Any], seconds: float = LONG) -> Any:
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
     return found
-
-
-def running(numbers: Sequence[str]) -> list[str]:
-    """Of processes, the states of those that have not ended."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
-    return [state for state in found.stdout.split() if not state.startswith("Z")]
 
 
 def own_weights(folder: Path, model_set: ModelSet) -> Path:
