@@ -18,6 +18,8 @@ import torch.distributed as dist
 INTERVAL = 0.5
 SILENCE = 12.0
 """Seconds between signs of life, and after which a rank is given up."""
+ENDING = 0.01
+"""Seconds between signs of life of a rank that is done: a command ends when all are."""
 DONE, LEFT = "done", "left"
 """Last signs of life: of a rank that is ready to end, and of one that looks for no others any more."""
 
@@ -58,7 +60,8 @@ class Watchdog:
         self._done = threading.Event()
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._seen = {other: ("", time.monotonic()) for other in self.others}
+        self._seen = dict.fromkeys(self.others, ("", 0.0))  # the last sign of life, and seconds without another
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     @classmethod
@@ -122,7 +125,7 @@ class Watchdog:
 
     def _pause(self) -> bool:
         """Until the next sign of life; whether it was the last one."""
-        self._hurry.wait(self.interval)
+        self._hurry.wait(min(ENDING, self.interval) if self._done.is_set() else self.interval)
         self._hurry.clear()
         return self._stop.is_set()
 
@@ -134,7 +137,7 @@ class Watchdog:
                 self.store.set(_key(self.rank), LEFT)
                 return
             while any(beat != LEFT for beat, _ in self._seen.values()) and time.monotonic() < given_up:
-                time.sleep(self.interval / 10)
+                time.sleep(min(ENDING, self.interval))
                 self._look()
 
     def _look(self) -> str | None:
@@ -142,11 +145,13 @@ class Watchdog:
         if self.store.check(["failure"]):
             return self.store.get("failure").decode()
         now = time.monotonic()
+        # Whoever did not look for long was stopped, and the others maybe with it: by Ctrl-Z, or with their machine.
+        passed, self._looked = min(now - self._looked, self.silence / 2), now
         for other in self.others:
             beat = self.store.get(_key(other)).decode() if self.store.check([_key(other)]) else ""
-            if beat != self._seen[other][0]:
-                self._seen[other] = (beat, now)
-            elif beat not in (DONE, LEFT) and now - self._seen[other][1] > self.silence:
+            silent = self._seen[other][1] + passed if beat == self._seen[other][0] else 0.0
+            self._seen[other] = (beat, silent)
+            if beat not in (DONE, LEFT) and silent > self.silence:
                 return f"rank {other} stopped answering: it was killed, ran out of memory, or its machine is gone"
         return None
 

@@ -3,15 +3,16 @@
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
+from helpers import LONG
 
+from kandinsky.parallel import watchdog
 from kandinsky.parallel.watchdog import Watchdog, end_process, report_failure, rescue
 
 INTERVAL = 0.02
-LONG = 60.0
-"""Seconds: a silence that no test waits for."""
 
 
 class Ends:
@@ -55,6 +56,20 @@ def test_all_wait_until_all_are_done():
         thread.join(LONG)
     assert finished == [True] * 3
     assert [end.failure for _, end in dogs] == [None] * 3
+
+
+def test_who_is_done_does_not_wait_for_a_sign_of_life():
+    """A command of several processes would end half a second later."""
+    store = dist.HashStore()
+    dogs = [Watchdog(store, rank, 2, interval=LONG, silence=LONG) for rank in range(2)]
+    threads = [threading.Thread(target=dog.finish, daemon=True) for dog in dogs]
+    for dog in dogs:
+        dog.begin()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG / 2)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_the_first_rank_leaves_last():
@@ -109,6 +124,25 @@ def test_a_rank_that_falls_silent_is_given_up():
     (first, end), _ = watchdogs(dist.HashStore(), silence=5 * INTERVAL)
     first.begin()
     assert end.wait().startswith("rank 1 stopped answering")
+
+
+def test_ranks_that_were_all_stopped_go_on(monkeypatch):
+    """By Ctrl-Z, say: the one that looks first finds no new sign of life of the others, which wake up as it does."""
+    now = [0.0]
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    store = dist.HashStore()
+    (first, _), _ = watchdogs(store)
+
+    def look_after(seconds):
+        now[0] += seconds
+        return first._look()
+
+    assert look_after(1) is None
+    assert look_after(100 * LONG) is None
+    store.set("beat 1", "5")
+    assert look_after(1) is None
+    assert [look_after(1) for _ in range(int(LONG))] == [None] * int(LONG)
+    assert look_after(1).startswith("rank 1 stopped answering")
 
 
 def test_a_rank_that_is_done_may_be_silent():
