@@ -60,7 +60,8 @@ class Watchdog:
         self._done = threading.Event()
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._seen = dict.fromkeys(self.others, ("", 0.0))  # the last sign of life, and seconds without another
+        # The last sign of life, and seconds without another.
+        self._seen: dict[int, tuple[str, float]] = dict.fromkeys(self.others, ("", 0.0))
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
