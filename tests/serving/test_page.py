@@ -76,12 +76,12 @@ def tabs(chromium):
 
 
 @contextlib.contextmanager
-def making(pipe, folder, *, port=0, **limits):
+def making(pipe, folder):
     """A server with a pipeline of tiny weights."""
     with Store(folder) as store:
         scheduler = Scheduler(store, {"w": lambda name, report: ThreadWorker(pipe, name, report)})
         scheduler.start()
-        with served(scheduler, Options(model_set=SMALL, **limits), port=port) as address:
+        with served(scheduler) as address:
             yield address
         scheduler.drain()
         scheduler.wait_until_gone(20)
@@ -271,8 +271,8 @@ def test_from_videos(pipe, tabs, tmp_path):
         keep(page, "extend")
 
 
-def test_what_a_field_may_not_have_is_said_there(pipe, tabs, tmp_path):
-    with making(pipe, tmp_path, max_body=2**20) as address:
+def test_what_a_field_may_not_have_is_said_there(hands, tabs, tmp_path):
+    with served(hands.scheduler, Options(model_set=SMALL, max_body=2**20)) as address:
         page = tabs(address)
         choose(page, "From a picture", "A cat.")
         for name, content, said in (
@@ -365,22 +365,25 @@ def test_many_that_wait_do_not_hold_the_page_up(tabs, hands, client, address):
     assert pages[0].get_by_role("listitem").count() == len(jobs)
 
 
-def test_a_restart_while_the_page_is_open(pipe, tabs, tmp_path):
-    with making(pipe, tmp_path) as address:
-        page = tabs(address)
-        choose(page, "From text", "Before the restart.")
-        page.get_by_label("Seconds").fill("1")
+def test_a_restart_while_the_page_is_open(tabs, tmp_path):
+    page, port = None, 0
+    for prompt in ("Before the restart.", "After the restart."):
+        with Store(tmp_path) as store:
+            hands = Hands(store).start()
+            hands.workers[0].ready()
+            with served(hands.scheduler, port=port) as address:
+                page, port = page or tabs(address), int(address.rpartition(":")[2])
+                page.get_by_role("status").get_by_text("ready").wait_for()
+                page.get_by_label("Prompt").fill(prompt)
+                make(page)
+                until(lambda: hands.workers[0].got)  # noqa: B023
+                hands.workers[0].finish()
+                is_made(page, prompt)
+            hands.scheduler.kill()
+        page.get_by_role("status").get_by_text("the server does not answer").wait_for()
         make(page)
-        is_made(page, "Before the restart.")
-    page.get_by_role("status").get_by_text("the server does not answer").wait_for()
-    page.get_by_label("Prompt").fill("After the restart.")
-    make(page)
-    page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
-    with making(pipe, tmp_path, port=int(address.rpartition(":")[2])):
-        page.get_by_role("status").get_by_text("ready").wait_for()
-        make(page)
-        is_made(page, "After the restart.")
-        assert page.locator(".said", has_text="made in").count() == 2
+        page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
+    assert page.locator(".said", has_text="made in").count() == 2
 
 
 def test_a_gallery_of_five_hundred(tabs, tmp_path, silent):
