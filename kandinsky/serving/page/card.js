@@ -120,9 +120,11 @@ export class Card {
     this.stop.abort();
     this.fetched.then(({ url }) => URL.revokeObjectURL(url), () => {});
     this.fetched = this.stop = null;
-    this.find("video").removeAttribute("src");
+    for (const element of [this.find("video"), this.find("img")]) {
+      element.removeAttribute("src");
+      element.hidden = true;
+    }
     this.find("video").load();
-    this.find("img").removeAttribute("src");
   }
 
   async download() {
