@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from fakes import WatchedDit, changed
-from helpers import SMALL, TINY, fork_server
+from helpers import SMALL, TINY, fork_server, free_port
 from model_helpers import SMALL_DIT
 from torch import Tensor
-from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kandinsky.batch.prompts import make_items
@@ -314,7 +313,7 @@ def run_rank(folder: Path, names: list[str], variables: dict[str, str]) -> None:
 
 def run_together(size: int, folder: Path, names: list[str]) -> list[dict]:
     """Results of each of `size` ranks."""
-    group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     each = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     processes = [fork_server().Process(target=run_rank, args=(folder, names, variables)) for variables in each]
     for process in processes:

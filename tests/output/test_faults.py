@@ -3,7 +3,7 @@
 import errno
 import multiprocessing
 import os
-import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +17,7 @@ import pytest
 import torch
 from fakes import CPU, RECORD, SMALL_LATENTS, DisturbedVae, QuickVae, ffmpeg_script
 from fault_process import STAGES
-from helpers import SMALL, fork_server
+from helpers import LONG, SMALL, fork_server
 
 from kandinsky.errors import DecodeError
 from kandinsky.output.finisher import Finisher
@@ -42,9 +42,10 @@ def fails(target, message, vae=QUICK):
     """It fails with `message` and tells where the latents are."""
     with pytest.raises(DecodeError, match=message) as caught:
         write(target, vae)
-    found = re.search(r"to finish it: kandinsky resume (\S+)(?: --save-path \S+)?$", str(caught.value))
-    assert found
-    return Path(found[1])
+    _, _, command = str(caught.value).partition("to finish it: ")
+    name, resume, latents, *save_path = shlex.split(command)
+    assert (name, resume, save_path[:-1]) == ("kandinsky", "resume", ["--save-path"] if save_path else [])
+    return Path(latents)
 
 
 def finished(latents, target):
@@ -187,14 +188,11 @@ def test_full_disk(small_disk, tmp_path, monkeypatch, expected):
     assert finished(latents, tmp_path / "w.mp4") == expected
 
 
-def test_nowhere_to_save(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(os, "replace", full)
+@pytest.mark.usefixtures("full_disks")
+def test_nowhere_to_save(tmp_path):
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         write(tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_write_the_same_target(tmp_path, expected):
@@ -202,7 +200,7 @@ def test_two_write_the_same_target(tmp_path, expected):
     both, written = threading.Barrier(2), []
 
     def one():
-        written.append(write(tmp_path / "v.mp4", DisturbedVae(QUICK, lambda _: both.wait(30))))
+        written.append(write(tmp_path / "v.mp4", DisturbedVae(QUICK, lambda _: both.wait(LONG))))
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
@@ -217,7 +215,7 @@ def test_two_that_fail_keep_the_latents_of_both(tmp_path):
     both, errors = threading.Barrier(2), []
 
     def fail(_number):
-        both.wait(30)
+        both.wait(LONG)
         raise ArithmeticError
 
     def one():
