@@ -288,24 +288,24 @@ def test_what_a_field_may_not_have_is_said_there(hands, tabs, tmp_path):
 
 
 def test_only_fields_that_belong_to_a_choice_are_there(tabs, hands):
-    loras = {"striped": 0.5}
+    loras = {"seed": 1.0, "striped": 0.5}  # one is called as a field is
     with served(hands.scheduler, Options(model_set=SMALL, loras=loras)) as address:
         for scheme in ("light", "dark"):
             for width in (1280, 375):
                 page = tabs(address, viewport={"width": width, "height": 800}, color_scheme=scheme)
                 for kind in KINDS:
                     choose(page, kind)
-                    assert labels(page) == [*FIELDS[kind][:-1], "striped", "Seed"], kind
+                    assert labels(page) == [*FIELDS[kind][:-1], *loras, "Seed"], kind
                     assert page.evaluate("document.documentElement.scrollWidth") <= width
                     keep(page, f"{scheme}-{width}-{kind.split()[0]}")
         page.get_by_label("Prompt").fill("With stripes.")
         page.get_by_label("striped").fill("-0.25")
         make(page, "Images")
-        assert until(lambda: hands.workers[0].got)[0].asked.loras == {"striped": -0.25}
-        card(page, "With stripes.").get_by_text("striped -0.25").wait_for()
+        assert until(lambda: hands.workers[0].got)[0].asked.loras == {"seed": 1.0, "striped": -0.25}
+        card(page, "With stripes.").get_by_text("seed 1, striped -0.25").wait_for()
         hands.workers[0].finish(content=picture()["buffer"])
         card(page, "With stripes.").get_by_role("button", name="Again").click()
-        assert until(lambda: hands.workers[0].got[1:])[0].asked.loras == {"striped": -0.25}
+        assert until(lambda: hands.workers[0].got[1:])[0].asked.loras == {"seed": 1.0, "striped": -0.25}
 
 
 def labels(page):

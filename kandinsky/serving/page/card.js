@@ -47,10 +47,11 @@ export class Card {
   find(selector) { return this.node.querySelector(selector); }
 
   show(job) {
+    if (this.job && this.job.status !== job.status) this.wrong = null;
     this.job = job;
     const [open, done, video] = [isOpen(job), job.status === "completed", job.object === "video"];
     this.find(".facts").textContent = factsOf(job);
-    this.say(told(job));
+    this.say(this.wrong || told(job));
     this.find("progress").value = job.progress;
     this.find("progress").hidden = !open;
     this.find(".blank").textContent = open || done ? "" : told(job).split(":")[0];
@@ -59,6 +60,12 @@ export class Card {
     for (const [name, yes] of Object.entries(shown)) this.find(`[data-do="${name}"]`).hidden = !yes;
     if (!open && !done) this.find("img").hidden = true;
     if (done && this.near) this.load();
+  }
+
+  // What went wrong with what was asked of it; it stays until something else happens.
+  complain(text) {
+    this.wrong = text;
+    this.show(this.job);
   }
 
   say(text) { if (this.find(".said").textContent !== text) this.find(".said").textContent = text; }
@@ -98,7 +105,7 @@ export class Card {
   }
 
   async load() {
-    if (this.fetched) return;
+    if (this.fetched || this.wrong) return;
     try {
       const { url, type } = await this.file();
       const picture = type.startsWith("image/");
@@ -110,8 +117,8 @@ export class Card {
       this.play();
     } catch (error) {
       if (error.name === "AbortError") return;
-      this.fetched = null;
-      this.say(error.message);
+      this.fetched = null; // so that the next look at the list tries again
+      if (error.status === 404) this.complain(error.message);
     }
   }
 

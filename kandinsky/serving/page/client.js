@@ -1,7 +1,7 @@
 // Requests to /v1. Nothing is kept in the browser but the key.
 
 // Seeds may have more digits than a browser's numbers: they are kept as text.
-export const read = (text) => JSON.parse(text.replace(/("seed":\s*)(\d+)/g, '$1"$2"'));
+export const read = (text) => JSON.parse(text.replace(/("seed":\s*)(\d+)(?=\s*[,}])/g, '$1"$2"'));
 
 // An answer that is no error; else an Error with `status`, `param` (the field) and `code`.
 export async function call(method, path, { body, signal } = {}) {

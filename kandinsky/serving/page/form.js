@@ -22,7 +22,8 @@ export function allow(found) {
   group.querySelector(".row").replaceChildren(...loras.map(([name, weight]) => {
     const label = document.getElementById("lora").content.cloneNode(true).firstElementChild;
     label.querySelector("span").textContent = name;
-    Object.assign(label.querySelector("input"), { name, value: weight, required: true });
+    const input = Object.assign(label.querySelector("input"), { value: weight, required: true });
+    input.dataset.lora = name; // no name of the form's: a LoRA may be called "seed"
     return label;
   }));
   arrange();
@@ -51,7 +52,7 @@ function arrange() {
 export function order() {
   const body = {};
   for (const input of form.elements) {
-    if (!input.name || input.disabled || input.closest("#loras") || ["make", "key"].includes(input.name)) continue;
+    if (!input.name || input.disabled || ["make", "key"].includes(input.name)) continue;
     const value = own.has(input.name) ? { id: own.get(input.name).id } : input.type === "file" ? input.files[0] : input.value;
     if (value) body[input.name] = value;
   }
@@ -65,7 +66,7 @@ export function order() {
 }
 
 function weights() {
-  return Object.fromEntries([...form.querySelectorAll("#loras input")].map((input) => [input.name, input.valueAsNumber]));
+  return Object.fromEntries([...form.querySelectorAll("#loras input")].map((input) => [input.dataset.lora, input.valueAsNumber]));
 }
 
 // A browser is told of a body that is too large by a broken connection, so it is looked at here.

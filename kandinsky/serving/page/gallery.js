@@ -183,6 +183,7 @@ function heard(card, part) {
 
 async function act(card, what) {
   const { job } = card;
+  card.wrong = null;
   try {
     if (what === "cancel") show(card, await ask("POST", `/v1/videos/${job.id}/cancel`));
     if (what === "again") await post(...sameAgain(job));
@@ -191,7 +192,7 @@ async function act(card, what) {
     if (["change", "extend", "picture"].includes(what)) handlers.use(job, what);
   } catch (error) {
     if (error.status === 404 && cards.has(job.id)) return forget(job.id); // in another tab, say
-    card.say(error.message);
+    card.complain(error.message);
     tell(job, error.message);
   }
 }
