@@ -69,7 +69,7 @@ function weights() {
   return Object.fromEntries([...form.querySelectorAll("#loras input")].map((input) => [input.dataset.lora, input.valueAsNumber]));
 }
 
-// A browser is told of a body that is too large by a broken connection, so it is looked at here.
+// What the server would refuse when all of it has come is not sent.
 function checkRoom(body) {
   const files = FILES.filter((name) => body[name] instanceof File);
   const bytes = files.reduce((sum, name) => sum + body[name].size, 0);
