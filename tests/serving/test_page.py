@@ -153,10 +153,10 @@ def _first(page):
     page.locator("img[src^='data:image/jpeg']").first.wait_for()
     page.get_by_label("Seconds").fill("1")
     make(page)
-    page.get_by_text("waits, next in line").first.wait_for()
+    page.locator(".said", has_text="waits, next in line").wait_for()
     page.get_by_role("button", name="Cancel").last.click()
-    page.get_by_text("cancelled").first.wait_for()
-    page.get_by_text("made in").first.wait_for()
+    page.locator(".said", has_text="cancelled").wait_for()
+    page.locator(".said", has_text="made in").wait_for()
     assert is_playing(page)
     page.get_by_label("Seed").fill("9223372036854775808")
     make(page)
@@ -212,7 +212,8 @@ def test_from_pictures(pipe, tabs, tmp_path):
         choose(page, "Images", "A boat.")
         page.get_by_label("Number").fill("2")
         make(page, "Images")
-        until(lambda: card(page, "A boat.").locator("..").get_by_text("made in").count() >= 2, 60)
+        boats = page.get_by_role("listitem").filter(has=page.locator(".prompt", has_text="A boat."))
+        until(lambda: boats.get_by_text("made in").count() == 2, 60)
         again(page, "A boat.")
         assert is_made(page, "A boat.", "64x64, image").locator("img").evaluate("one => one.naturalWidth") == 64
         with page.expect_download() as download:
