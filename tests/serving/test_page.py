@@ -24,6 +24,7 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+SECONDS = re.compile(r"^\s*Seconds")  # no others, as of an overlap
 KINDS = ("From text", "From a picture", "Change a video", "Go on from a video", "Images")
 FIELDS = {
     "From text": ["Prompt", "Size", "Seconds", "Frames a second", "Seed"],
@@ -148,10 +149,10 @@ def test_make_preview_cancel_and_a_gallery_that_stays(pipe, chromium, tabs, tmp_
 def _first(page):
     page.get_by_label("Prompt").fill("<b>A lighthouse</b> in a storm.")
     page.get_by_label("Seed").fill("9223372036854775807")
-    page.get_by_label("Seconds").fill("30")
+    page.get_by_label(SECONDS).fill("30")
     make(page)
     page.locator("img[src^='data:image/jpeg']").first.wait_for()
-    page.get_by_label("Seconds").fill("1")
+    page.get_by_label(SECONDS).fill("1")
     make(page)
     page.locator(".said", has_text="waits, next in line").wait_for()
     page.get_by_role("button", name="Cancel").last.click()
@@ -194,7 +195,7 @@ def test_from_pictures(pipe, tabs, tmp_path):
     with making(pipe, tmp_path) as address:
         page = tabs(address)
         choose(page, "From a picture", "The boat leaves.")
-        page.get_by_label("Seconds").fill("1")
+        page.get_by_label(SECONDS).fill("1")
         make(page)
         page.locator(".wrong", has_text="Choose a picture").wait_for()
         page.get_by_label("First frame").set_input_files(picture("<img src=x onerror=alert(1)>.png"))
@@ -203,14 +204,14 @@ def test_from_pictures(pipe, tabs, tmp_path):
         again(page, "The boat leaves.")
         page.get_by_label("Prompt").fill("From one to the other.")
         page.get_by_label("Last frame").set_input_files(picture())
-        page.get_by_label("Mask").set_input_files(picture("mask.png"))
+        page.locator("input[name=mask]").set_input_files(picture("mask.png"))
         page.get_by_label("If the shape differs").select_option("contain")
         page.get_by_label("Frames a second").select_option("16")
         make(page)
         is_made(page, "From one to the other.", "with a first frame, with a last frame, with a mask")
         keep(page, "picture")
         choose(page, "Images", "A boat.")
-        page.get_by_label("Number").fill("2")
+        page.locator("input[name=n]").fill("2")
         make(page, "Images")
         boats = page.get_by_role("listitem").filter(has=page.locator(".prompt", has_text="A boat."))
         until(lambda: boats.get_by_text("made in").count() == 2, 60)
@@ -225,7 +226,7 @@ def test_from_pictures(pipe, tabs, tmp_path):
         page.get_by_label("Prompt").fill("The boat of the image leaves.")
         page.get_by_role("button", name="Choose a file instead").wait_for()
         page.get_by_label("Last frame").set_input_files([])
-        page.get_by_label("Mask").set_input_files([])
+        page.locator("input[name=mask]").set_input_files([])
         make(page)
         is_made(page, "The boat of the image leaves.", "with a first frame")
 
@@ -234,14 +235,14 @@ def test_from_videos(pipe, tabs, tmp_path):
     with making(pipe, tmp_path) as address:
         page = tabs(address)
         choose(page, "From text", "A cat.")
-        page.get_by_label("Seconds").fill("2")
+        page.get_by_label(SECONDS).fill("2")
         make(page)
         with page.expect_download() as download:
             is_made(page, "A cat.").get_by_role("button", name="Download").click()
         choose(page, "Change a video", "A dog.")
         make(page)
         page.locator(".wrong", has_text="video is missing").wait_for()
-        page.get_by_label("Video").set_input_files(download.value.path())
+        page.locator("input[name=video]").set_input_files(download.value.path())
         page.get_by_label("Strength").select_option("0.25")
         make(page)
         is_made(page, "A dog.", "64x64, 2 s, seed")
@@ -251,7 +252,7 @@ def test_from_videos(pipe, tabs, tmp_path):
         card(page, "A cat.").get_by_role("button", name="Change this").click()
         page.get_by_label("Prompt").fill("A half of a dog.")
         page.get_by_label("Strength").select_option("")
-        page.get_by_label("Mask").set_input_files(picture(size=(64, 64)))
+        page.locator("input[name=mask]").set_input_files(picture(size=(64, 64)))
         make(page)
         is_made(page, "A half of a dog.", "from a video, with a mask")
         card(page, "A cat.").get_by_role("button", name="Go on from this").click()

@@ -38,9 +38,9 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (button.ariaDisabled === "true") return; // it is on its way; a button that is really disabled loses the focus
   button.ariaDisabled = "true";
+  say(null);
   try {
     await post(...order());
-    say(null);
   } catch (error) {
     say(error);
   } finally {
