@@ -12,6 +12,7 @@ import pytest
 from helpers import SMALL
 from PIL import Image
 from serving_kit import ASKED, Hands, ThreadWorker, posted, served, until
+from video_helpers import write_video
 
 from kandinsky.serving.keys import EVERYBODY
 from kandinsky.serving.options import Options
@@ -191,81 +192,120 @@ def _routes(browser, address):
     page.close()
 
 
-def test_from_pictures(pipe, tabs, tmp_path):
-    with making(pipe, tmp_path) as address:
-        page = tabs(address)
-        choose(page, "From a picture", "The boat leaves.")
-        page.get_by_label(SECONDS).fill("1")
-        make(page)
-        page.locator(".wrong", has_text="Choose a picture").wait_for()
-        page.get_by_label("First frame").set_input_files(picture("<img src=x onerror=alert(1)>.png"))
-        make(page)
-        is_made(page, "The boat leaves.", "with a first frame")
-        again(page, "The boat leaves.")
-        page.get_by_label("Prompt").fill("From one to the other.")
-        page.get_by_label("Last frame").set_input_files(picture())
-        page.locator("input[name=mask]").set_input_files(picture("mask.png"))
-        page.get_by_label("If the shape differs").select_option("contain")
-        page.get_by_label("Frames a second").select_option("16")
-        make(page)
-        is_made(page, "From one to the other.", "with a first frame, with a last frame, with a mask")
-        keep(page, "picture")
-        choose(page, "Images", "A boat.")
-        page.locator("input[name=n]").fill("2")
-        make(page, "Images")
-        boats = page.get_by_role("listitem").filter(has=page.locator(".prompt", has_text="A boat."))
-        until(lambda: boats.get_by_text("made in").count() == 2, 60)
-        again(page, "A boat.")
-        assert is_made(page, "A boat.", "64x64, image").locator("img").evaluate("one => one.naturalWidth") == 64
-        with page.expect_download() as download:
-            card(page, "A boat.").get_by_role("button", name="Download").click()
-        assert download.value.suggested_filename.endswith(".png")
-        keep(page, "image")
-        card(page, "A boat.").get_by_role("button", name="Begin from this").click()
-        assert page.get_by_label("Prompt").evaluate("one => one === document.activeElement")
-        page.get_by_label("Prompt").fill("The boat of the image leaves.")
-        page.get_by_role("button", name="Choose a file instead").wait_for()
-        page.get_by_label("Last frame").set_input_files([])
-        page.locator("input[name=mask]").set_input_files([])
-        make(page)
-        is_made(page, "The boat of the image leaves.", "with a first frame")
+class Desk:
+    """A page and the worker behind it: what is asked for on the one, the other says it has made."""
+
+    def __init__(self, page, hands, video):
+        self.page, self._worker, self._video = page, hands.workers[0], video
+        self._taken = 0
+
+    def fill(self, name, value):
+        """A field by its name in the body: text, a choice, or a file (None: no more)."""
+        field = self.page.locator(f"[name={name}]")
+        if field.get_attribute("type") == "file":
+            field.set_input_files([] if value is None else value)
+        elif field.evaluate("one => one.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+    def make(self, prompt):
+        """What the worker is told, once the page shows that it is made."""
+        self.fill("prompt", prompt)
+        self.page.locator("form button[type=submit]").click()
+        asked = self._made(prompt)
+        self.page.get_by_role("listitem").first.get_by_role("button", name="Again with another seed").click()
+        again = self._made(prompt)
+        assert again.seed != asked.seed
+        assert replace(again, seed=asked.seed) == asked
+        return asked
+
+    def _made(self, prompt):
+        asked = until(lambda: self._worker.got[self._taken :])[0].asked
+        self._taken += 1
+        self._worker.finish(content=self._video if asked.time_length else picture()["buffer"])
+        is_made(self.page, prompt, f"seed {asked.seed}")
+        return asked
+
+    def refused(self, said):
+        self.page.locator("form button[type=submit]").click()
+        self.page.locator(".wrong", has_text=said).wait_for()
 
 
-def test_from_videos(pipe, tabs, tmp_path):
-    with making(pipe, tmp_path) as address:
-        page = tabs(address)
-        choose(page, "From text", "A cat.")
-        page.get_by_label(SECONDS).fill("2")
-        make(page)
-        with page.expect_download() as download:
-            is_made(page, "A cat.").get_by_role("button", name="Download").click()
-        choose(page, "Change a video", "A dog.")
-        make(page)
-        page.locator(".wrong", has_text="video is missing").wait_for()
-        page.locator("input[name=video]").set_input_files(download.value.path())
-        page.get_by_label("Strength").select_option("0.25")
-        make(page)
-        is_made(page, "A dog.", "64x64, 2 s, seed")
-        again(page, "A dog.")
-        assert "from a video, strength 0.25" in card(page, "A dog.").locator(".facts").inner_text()
-        keep(page, "change")
-        card(page, "A cat.").get_by_role("button", name="Change this").click()
-        page.get_by_label("Prompt").fill("A half of a dog.")
-        page.get_by_label("Strength").select_option("")
-        page.locator("input[name=mask]").set_input_files(picture(size=(64, 64)))
-        make(page)
-        is_made(page, "A half of a dog.", "from a video, with a mask")
-        card(page, "A cat.").get_by_role("button", name="Go on from this").click()
-        page.get_by_label("Prompt").fill("The cat goes on.")
-        page.get_by_label("Seconds more").fill("1")
-        page.get_by_label("Overlap").fill("3")
-        make(page)
-        page.locator(".wrong", has_text="overlap=3 needs").wait_for()
-        page.get_by_label("Overlap").fill("1")
-        make(page)
-        is_made(page, "The cat goes on.", "64x64, 3 s, seed")
-        again(page, "The cat goes on.")
-        keep(page, "extend")
+@pytest.fixture
+def desk(tabs, hands, address, tmp_path):
+    write_video(tmp_path / "two.mp4", frames=17)
+    return Desk(tabs(address), hands, (tmp_path / "two.mp4").read_bytes())
+
+
+def test_from_pictures(desk):
+    choose(desk.page, "From a picture", "The boat leaves.")
+    desk.fill("seconds", "1")
+    desk.refused("Choose a picture")
+    desk.fill("image", picture("<img src=x onerror=alert(1)>.png"))
+    asked = desk.make("The boat leaves.")
+    assert (asked.inputs, asked.fit, asked.width) == ({"image": "given_image.png"}, "cover", 64)
+    for name, value in {
+        "last_image": picture(), "mask": picture("mask.png"), "fit": "contain", "interpolate": "2", "size": "96x64",
+    }.items():  # fmt: skip
+        desk.fill(name, value)
+    asked = desk.make("From one to the other.")
+    assert set(asked.inputs) == {"image", "last_image", "mask"}
+    assert (asked.fit, asked.interpolate, asked.width) == ("contain", 2, 96)
+    keep(desk.page, "picture")
+
+
+def test_images_and_a_video_that_begins_from_one(desk):
+    choose(desk.page, "Images")
+    asked = desk.make("A boat.")
+    assert (asked.time_length, asked.ending, asked.inputs) == (0, ".png", {})
+    image = card(desk.page, "A boat.")
+    assert until(lambda: image.locator("img").evaluate("one => one.naturalWidth")) == 96
+    with desk.page.expect_download() as download:
+        image.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename.endswith(".png")
+    keep(desk.page, "image")
+    image.get_by_role("button", name="Begin from this").click()
+    assert desk.page.get_by_label("Prompt").evaluate("one => one === document.activeElement && one.value") == "A boat."
+    desk.fill("seconds", "1")
+    assert desk.make("The boat leaves.").inputs == {"image": "given_image.png"}
+    desk.page.get_by_role("button", name="Choose a file instead").click()
+    desk.refused("Choose a picture")
+
+
+def test_from_videos(desk, tmp_path):
+    choose(desk.page, "Change a video", "A dog.")
+    desk.refused("video is missing")
+    desk.fill("video", tmp_path / "two.mp4")
+    desk.fill("strength", "0.25")
+    asked = desk.make("A dog.")
+    assert (asked.inputs, asked.strength, asked.time_length) == ({"video": "given_video.mp4"}, 0.25, 2)
+    desk.fill("strength", "")
+    desk.fill("mask", picture(size=(64, 64)))
+    asked = desk.make("A half of a dog.")
+    assert (set(asked.inputs), asked.strength) == ({"video", "mask"}, None)
+    keep(desk.page, "change")
+    card(desk.page, "A dog.").get_by_role("button", name="Change this").click()
+    desk.fill("mask", None)
+    asked = desk.make("Half a dog.")
+    assert (asked.strength, asked.source is None) == (0.5, False)
+
+
+def test_going_on_from_a_video(desk):
+    choose(desk.page, "From text")
+    desk.fill("seconds", "2")
+    desk.make("A cat.")
+    card(desk.page, "A cat.").get_by_role("button", name="Go on from this").click()
+    desk.fill("seconds", "1")
+    desk.fill("overlap", "3")
+    desk.refused("overlap=3 needs")
+    instead = desk.page.get_by_role("button", name="Choose a file instead")  # in the place of the field for a file
+    assert instead.evaluate("one => one === document.activeElement")
+    keep(desk.page, "extend")
+    desk.fill("overlap", "1")
+    asked = desk.make("The cat goes on.")
+    assert (asked.time_length, asked.overlap, asked.stitched, set(asked.inputs)) == (1, 1, 3, {"video"})
+    assert "64x64, 3 s" in card(desk.page, "The cat goes on.").locator(".facts").inner_text()
 
 
 def test_what_a_field_may_not_have_is_said_there(hands, tabs, tmp_path):

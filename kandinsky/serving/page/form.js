@@ -82,9 +82,9 @@ function checkRoom(body) {
 // What went wrong, at its field if it has one here, else under the button; null: nothing.
 export function say(error) {
   for (const said of form.querySelectorAll(".wrong")) said.remove();
-  for (const input of form.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    input.removeAttribute("aria-describedby");
+  for (const element of form.querySelectorAll("[aria-describedby=wrong]")) {
+    element.removeAttribute("aria-invalid");
+    element.removeAttribute("aria-describedby");
   }
   const place = document.getElementById("refused");
   const input = error && inputOf(error.param);
@@ -93,9 +93,10 @@ export function say(error) {
   if (!input) return;
   const said = Object.assign(document.createElement("p"), { id: "wrong", className: "wrong", textContent: error.message });
   input.closest(".field").append(said);
-  input.setAttribute("aria-invalid", "true");
-  input.setAttribute("aria-describedby", "wrong");
-  input.focus();
+  const at = input.hidden ? input.closest(".field").querySelector(".own button") : input; // a job stands in its place
+  at.setAttribute("aria-describedby", "wrong");
+  if (at === input) input.setAttribute("aria-invalid", "true");
+  at.focus();
 }
 
 function inputOf(param) {
