@@ -6,8 +6,9 @@ import json
 import multiprocessing
 import random
 import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def free_port() -> int:
             tried.bind(("127.0.0.1", port))
             return port
     raise OSError("a thousand ports are taken")
+
+
+def running(numbers: Sequence[str]) -> list[str]:
+    """Of processes, the states of those that have not ended."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
 
 
 def golden_folder() -> Path:

@@ -27,6 +27,7 @@ from kandinsky.cli import serve
 from kandinsky.cli.common import parse_and_run
 from kandinsky.cli.main import main
 from kandinsky.config import FLASH_512
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.loading.settings import settings_of
 from kandinsky.model.isolation import isolated
 from kandinsky.output.options import OutputOptions, output_of
@@ -34,7 +35,7 @@ from kandinsky.output.paths import check_target
 from kandinsky.output.record import Record
 from kandinsky.output.remaining import remaining_of
 from kandinsky.output.unfinished import SUFFIX, Unfinished, VaeSource, kept, load_unfinished, save_unfinished
-from kandinsky.output.video import VideoWriter, ffmpeg
+from kandinsky.output.video import VideoWriter
 from kandinsky.parallel import ranks as ranks_module
 from kandinsky.parallel.apply import NONE, TENSOR
 from kandinsky.parallel.ranks import Ranks, launched, open_group

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 
 import numpy as np
 import pytest
 import torch
 from fakes import FAILS_AT_THE_END, ffmpeg_script
-from helpers import LONG, fork_server, until
+from helpers import LONG, fork_server, running, until
 from killed_process import interpolate
 from video_helpers import write_video
 
@@ -36,12 +35,6 @@ def file(tmp_path):
     return str(tmp_path / "v.mp4")
 
 
-def running(numbers):
-    """Of processes, those that have not ended."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
-    return [state for state in found.stdout.split() if not state.startswith("Z")]
-
-
 def of(file, save_path=None, *, options=OutputOptions(type="file"), **settings):  # noqa: B008  # a frozen value
     return smoothing_of(file, save_path, options=options, device=CPU, **settings)
 
@@ -62,7 +55,7 @@ def test_a_file(file, tmp_path, way):
     ("settings", "message"),
     [
         ({"factor": 5}, "interpolate=5: allowed are 2, 3, 4"),
-        ({"way": "magic"}, "interpolate_with='magic': allowed are 'network', 'ffmpeg'"),
+        ({"way": "magic"}, "interpolate_with='magic': allowed are 'ffmpeg', 'network'"),
         ({"save_path": "v.gif"}, "must end with one of .mp4"),
         ({"save_path": "nowhere/v.mp4"}, "does not exist"),
         ({"options": OutputOptions(type="file", crf=99)}, "crf=99"),

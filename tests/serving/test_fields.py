@@ -198,6 +198,7 @@ def test_wrong_field(shared, shared_hands, body, param, said):
 def test_frames_in_between():
     asked = video_of({"prompt": "a cat", "interpolate": "2", "interpolate_with": "ffmpeg"}, OPTIONS)
     assert (asked.interpolate, asked.interpolate_with) == (2, "ffmpeg")
+    assert asked == video_of({"prompt": "a cat", "seed": asked.seed, "interpolate": 2}, OPTIONS)
     for body, param in (
         ({"interpolate": 5}, "interpolate"),
         ({"interpolate": 2, "interpolate_with": "magic"}, "interpolate_with"),
