@@ -224,6 +224,7 @@ class Desk:
         asked = until(lambda: self._worker.got[self._taken :])[0].asked
         self._taken += 1
         self._worker.finish(content=self._video if asked.time_length else picture()["buffer"])
+        self.page.locator(".facts", has_text=f"seed {asked.seed}").wait_for()  # the worker may be quicker than the page
         is_made(self.page, prompt, f"seed {asked.seed}")
         return asked
 
