@@ -15,6 +15,7 @@ from serving_kit import ASKED, Hands, ThreadWorker, posted, served, until
 from video_helpers import write_video
 
 from kandinsky.serving.keys import EVERYBODY
+from kandinsky.serving.messages import Step
 from kandinsky.serving.options import Options
 from kandinsky.serving.scheduler import Scheduler
 from kandinsky.serving.store import Store
@@ -386,6 +387,31 @@ def test_what_other_tabs_do_is_seen(tabs, hands, client, address):
     hands.store.delete(job["id"])
     card(first, "Deleted just now.").get_by_role("button", name="Cancel").click()
     card(first, "Deleted just now.").wait_for(state="detached")
+
+
+def test_what_is_made_is_shown_while_it_is_made(tabs, hands, address):
+    page, worker = tabs(address), hands.workers[0]
+    page.get_by_label("Prompt").fill("A lighthouse.")
+    for end in ("made in", "cancelled"):
+        taken = len(worker.got)
+        make(page)
+        job_id = until(lambda: worker.got[taken:])[0].job_id  # noqa: B023
+        jpeg = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(jpeg, "JPEG")
+        until(lambda: hands.scheduler.live.is_watched(job_id))  # noqa: B023
+        worker.report(worker, Step(job_id, 1, 4, jpeg.getvalue()))
+        newest = page.get_by_role("listitem").first
+        newest.locator(".said", has_text="step 1 of 4").wait_for()
+        newest.get_by_alt_text("the middle frame so far").wait_for()
+        assert newest.locator("img").get_attribute("src").startswith("data:image/jpeg")
+        if end == "made in":
+            worker.finish()
+        else:
+            newest.get_by_role("button", name="Cancel").click()
+        newest.locator(".said", has_text=end).wait_for()
+        assert end in page.locator("#news").inner_text()  # what is read aloud
+        newest.locator("img").wait_for(state="hidden")  # for a video once the file is there
+        assert newest.get_by_role("button", name="Cancel").is_hidden()
 
 
 def test_many_that_wait_do_not_hold_the_page_up(tabs, hands, client, address):
