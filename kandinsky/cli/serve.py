@@ -199,7 +199,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
         max_seconds=parsed.max_seconds,
         keep_days=parsed.keep,
         log_prompts=parsed.log_prompts,
-        loras=tuple(Path(file).stem for file in loras_of(parsed)),
+        loras={Path(file).stem: weight for file, weight in loras_of(parsed).items()},
     )
 
 

@@ -59,12 +59,12 @@ class Arrival:
             if row is not None:
                 return [job_of(row)]
         self._check_room(database)
-        jobs = []
+        jobs, size = [], 0 if self.folder is None else sum(file.stat().st_size for file in self.folder.iterdir())
         for one in self.asked:
             new = database.execute(
-                "INSERT INTO jobs (id, owner, status, asked, created, repeat_key, repeat_body) "
-                "VALUES (?, ?, 'queued', ?, ?, ?, ?) RETURNING *",
-                (f"{one.kind}_{secrets.token_hex(12)}", self.owner, one.to_json(), now, key, body),
+                "INSERT INTO jobs (id, owner, status, asked, created, size, repeat_key, repeat_body) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?) RETURNING *",
+                (f"{one.kind}_{secrets.token_hex(12)}", self.owner, one.to_json(), now, size, key, body),
             )
             jobs.append(job_of(new.fetchone()))
         if self.folder is not None:  # before any worker can see the job; without the commit it is removed at a start

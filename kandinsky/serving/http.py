@@ -81,6 +81,9 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
             "fps": model_set.fps,
             "precision": options.precision,
             "max_prompt": options.max_prompt,
+            "max_extension": options.longest_extension,
+            "max_body": options.max_body,
+            "loras": options.loras,
         }
         one = {"id": MODEL, "object": "model", "created": 0, "owned_by": "kandinsky", **facts}
         return {"object": "list", "data": [one]}

@@ -34,7 +34,7 @@ class Task:
 
 MAKE = Task(VIDEO_FIELDS, lambda body, options, inputs: video_of(body, options, inputs=inputs))
 EDIT = Task(EDIT_FIELDS, lambda body, options, inputs: edit_of(body, options, inputs=inputs), "video")
-EXTEND = Task(EXTEND_FIELDS, lambda body, options, _inputs: extension_of(body, options), "video")
+EXTEND = Task(EXTEND_FIELDS, lambda body, options, inputs: extension_of(body, options, inputs=inputs), "video")
 
 
 async def post(service: Service, request: Request, task: Task, **files: object) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from serving_kit import posted, until
 from kandinsky.request import MAX_SEED
 from kandinsky.serving.messages import Failed
 from kandinsky.serving.options import MODEL
+from kandinsky.serving.page import FILES
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
@@ -123,10 +124,12 @@ def test_state(client, hands):
         'kandinsky_worker_ready{worker="w"} 1.0', 'kandinsky_gpu_memory_bytes{worker="w"} 0.0',
     ):  # fmt: skip
         assert line in text
-    assert client.get("/v1/models").json()["data"][0]["sizes"] == ["64x64", "96x64"]
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["sizes"], model["max_extension"]) == (["64x64", "96x64"], 60)
+    assert (model["max_body"], model["loras"]) == (16 * 2**20, {})
     routes = client.get("/openapi.json").json()["paths"]
     assert "additionalProperties" in json.dumps(routes["/v1/videos"]["post"])
-    for name in ("/docs", "/docs.js", "/page.js", "/page.css"):
+    for name in FILES:
         page = client.get(name)
         assert page.status_code == 200
         assert "http" not in page.text.replace("http-equiv", "")  # all that it loads comes from this server

@@ -86,6 +86,9 @@ def test_pages(store):
     page, more = store.page(owner="me", limit=3, after=page[-1].number)
     assert ([job.id for job in page], more) == ([ids[2], ids[1], ids[0]], False)
     assert store.get(ids[0], owner="you") is None
+    (image,), more = store.page(owner="me", limit=2, kind="image")
+    assert (image.asked.kind, more) == ("image", False)
+    assert [job.id for job in store.page(owner="me", limit=2, kind=None)[0]] == [image.id, ids[4]]
 
 
 def test_cancel(store):

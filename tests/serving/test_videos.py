@@ -42,6 +42,8 @@ def test_exactly_a_page_has_no_more(client):
         "limit=1&limit=2",
         "order=ASC",
         "order=",
+        "kind=",
+        "kind=images",
         "x=1",
         "limit=" + "9" * 5000,
     ],
