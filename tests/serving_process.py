@@ -25,15 +25,20 @@ MARK = "stopped"
 
 @dataclasses.dataclass(frozen=True)
 class Pause:
-    """Where a worker stops, the first time that one comes there: `folder` then has a file with its process's number."""
+    """Where a worker stops, the first time that one comes there: `folder` then has a file with its process's number.
+
+    Of a group `rank` is the process that stops.
+    """
 
     stage: str
     folder: str
     seconds: float = 60.0
+    rank: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_SECONDS": str(self.seconds)}
+        where = {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_RANK": str(self.rank)}
+        return {**where, "PAUSE_SECONDS": str(self.seconds)}
 
 
 def paused_worker(connection, place, rank):
@@ -42,7 +47,8 @@ def paused_worker(connection, place, rank):
     import torch
 
     torch.set_num_threads(1)
-    stage, load = os.environ.get("PAUSE"), worker.load
+    stage = os.environ.get("PAUSE") if os.environ.get("PAUSE_RANK") == str(rank) else None
+    load = worker.load
 
     def wait():
         try:
@@ -63,7 +69,8 @@ def paused_worker(connection, place, rank):
 
             def first_chunk(latents, **settings):
                 chunks = decode(latents, **settings)
-                yield next(chunks)
+                if rank == 0:
+                    yield next(chunks)
                 time.sleep(0.3)  # the latents' file is written meanwhile
                 wait()
                 yield from chunks
@@ -77,9 +84,13 @@ def paused_worker(connection, place, rank):
     worker.main(connection, place, rank)
 
 
-def starts(weights, pause=None, context=None):
-    """How the one worker is started; by default as in earnest, which is quicker than a fork server of its own."""
-    place = Place(weights=str(weights), device="cpu", variables=pause.variables if pause else {})
+def starts(weights, pause=None, context=None, **settings):
+    """How the one worker is started; by default as in earnest, which is quicker than a fork server of its own.
+
+    Args:
+        settings: of its `Place`.
+    """
+    place = Place(weights=str(weights), device="cpu", variables=pause.variables if pause else {}, **settings)
 
     def start(name, report):
         return LocalWorker(name, report, place=place, context=context, target=paused_worker)

@@ -190,6 +190,6 @@ def _asked(item: Item) -> Asked:
     strength, fit = item.inputs.strength, item.inputs.fit
     assert isinstance(strength, float | int | None)
     assert isinstance(fit, str | None)
-    asked = replace(asked, inputs=_names(item), strength=strength, fit=fit)
+    asked = replace(asked, inputs=_names(item), strength=strength, fit=fit, loras=job.loras)
     asked = replace(asked, interpolate=output.interpolate, interpolate_with=output.interpolate_with)
     return replace(asked, fps=output.fps, crf=output.crf, codec=output.codec, metadata=output.metadata)

@@ -216,8 +216,9 @@ def _checked(options: Options, *, seed: int | None, **given: Any) -> Asked:
 
 def refused(said: str) -> Refusal:
     """What the pipeline says of an argument, with the protocol's name of it."""
-    name = re.match(r"\w+", said)
-    return wrong(said, param=_NAMES.get(name[0], name[0]) if name else None)
+    found = re.match(r"\w+", said)
+    name = _NAMES.get(found[0], found[0]) if found else None
+    return wrong(said, param=name if name in VIDEO_FIELDS or name in EXTEND_FIELDS else None)
 
 
 def _prompt(body: Mapping[str, Any], options: Options) -> str:

@@ -10,6 +10,7 @@ from kandinsky.serving.fields import (
     edit_of,
     extension_of,
     images_of,
+    refused,
     video_of,
 )
 from kandinsky.serving.options import MODEL, Options
@@ -192,6 +193,19 @@ def test_wrong_field(shared, shared_hands, body, param, said):
     assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert said in error["message"]
     assert shared_hands.store.counts()["queued"] == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("text='': allowed is more", "prompt"),
+        ("width=3: allowed is 64", "size"),
+        ("strength=2: allowed is 1", "strength"),
+        ("the inputs cannot be read", None),
+    ],
+)
+def test_what_the_pipeline_says_names_a_field_or_none(said, param):
+    assert refused(said).param == param
 
 
 def test_frames_in_between():
