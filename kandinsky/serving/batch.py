@@ -19,6 +19,7 @@ from kandinsky.errors import WorkersError
 from kandinsky.serving.job import Asked
 from kandinsky.serving.messages import Done, Failed, FromWorker, Gone, Make, Ready, Refused, Stop, Stopped
 from kandinsky.serving.processes import Start, Worker
+from kandinsky.user_files.paths import user_path
 
 AHEAD = 2
 """Jobs that a worker holds."""
@@ -173,7 +174,7 @@ def _names(item: Item) -> dict[str, str]:
 
 
 def _files(item: Item) -> dict[str, bytes]:
-    return {file: Path(_inputs(item)[name]).read_bytes() for name, file in _names(item).items()}
+    return {file: user_path(_inputs(item)[name], name).read_bytes() for name, file in _names(item).items()}
 
 
 def _asked(item: Item) -> Asked:

@@ -14,6 +14,7 @@ from serving_kit import posted, until
 
 from kandinsky.request import MAX_SEED
 from kandinsky.serving import uploads
+from kandinsky.serving.checker import Checker
 from kandinsky.serving.messages import Failed
 from kandinsky.serving.options import MODEL
 
@@ -177,6 +178,30 @@ def test_a_file_that_cannot_be_kept_is_told_without_a_path(client, hands, monkey
     assert answer.json()["error"]["message"] == "the store cannot be used now: No space left on device"
     monkeypatch.undo()
     assert list(hands.store.files.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_files_that_wait_to_be_looked_at_hold_up_nobody(client, hands, monkeypatch):
+    gate, answers = threading.Event(), []
+
+    def look(_checker, look):
+        gate.wait(20)
+        return look.asked
+
+    def send():
+        answer = client.post("/v1/videos", data={"prompt": "a"}, files={"image": ("a.png", b"\x89PNG\r\n\x1a\n")})
+        answers.append(answer.status_code)
+
+    monkeypatch.setattr(Checker, "check", look)
+    clients = [threading.Thread(target=send) for _ in range(45)]  # more than the threads that handlers have
+    for one in clients:
+        one.start()
+    until(lambda: len(list(hands.store.files.iterdir())) == len(clients))
+    assert client.get("/v1/videos", timeout=5).status_code == 200
+    gate.set()
+    for one in clients:
+        one.join()
+    assert answers == [200] * len(clients)
 
 
 def test_files_of_the_page_are_there():
