@@ -11,6 +11,7 @@ from kandinsky.output.video import VideoWriter
 from kandinsky.serving import worker
 from kandinsky.serving.http import make_app
 from kandinsky.serving.log import Log
+from kandinsky.serving.messages import Refused
 from kandinsky.serving.metrics import Metrics
 from kandinsky.serving.options import Options
 from kandinsky.serving.processes import LocalWorker
@@ -107,3 +108,11 @@ def run_server(data, port, weights, pause):
         metrics.watch(scheduler)
         app = make_app(scheduler, Options(model_set=SMALL), metrics=metrics, log=log)
         serve(app, scheduler, listener, limits=Limits(), log=log)
+
+
+def refusing_worker(connection, _place, rank):
+    """Of a group the second process cannot load; the first one waits for it."""
+    if rank == 1:
+        connection.send(Refused("ValueError: no such device", argument=True))
+        return
+    time.sleep(60)

@@ -116,8 +116,9 @@ class Workers:
             raise WorkersError(f"the weights cannot be loaded: {message.reason}")
         elif isinstance(message, Done | Failed | Stopped):
             item = by_id[message.job_id]
-            self._held[name].remove(item)
-            self._end(item, message, report)
+            if item in self._held[name]:  # each process of a group may say that it failed
+                self._held[name].remove(item)
+                self._end(item, message, report)
         elif isinstance(message, Gone):
             self._lose(name, message, report)
         self._give(worker, report)

@@ -75,7 +75,10 @@ def main(connection: Connection, place: Place, rank: int) -> None:
     try:
         pipe = load(place)
     except Exception as error:  # noqa: BLE001  # the server says it to the user
-        process.say(Refused(f"{type(error).__name__}: {error}", isinstance(error, ValueError | FileNotFoundError)))
+        from kandinsky.parallel.watchdog import is_loss
+
+        if place.processes == 1 or not is_loss(error):  # who is lost says why, or was killed
+            process.say(Refused(f"{type(error).__name__}: {error}", isinstance(error, ValueError | FileNotFoundError)))
         os._exit(1)
     if rank > 0:
         from kandinsky.serving.group import follow  # with torch, which the server's own process does without
