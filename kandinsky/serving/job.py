@@ -76,7 +76,9 @@ class Asked:
 
     def to_json(self) -> str:
         """One line without what was not asked for."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None and value != {}}
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if not self.inputs:
+            del given["inputs"]  # while no LoRAs are others than the server's
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod

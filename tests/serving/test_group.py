@@ -155,15 +155,18 @@ def test_a_group_makes_what_one_process_makes(alone, together):
     for name, file in files.items():
         one, several = pixels(alone[name]), pixels(file)
         assert one.shape == several.shape
-        assert np.abs(one - several).max() <= 2, name  # levels of 255: sums are taken in another order
+        difference = np.abs(one - several)  # in levels of 255: sums are taken in another order
+        assert difference.mean() < 0.01, name
+        assert difference.max() <= (1 if file.suffix == ".png" else 4), name  # encoders add to it
     assert files["usual"].read_bytes() == files["usual again"].read_bytes()
     stills = [pixels(files[name]) for name in ("usual", "without", "other")]
     assert min(np.abs(a - b).max() for a, b in zip(stills, stills[1:] + stills[:1], strict=True)) > 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["video", "extension"])
-@pytest.mark.parametrize(("stage", "rank"), [("sampling", 1), ("decoding", 1), ("decoding", 0)])
+@pytest.mark.parametrize(
+    ("job", "stage", "rank"), [("video", "sampling", 1), ("video", "decoding", 0), ("extension", "decoding", 1)]
+)
 def test_one_process_of_a_group_is_killed(place, together, tmp_path, monkeypatch, job, stage, rank):
     """The job is made again by the next group, the same file to the bit; what was sampled is not sampled again."""
     monkeypatch.setattr(scheduler_module, "PAUSES", (0.01, 0.1))
