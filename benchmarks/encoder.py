@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 from script import device_in, finish, machine, parser_of
 
-from kandinsky.output.video import CODECS, ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
+from kandinsky.output.video import CODECS
 
 SIZES = {"full": (97, 672, 384), "tiny": (17, 96, 64)}
 """Frames, width, height."""

@@ -29,7 +29,8 @@ from encoder import synthetic_clip
 from imageio_ffmpeg import read_frames
 from script import device_in, finish, machine, parser_of
 
-from kandinsky.output.video import CODECS, Encoding, VideoWriter, ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
+from kandinsky.output.video import CODECS, Encoding, VideoWriter
 
 CRFS = (1, 3, 5, 7, 9)
 """Around the crf that is in use; the preset's quality at them has to enclose that of our files."""

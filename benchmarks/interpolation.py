@@ -8,8 +8,9 @@ Quality: of each video every second frame is left out and made again by four way
 neighbours are averaged, ffmpeg's motion-compensated filter, the network. PSNR in dB and SSIM (11x11 Gaussian window of
 1.5 pixels, on grey) are means over frames. With `--strips`, pictures of some of these frames are written, one row each:
 the one that was left out, ffmpeg's, the network's. Without videos, one is drawn.
-Cost: a VAE with random weights decodes 97 frames at 672x384 to the host, as they are and with two frames in each gap.
-Several ranks decode together; the first one's figures count. The limit is no seconds more than the decoding.
+Cost: a VAE with random weights decodes 97 frames at 672x384 to the host, as they are and with two frames in each gap,
+by the network and by ffmpeg. First frames are the first in the order of the video, with those between them. Several
+ranks decode together; the first one's figures count. The limit is no seconds more than the decoding.
 The last line is JSON.
 """
 
@@ -29,10 +30,11 @@ from script import device_in, finish, machine, parser_of
 from torch import Tensor
 
 from kandinsky.checkpoint.random_weights import SIZES, random_vae
-from kandinsky.interpolate import frames as network_frames
+from kandinsky.config import INTERPOLATORS
+from kandinsky.interpolate import frames as made_frames
+from kandinsky.interpolate.minterpolate import cores, minterpolated
 from kandinsky.loading.devices import default_dtype
 from kandinsky.output.between import smoothed
-from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import Output
 from kandinsky.output.read_video import open_video, read_frames
 from kandinsky.parallel.boxes import Messenger
@@ -64,7 +66,7 @@ def made_again(video: np.ndarray, device: torch.device) -> dict[str, np.ndarray]
         "hold": kept[:-1],
         "average": ((pairs[0] + pairs[1]) / 2).round().astype(np.uint8),
         "ffmpeg": np.concatenate(list(minterpolated(chunks, 2)))[1::2],
-        "network": network_frames(kept, 2, device=device)[1::2],
+        "network": made_frames(kept, 2, interpolate_with="network", device=device)[1::2],
     }
 
 
@@ -111,9 +113,9 @@ def quality(name: str, video: np.ndarray, device: torch.device, strips: Path | N
     }
 
 
-def cost(vae: VideoAutoencoder, latents: Tensor, factor: int | None, rounds: int) -> dict[str, Any]:
+def cost(vae: VideoAutoencoder, latents: Tensor, way: str | None, rounds: int) -> dict[str, Any]:
     """Seconds from latents to all frames on the host, and to the first of them; medians after a first call."""
-    way = None if factor is None else "network"
+    factor = None if way is None else FACTOR
     output = Output(kind="np", fps=None, crf=None, codec=None, metadata=False, interpolate=factor, interpolate_with=way)
 
     def run() -> tuple[float, float, int]:
@@ -154,14 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = torch.Generator(device).manual_seed(1)
     latents = torch.randn(LATENTS[given.size], generator=generator, device=device)
     rounds = ROUNDS[given.size]
-    plain, smooth = cost(vae, latents, None, rounds), cost(vae, latents, FACTOR, rounds)
-    added = {
-        "added_seconds": smooth["seconds"] - plain["seconds"],
-        "later_first_seconds": smooth["first_seconds"] - plain["first_seconds"],
-    }
-    about = {**machine(device), "processes": ranks.size, "size": given.size}
+    plain, smooth = cost(vae, latents, None, rounds), {}
+    for way in INTERPOLATORS:
+        smooth[way] = found = cost(vae, latents, way, rounds)
+        found["added_seconds"] = found["seconds"] - plain["seconds"]
+        found["later_first_seconds"] = found["first_seconds"] - plain["first_seconds"]
+    about = {**machine(device), "processes": ranks.size, "size": given.size, "cores": cores()}
     if ranks.is_main:
-        finish({**about, "quality": table, "plain": plain, "smooth": smooth, **added}, given)
+        finish({**about, "quality": table, "plain": plain, "smooth": smooth}, given)
 
 
 def qualities(given: argparse.Namespace, device: torch.device) -> dict[str, dict[str, dict[str, float]]]:

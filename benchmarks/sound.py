@@ -34,10 +34,11 @@ from kandinsky.audio.pipeline import Kandinsky4V2APipeline
 from kandinsky.audio.sample import CHANNELS, HEIGHT
 from kandinsky.audio.unet import ENCODER_DIM, build_unet, velocity
 from kandinsky.checkpoint.random_weights import fill_
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.loading.devices import default_dtype
 from kandinsky.memory.footprint import LIBRARY_BYTES
 from kandinsky.memory.sound import WORKING_BYTES
-from kandinsky.output.video import VideoWriter, ffmpeg
+from kandinsky.output.video import VideoWriter
 
 SCHEDULER = {
     "beta_start": 0.00085,

@@ -124,7 +124,11 @@ def _put_if_free(partial: Partial, path: Path) -> bool:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
             return False
-        os.replace(partial.path, path)
+        try:
+            os.replace(partial.path, path)
+        except BaseException:
+            path.unlink(missing_ok=True)  # the empty file that held the name
+            raise
     return True
 
 

@@ -20,6 +20,8 @@ ATTENTIONS = ("torch", "cudnn", "bounded", "flash_attn_2", "flash_attn_3")
 """What `attention` may be, besides "auto"; `model.attention` has a backend for each."""
 KERNELS = ("auto", "triton", "torch")
 """What `kernels` may be."""
+INTERPOLATORS = ("ffmpeg", "network")
+"""What may make frames between frames: ffmpeg's motion-compensated filter, if nobody says otherwise, or our network."""
 MEMORY_MODES = ("resident", "staged", "blocks", "disk")
 """What `memory` may be for a component, besides "auto" for all; `memory.modes` says what each means."""
 

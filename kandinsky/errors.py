@@ -28,7 +28,7 @@ class RecordError(KandinskyError):
 
 
 class VideoError(KandinskyError):
-    """ffmpeg could not write a video; the message holds what it said."""
+    """ffmpeg could not read or write a video, or make frames between its frames; the message holds what it said."""
 
 
 class UnreadableVideoError(KandinskyError):

@@ -152,8 +152,9 @@ class Kandinsky4T2VPipeline(Extends):
             metadata: write the record of the generation into the file; see `kandinsky show`.
             interpolate: 2, 3 or 4 times as many frames a second, for a smooth video of the same length: n frames become
                 (n - 1) times as many and one, and those that were there stay as they are.
-            interpolate_with: "network" makes frames in between with the library's own network, "ffmpeg" with ffmpeg's
-                motion-compensated filter on the CPU; None is "network" where the VAE is on a CUDA GPU, else "ffmpeg".
+            interpolate_with: "ffmpeg" (None is the same) makes frames in between with ffmpeg's motion-compensated
+                filter, on all cores of the CPU; "network" with the library's own network where the VAE is, which a GPU
+                does sooner, and which was trained on few videos: docs/interpolation compares their pictures.
             on_step: called after each step with the number of steps done (1 to `total`), `total`, and the latents
                 `[T, H, W, C]` on the DiT's device; returning False stops the run. Of several ranks that make a video
                 together, the first one's is asked.

@@ -19,7 +19,7 @@ from kandinsky.known.latents import Known, known_of
 from kandinsky.loading.adaptable import Adaptable
 from kandinsky.loading.parts import Parts
 from kandinsky.model.isolation import isolated
-from kandinsky.output.between import smoothed, way_of
+from kandinsky.output.between import smoothed
 from kandinsky.output.finisher import NOT_FINITE, Finisher
 from kandinsky.output.options import FrameKind, Output
 from kandinsky.output.record import GivenRecord, Record
@@ -157,9 +157,7 @@ class Runner(Adaptable):
             origin=self.origin,
             given=known and GivenRecord.of(known.given),
             interpolate=output.interpolate,
-            interpolate_with=None
-            if output.interpolate is None
-            else way_of(output.interpolate_with, self.finisher.vae.device),
+            interpolate_with=output.interpolate_with,
         )
         return self.finisher.begin(latents, job.path, output=output, record=record, clock=clock)
 

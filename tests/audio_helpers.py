@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kandinsky.audio.embeddings import Embeddings
 from kandinsky.audio.unet import build_unet
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 
 SCHEDULER = {
     "_class_name": "PNDMScheduler",

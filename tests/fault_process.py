@@ -22,8 +22,8 @@ from kandinsky.output.unfinished import SUFFIX
 
 STAGES = tuple((stage, how) for stage in ("sampling", "decode", "between", "encoding") for how in ("SIGKILL", "SIGINT"))
 """In "between", frames are made between those that are decoded."""
-TAKES_ALL = 'cat > /dev/null; touch "${0%/*}/taken"; exec sleep 60'
-"""An encoder that does not come to its end."""
+TAKES_ALL = 'cat > /dev/null; touch "${0%/*}/taken"; while kill -0 $PPID 2> /dev/null; do sleep 0.1; done'
+"""An encoder that does not come to its end before the process that it encodes for."""
 
 
 def stop_in(stage: str, pipe: Kandinsky4T2VPipeline, folder: Path, wait: Callable[[], object]) -> Kandinsky4T2VPipeline:

@@ -1,9 +1,16 @@
 """What tests share: where weights and golden files are, sizes small enough for a CPU, and measures of a difference."""
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,14 +25,41 @@ TINY = ROOT / "tests" / "weights"
 """Random weights of the published architecture, a few megabytes; `ROOT / "weights" / "tiny"` is trained."""
 SMALL = dataclasses.replace(FLASH_512, sizes=((64, 64), (96, 64)))
 """The model set with sizes that a CPU makes in a second; see the fixture `small_weights`."""
+LONG = 120.0
+"""Seconds after which a test gives up what it waits for: on however busy a machine, only a fault takes that long."""
 
 
 def fork_server() -> multiprocessing.context.ForkServerContext:
     """Starts processes that have everything imported: each is there in a moment."""
     context = multiprocessing.get_context("forkserver")
-    loaded = ["kandinsky.factory", "kandinsky.training.ladd", "transformers.models.t5.tokenization_t5"]
+    loaded = [
+        "kandinsky.factory",
+        "kandinsky.training.ladd",
+        "diffusers.models.autoencoders.autoencoder_kl_cogvideox",
+        "torch._dynamo",
+        "transformers.models.t5.tokenization_t5",
+    ]
     context.set_forkserver_preload(loaded)
     return context
+
+
+def free_port() -> int:
+    """A port of this machine for processes that find each other by its number.
+
+    It is none of those that systems give to whoever names none (from 32768 on Linux, 49152 elsewhere): between this
+    look and its use, a connection or a server of another test could get such a one.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise OSError("a thousand ports are taken")
+
+
+def running(numbers: Sequence[str]) -> list[str]:
+    """Of processes, the states of those that have not ended."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
 
 
 def golden_folder() -> Path:
@@ -40,6 +74,15 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     with safe_open(path, "pt") as handle:
         call = json.loads(handle.metadata()["call"])
     return call, load_file(path)
+
+
+def until(true: Callable[[], Any], seconds: float = LONG) -> Any:
+    """Wait until something is so, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+    return found
 
 
 def own_weights(folder: Path, model_set: ModelSet) -> Path:

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from fakes import WatchedDit, changed
-from helpers import SMALL, TINY, fork_server
+from helpers import SMALL, TINY, fork_server, free_port
 from model_helpers import SMALL_DIT
 from torch import Tensor
-from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kandinsky.batch.prompts import make_items
@@ -27,6 +26,8 @@ from kandinsky.factory import get_T2V_pipeline
 from kandinsky.interpolate.stream import interpolated
 from kandinsky.loading.components import load_dit, load_vae
 from kandinsky.model.layout import Clip, TokenLayout
+from kandinsky.output.between import smoothed
+from kandinsky.output.options import Output
 from kandinsky.parallel.apply import SEQUENCE, TENSOR
 from kandinsky.parallel.boxes import GroupBox, Letter, Mailbox, Messenger
 from kandinsky.parallel.ranks import Ranks, open_group
@@ -45,6 +46,7 @@ SHAPE = VideoShape.from_request(1, 96, 64, model_set=SMALL)
 CLIP = np.random.default_rng(2).integers(0, 256, (9, 64, 64, 3), np.uint8)
 KNOWN = {"image": CLIP[0], "last_image": CLIP[-1], "time_length": 1, "seed": 3, "output_type": "latent"}
 EXTENDED = {"seconds": 1, "seed": 3, "crf": 1}
+FILTERED = Output(kind="np", fps=None, crf=None, codec=None, metadata=False, interpolate=3, interpolate_with="ffmpeg")
 SECONDS_TO_END = 200
 
 
@@ -181,6 +183,7 @@ def in_strips(ranks: Ranks, _folder: Path) -> dict:
         "rows": rows.rows,
         "flat": [chunk.clone() for chunk in vae.decode(flat)],
         "everywhere": [chunk.clone() for chunk in vae.decode(some_latents(), everywhere=True)],
+        "filtered": [chunk.copy() for chunk in smoothed(vae, some_latents(), FILTERED, memory_saving=None)],
         "between": [chunk.clone() for chunk in interpolated(chunks, 3, ends, share=rows)],
         "shares": [rows.share_of(count) for count in (0, 1, 5)],
         "pieces": [joined(rows, count) for count in (5, 0, 1, 5)],
@@ -314,7 +317,7 @@ def run_rank(folder: Path, names: list[str], variables: dict[str, str]) -> None:
 
 def run_together(size: int, folder: Path, names: list[str]) -> list[dict]:
     """Results of each of `size` ranks."""
-    group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     each = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     processes = [fork_server().Process(target=run_rank, args=(folder, names, variables)) for variables in each]
     for process in processes:

@@ -68,9 +68,9 @@ def arrive(store: Store, asked: Asked) -> str:
     return store.create_soon(Arrival(asked=(asked,), owner="me", folder=folder)).result()[0].id
 
 
-def file_of(store: Store, job_id: str, seconds: float = 200.0) -> Path:
+def file_of(store: Store, job_id: str) -> Path:
     """The file of a job, when it has ended."""
-    until(lambda: not store.get(job_id).is_open, seconds)
+    until(lambda: not store.get(job_id).is_open)
     job = store.get(job_id)
     assert job.status == "completed", job.reason
     return store.file_of(job)

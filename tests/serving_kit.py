@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from helpers import SMALL
+from helpers import LONG, SMALL, until
 
 from kandinsky.serving.http import make_app
 from kandinsky.serving.job import Asked
@@ -93,15 +92,6 @@ class HandWorker:
             self.report(self, Gone("exit code -9"))
 
 
-def until(true: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait until something is so, and return it."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-    return found
-
-
 @dataclass
 class Hands:
     """A scheduler whose workers do what the test says; `workers` are all that were started."""
@@ -139,9 +129,11 @@ def served(scheduler: Scheduler, options: Options = Options(model_set=SMALL), lo
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         until(lambda: server.started)
-        yield address
-        server.should_exit = True
-        thread.join(10)
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join(LONG)
 
 
 def posted(client: httpx.Client, **body: Any) -> dict[str, Any]:
@@ -151,14 +143,14 @@ def posted(client: httpx.Client, **body: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def ended(client: httpx.Client, job_id: str, seconds: float = 60.0) -> dict[str, Any]:
+def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
     """A job when it has ended."""
 
     def found():
         video = client.get(f"/v1/videos/{job_id}").json()
         return video if video["status"] in ("completed", "failed") else None
 
-    return until(found, seconds)
+    return until(found)
 
 
 def names_in(folder: Path) -> list[str]:

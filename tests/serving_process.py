@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import threading
 import time
 from pathlib import Path
 
-from helpers import SMALL
+from helpers import LONG, SMALL, until
 
+from kandinsky.atomic import write_text
 from kandinsky.output.video import VideoWriter
 from kandinsky.serving import worker
 from kandinsky.serving.http import make_app
@@ -21,25 +23,32 @@ from kandinsky.serving.server import listen, serve
 from kandinsky.serving.store import Store
 from kandinsky.serving.worker import Place
 
-MARK = "stopped"
+MARK, GO_ON = "stopped", "go-on"
+PORT = "port"
+"""A file with the number of the port that a server listens at."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pause:
     """Where a worker stops, the first time that one comes there: `folder` then has a file with its process's number.
 
-    Of a group `rank` is the process that stops.
+    Of a group `rank` is the process that stops. It goes on when there is a file `GO_ON` too.
     """
 
     stage: str
     folder: str
-    seconds: float = 60.0
     rank: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
-        where = {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_RANK": str(self.rank)}
-        return {**where, "PAUSE_SECONDS": str(self.seconds)}
+        return {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_RANK": str(self.rank)}
+
+
+def when_latents_are_saved():
+    """Their file is written by a thread meanwhile."""
+    for thread in threading.enumerate():
+        if thread.name == "latents file":
+            thread.join()
 
 
 def paused_worker(connection, place, rank):
@@ -52,12 +61,13 @@ def paused_worker(connection, place, rank):
     load = worker.load
 
     def wait():
+        folder = Path(os.environ["PAUSE_IN"])
         try:
-            with (Path(os.environ["PAUSE_IN"]) / MARK).open("x") as file:
+            with (folder / MARK).open("x") as file:
                 file.write(str(os.getpid()))
         except FileExistsError:
             return
-        time.sleep(float(os.environ["PAUSE_SECONDS"]))
+        until((folder / GO_ON).exists)
 
     def load_and_patch(place):
         if stage == "loading":
@@ -72,13 +82,13 @@ def paused_worker(connection, place, rank):
                 chunks = decode(latents, **settings)
                 if rank == 0:
                     yield next(chunks)
-                time.sleep(0.3)  # the latents' file is written meanwhile
+                when_latents_are_saved()
                 wait()
                 yield from chunks
 
             pipe.vae.decode = first_chunk
         elif stage == "writing":
-            VideoWriter.finish = lambda writer: (time.sleep(0.3), wait(), finish(writer))
+            VideoWriter.finish = lambda writer: (when_latents_are_saved(), wait(), finish(writer))
         return pipe
 
     worker.load = load_and_patch
@@ -99,13 +109,14 @@ def starts(weights, pause=None, context=None, **settings):
     return {"w": start}
 
 
-def run_server(data, port, weights, pause):
-    """A server's process."""
+def run_server(data, weights, pause):
+    """A server's process; its port stands in `PORT` in `data`."""
     log = Log((Path(data) / "log.jsonl").open("a"))
-    with listen("127.0.0.1", port) as listener, Store(Path(data) / "data") as store:
+    with listen("127.0.0.1", 0) as listener, Store(Path(data) / "data") as store:
         metrics = Metrics()
         scheduler = Scheduler(store, starts(weights, pause), log=log)
         metrics.watch(scheduler)
+        write_text(Path(data) / PORT, str(listener.getsockname()[1]))
         app = make_app(scheduler, Options(model_set=SMALL), metrics=metrics, log=log)
         serve(app, scheduler, listener, limits=Limits(), log=log)
 
@@ -115,4 +126,4 @@ def refusing_worker(connection, _place, rank):
     if rank == 1:
         connection.send(Refused("ValueError: no such device", argument=True))
         return
-    time.sleep(60)
+    time.sleep(LONG)

@@ -5,8 +5,10 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from helpers import LONG
 
 from kandinsky import atomic
 from kandinsky.atomic import Partial, create_new, remove, remove_at_once, remove_partials, replacing, short, write_text
@@ -171,7 +173,7 @@ def test_each_of_many_writers_gets_a_file_of_its_own(tmp_path):
     def write(number):
         def body(path):
             path.write_text(number)
-            ready.wait(60)  # all are complete before the first one looks for a free name
+            ready.wait(LONG)  # all are complete before the first one looks for a free name
 
         made.append((create_new(tmp_path / "v.txt", body, ending=".txt"), number))
 
@@ -191,6 +193,17 @@ def test_a_new_file_that_cannot_be_written_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="No space left"):
         create_new(tmp_path / "v.txt", full, ending=".txt")
+    assert names_in(tmp_path) == []
+
+
+def test_a_new_file_that_cannot_take_its_place_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        create_new(tmp_path / "v.txt", Path.touch, ending=".txt")
     assert names_in(tmp_path) == []
 
 

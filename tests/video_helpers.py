@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kandinsky.config import FLASH_512
-from kandinsky.output.video import VideoWriter, ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
+from kandinsky.output.video import VideoWriter
 
 SIZES = replace(FLASH_512, resolution=64, sizes=((32, 32), (48, 32)), max_seconds=2, text_tokens=12)
 """A model set of small sizes, at 8 frames a second."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kandinsky.errors import UnreadableVideoError, shown
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 
 FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf")
 """What a file may be, by ffmpeg's names."""

@@ -17,8 +17,9 @@ from kandinsky.atomic import Partial, create_new
 from kandinsky.audio.clip import Clip
 from kandinsky.audio.waveform import SAMPLE_RATE
 from kandinsky.errors import VideoError, shown
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.output.paths import check_target
-from kandinsky.output.video import ffmpeg, tags_file
+from kandinsky.output.video import tags_file
 
 STREAMED = ("-movflags", "empty_moov+frag_keyframe")
 FORMATS = {".mp4": ("mp4", *STREAMED), ".mov": ("mov", *STREAMED), ".mkv": ("matroska",)}

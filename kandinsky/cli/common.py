@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kandinsky.video_shape import VideoShape
 
 DEMO_SIZE = {"width": 672, "height": 384}
+INTERPOLATE_WITH = "ffmpeg (default), its motion-compensated filter on the CPU, or network, ours, on the VAE's device"
 STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
 
 
@@ -92,7 +93,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interpolate", type=int, metavar="N", help="2, 3 or 4 times as many frames a second, for the same length"
     )
-    parser.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
+    parser.add_argument("--interpolate-with", help=INTERPOLATE_WITH)
 
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:

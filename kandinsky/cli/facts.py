@@ -203,7 +203,8 @@ def _nvrtc() -> str:
 
 def _ffmpeg(run: Run) -> str:
     """What it is and writes, or from "no" on why no video can be written."""
-    from kandinsky.output.video import codecs_here, ffmpeg
+    from kandinsky.ffmpeg.program import ffmpeg
+    from kandinsky.output.video import codecs_here
 
     try:
         program, codecs = ffmpeg(), codecs_here()

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from kandinsky.cli.common import Outcome, add_print_arguments, file_argument
+from kandinsky.cli.common import INTERPOLATE_WITH, Outcome, add_print_arguments, file_argument
 
 
 def add_interpolate_command(commands: Any) -> None:
@@ -13,7 +13,7 @@ def add_interpolate_command(commands: Any) -> None:
     command.add_argument("file", type=file_argument, help="a video")
     command.add_argument("--factor", type=int, default=3, help="2, 3 or 4 times as many frames a second (default: 3)")
     command.add_argument("--save-path", type=file_argument, help="default: the file's name with -smooth")
-    command.add_argument("--interpolate-with", help="network (default on a CUDA GPU) or ffmpeg (elsewhere; slow)")
+    command.add_argument("--interpolate-with", help=INTERPOLATE_WITH)
     command.add_argument("--device", help="where the network runs: cuda, cuda:1, cpu; default: cuda where there is one")
     command.add_argument("--crf", type=int, help="quality of the new file; default: the codec's")
     command.add_argument("--codec", help="h264, hevc or vp9; the default is the ending's")

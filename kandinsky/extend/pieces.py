@@ -5,6 +5,7 @@ decode to the same frames again. Killed, the same call or `kandinsky resume NAME
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class Pieces:
             if any(found["asked"].get(name) != value for name, value in self._asked.items() if name != "video"):
                 raise ValueError(
                     f"save_path={str(extension.path)!r}: another extension is unfinished there; finish it with "
-                    f"`kandinsky resume {self.folder}`, or remove that folder"
+                    f"`kandinsky resume {shlex.quote(str(self.folder))}`, or remove that folder"
                 )
 
     def begin(self, record: Record, weights: str | None) -> None:

@@ -6,7 +6,6 @@ On a GPU it runs in bfloat16, on a CPU in float32. The weights are part of the p
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from kandinsky.interpolate.cuts import are_cuts
 from kandinsky.interpolate.network import MULTIPLE, FlowNetwork
-from kandinsky.interpolate.stream import check_factor, interpolated
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 PIXELS = 8 * 672 * 384
@@ -83,29 +81,3 @@ def load_interpolator(device: torch.device) -> Interpolator:
     network.load_state_dict(weights, assign=True)
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     return Interpolator(network.eval().requires_grad_(False), stream)
-
-
-def frames(frames: np.ndarray, factor: int = 3, *, device: str | torch.device | None = None) -> np.ndarray:
-    """A video with `factor` times as many frames a second, of the same length.
-
-    Args:
-        frames: uint8 `[n, height, width, 3]`.
-        factor: 2, 3 or 4.
-        device: where the network runs; None is CUDA if there is a GPU, else the CPU.
-
-    Returns:
-        uint8 `[(n - 1) factor + 1, height, width, 3]`; every `factor`-th frame is one that was given, as it was.
-
-    Raises:
-        ValueError: these are no frames, or such a factor is not allowed.
-    """
-    check_factor(factor)
-    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        found = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
-        raise ValueError(f"frames are {found}; allowed: a uint8 array [n, height, width, 3]")
-    if frames.size == 0:
-        raise ValueError(f"frames have shape {list(frames.shape)}; allowed is one frame or more")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    chunks = (torch.from_numpy(frames[i : i + 8].copy()).to(place) for i in range(0, len(frames), 8))
-    made = interpolated(chunks, factor, load_interpolator(place))
-    return np.concatenate([chunk.cpu().numpy() for chunk in made])

@@ -1,27 +1,21 @@
 """Latents to frames on the host, with frames between them if they are wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kandinsky.interpolate.interpolator import load_interpolator
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.interpolate.stream import interpolated
-from kandinsky.output.minterpolate import minterpolated
 from kandinsky.output.options import Output
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.stream import to_host
 
 
-def way_of(asked: str | None, device: torch.device) -> str:
-    """What makes frames in between: what was asked for, else the network on a CUDA GPU and ffmpeg elsewhere."""
-    return asked or ("network" if device.type == "cuda" else "ffmpeg")
-
-
 def smoothed(
     vae: VideoAutoencoder, latents: Tensor, output: Output | None, *, memory_saving: bool | None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Decode, and make frames in between while the next chunk is decoded.
 
     Args:
@@ -36,7 +30,7 @@ def smoothed(
     if output is None or output.interpolate is None:
         yield from (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         return
-    if way_of(output.interpolate_with, vae.device) == "ffmpeg":
+    if output.interpolate_with == "ffmpeg":  # of several ranks the first one gets the frames, and fills all gaps
         frames = (chunk.numpy() for chunk in vae.frames(latents, memory_saving=memory_saving))
         yield from minterpolated(frames, output.interpolate)
         return

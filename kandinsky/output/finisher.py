@@ -4,8 +4,8 @@ Sampled latents are kept on disk until the result is in its place (see `unfinish
 """
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -168,23 +168,31 @@ class Finisher:
 
         return finish
 
-    def _chunks(self, latents: Tensor, output: Output | None, *, memory_saving: bool | None) -> Iterator[np.ndarray]:
+    def _chunks(self, latents: Tensor, output: Output | None, *, memory_saving: bool | None) -> Generator[np.ndarray]:
         """Frames, uint8 `[frames, height, width, 3]` chunk by chunk, each valid until the next."""
         frames = self.model_set.temporal_compression * (len(latents) - 1) + 1
         frames = count_of(frames, output and output.interpolate)
-        with tqdm(total=frames, desc="decoding", unit="frame", disable=not self.progress, leave=False) as bar:
-            for chunk in smoothed(self.vae, latents, output, memory_saving=memory_saving):
+        with (
+            tqdm(total=frames, desc="decoding", unit="frame", disable=not self.progress, leave=False) as bar,
+            closing(smoothed(self.vae, latents, output, memory_saving=memory_saving)) as chunks,
+        ):
+            for chunk in chunks:
                 yield chunk
                 bar.update(len(chunk))
 
     def _decode(self, latents: Tensor, output: Output | None, consume: Callable[[Iterator[np.ndarray]], T]) -> T:
-        """Decode into `consume`; out of memory, once more with the least memory (alone)."""
+        """Decode into `consume`; out of memory, once more with the least memory (alone).
+
+        Whatever happens, what runs for the frames has ended: an error's traceback would keep it for as long as itself.
+        """
         try:
-            return consume(self._chunks(latents, output, memory_saving=None))
+            with closing(self._chunks(latents, output, memory_saving=None)) as chunks:
+                return consume(chunks)
         except torch.OutOfMemoryError:
             if not self.alone:
                 raise
         # Outside of the handler: the exception's frames hold the decoder's buffers.
         gc.collect()
         torch.cuda.empty_cache()
-        return consume(self._chunks(latents, output, memory_saving=True))
+        with closing(self._chunks(latents, output, memory_saving=True)) as chunks:
+            return consume(chunks)

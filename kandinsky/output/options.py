@@ -10,6 +10,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from kandinsky.config import INTERPOLATORS
 from kandinsky.output.image import JPEG_PROMPT, animation_writer, folder_writer, image_writer
 from kandinsky.output.paths import VIDEO_CODECS, path_of
 from kandinsky.output.video import CODECS, Encoding, VideoWriter
@@ -19,8 +20,6 @@ Kind = Literal["file", "pil", "np", "pt", "latent"]
 FrameKind = Literal["pil", "np", "pt"]
 KINDS: tuple[Kind, ...] = ("file", "pil", "np", "pt", "latent")
 MAX_FPS = 120
-INTERPOLATORS = ("network", "ffmpeg")
-"""What may make frames between frames: our own network, or ffmpeg's motion-compensated filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class OutputOptions:
         codec: of a video file: h264, hevc or vp9.
         metadata: whether the record goes into the file.
         interpolate: 2, 3 or 4 times as many frames a second, for the same length.
-        interpolate_with: one of `INTERPOLATORS`; None is left to the device (see `between.way_of`).
+        interpolate_with: one of `INTERPOLATORS`; None is the first.
     """
 
     type: str | None = None
@@ -94,7 +93,8 @@ def output_of(
     if not isinstance(options.metadata, bool):
         raise ValueError(f"metadata={options.metadata!r}: allowed are True and False")
     _check_between(options, kind, is_image=is_image)
-    between = {"interpolate": options.interpolate, "interpolate_with": options.interpolate_with}
+    way = interpolator_of(options.interpolate, options.interpolate_with)
+    between = {"interpolate": options.interpolate, "interpolate_with": way}
     if kind != "file":
         _refuse(options, ("fps", "crf", "codec"), "nothing is written: it is for files")
         return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata, **between), None
@@ -142,6 +142,11 @@ def _check_between(options: OutputOptions, kind: Kind, *, is_image: bool) -> Non
         _refuse(options, ("interpolate",), "time_length=0 makes an image: it is for videos")
     if kind == "latent":
         _refuse(options, ("interpolate",), "latents are returned before there are frames")
+
+
+def interpolator_of(factor: int | None, asked: str | None) -> str | None:
+    """What makes frames in between: what was asked for, else the first of `INTERPOLATORS`; None where none are made."""
+    return None if factor is None else asked or INTERPOLATORS[0]
 
 
 def _codec_of(path: Path, options: OutputOptions) -> tuple[str | None, int | None]:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from kandinsky.errors import shown
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.user_files.paths import user_path
 
 VIDEO_CODECS = {

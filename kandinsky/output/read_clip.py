@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from kandinsky.errors import shown
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.known.fit import Size, as_tensor, fitted
 from kandinsky.output.read_picture import as_rgb, read_mask, read_picture, same_size
-from kandinsky.output.video import ffmpeg
 from kandinsky.user_files.paths import user_path
 
 ALLOWED = (

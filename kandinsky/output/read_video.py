@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kandinsky.errors import VideoError
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 
 FRAMES = 8
 """Of each part."""

@@ -1,18 +1,19 @@
 """A video file to another one with more frames a second."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from kandinsky.config import INTERPOLATORS
 from kandinsky.errors import shown
 from kandinsky.interpolate.interpolator import load_interpolator
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.interpolate.stream import check_factor, interpolated
-from kandinsky.output.between import way_of
-from kandinsky.output.minterpolate import minterpolated
-from kandinsky.output.options import INTERPOLATORS, OutputOptions, output_of
+from kandinsky.output.options import OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
 from kandinsky.output.video import Encoding, VideoWriter, check_encoder
@@ -53,7 +54,7 @@ def smoothing_of(
 
     Args:
         save_path: None is the file's name with `-smooth`, as mp4 where its ending is not one that we write.
-        way: None is left to the device (see `between.way_of`).
+        way: one of `INTERPOLATORS`; None is the first.
         options: `crf` and `codec` of the new file.
 
     Raises:
@@ -78,7 +79,9 @@ def smoothing_of(
         size = f"{video.width}x{video.height}"
         raise ValueError(f"file={shown(str(source))}: it has {size} pixels; allowed are even numbers")
     encoding = Encoding(output.codec, output.crf)
-    return Smoothing(video=video, path=path, factor=factor, way=way_of(way, device), encoding=encoding, device=device)
+    return Smoothing(
+        video=video, path=path, factor=factor, way=way or INTERPOLATORS[0], encoding=encoding, device=device
+    )
 
 
 def smooth(smoothing: Smoothing) -> int:
@@ -88,22 +91,26 @@ def smooth(smoothing: Smoothing) -> int:
         VideoError: the video cannot be read to its end, or not written.
     """
     video, factor = smoothing.video, smoothing.factor
-    with VideoWriter(
-        smoothing.path,
-        width=video.width,
-        height=video.height,
-        fps=video.fps * factor,
-        encoding=smoothing.encoding,
-    ) as writer:
-        for chunk in _smoothed(read_frames(video), smoothing):
+    with (
+        VideoWriter(
+            smoothing.path,
+            width=video.width,
+            height=video.height,
+            fps=video.fps * factor,
+            encoding=smoothing.encoding,
+        ) as writer,
+        closing(_smoothed(read_frames(video), smoothing)) as chunks,
+    ):
+        for chunk in chunks:
             writer.write(chunk)
         writer.finish()
         return writer.num_frames
 
 
-def _smoothed(parts: Iterator[np.ndarray], smoothing: Smoothing) -> Iterator[np.ndarray]:
+def _smoothed(parts: Iterator[np.ndarray], smoothing: Smoothing) -> Generator[np.ndarray]:
     if smoothing.way == "ffmpeg":
-        return minterpolated(parts, smoothing.factor)
+        yield from minterpolated(parts, smoothing.factor)
+        return
     chunks = (torch.from_numpy(part.copy()).to(smoothing.device) for part in parts)
     made = interpolated(chunks, smoothing.factor, load_interpolator(smoothing.device))
-    return (chunk.cpu().numpy() for chunk in made)
+    yield from (chunk.cpu().numpy() for chunk in made)

@@ -7,7 +7,6 @@ imageio-ffmpeg's own writer hides ffmpeg's exit status and messages, so the proc
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ import numpy as np
 
 from kandinsky.atomic import Partial
 from kandinsky.errors import VideoError
+from kandinsky.ffmpeg.program import ffmpeg
 
 QUEUED_CHUNKS = 4
 MESSAGE_BYTES = 65536
@@ -72,23 +72,6 @@ class Encoding:
 
     codec: str = "h264"
     crf: int = CODECS["h264"].crf
-
-
-def ffmpeg() -> str:
-    """Path of the ffmpeg program.
-
-    Raises:
-        ValueError: there is none.
-    """
-    from imageio_ffmpeg import get_ffmpeg_exe
-
-    try:
-        program = get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise ValueError(f"no ffmpeg to read or write videos with: {error}") from error
-    if shutil.which(program) is None:
-        raise ValueError(f"no ffmpeg to read or write videos with: {program!r} (IMAGEIO_FFMPEG_EXE) is not a program")
-    return program
 
 
 @cache

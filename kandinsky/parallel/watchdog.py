@@ -63,7 +63,8 @@ class Watchdog:
         self._done = threading.Event()
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._seen = {other: ("", time.monotonic()) for other in self.others}
+        self._seen = dict.fromkeys(self.others, ("", 0.0))  # the last sign of life, and seconds without another
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     @classmethod
@@ -147,11 +148,13 @@ class Watchdog:
         if self.store.check(["failure"]):
             return self.store.get("failure").decode()
         now = time.monotonic()
+        # Whoever did not look for long was stopped, and the others maybe with it: by Ctrl-Z, or with their machine.
+        passed, self._looked = min(now - self._looked, self.silence / 2), now
         for other in self.others:
             beat = self.store.get(_key(other)).decode() if self.store.check([_key(other)]) else ""
-            if beat != self._seen[other][0]:
-                self._seen[other] = (beat, now)
-            elif beat not in (DONE, LEFT) and now - self._seen[other][1] > self.silence:
+            silent = self._seen[other][1] + passed if beat == self._seen[other][0] else 0.0
+            self._seen[other] = (beat, silent)
+            if beat not in (DONE, LEFT) and silent > self.silence:
                 return f"rank {other} stopped answering: it was killed, ran out of memory, or its machine is gone"
         return None
 

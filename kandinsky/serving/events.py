@@ -7,13 +7,13 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from kandinsky.serving.job import Job
+from kandinsky.serving.job import OPEN, Job
 from kandinsky.serving.scheduler import Scheduler
 
 PATIENCE = 10.0
 """Seconds of silence after which a comment is sent, so that nobody in between takes the connection for dead."""
 Show = Callable[[Job], dict[str, Any]]
-"""A job as the protocol's object."""
+"""A job as the protocol's object, in the state that it is in by now."""
 
 
 def event(name: str, value: Any) -> str:
@@ -41,22 +41,22 @@ async def events(
             told, pictured = None, 0
             while True:
                 job = await run_in_threadpool(scheduler.store.get, job_id)
-                if job is None or not job.is_open:
+                now = scheduler.live.now(job_id)
+                telling = None if job is None else await run_in_threadpool(show, job)
+                if telling is None or telling["status"] not in OPEN:
                     ended = True
-                    yield event("deleted", {"id": job_id}) if job is None else event(show(job)["status"], show(job))
+                    yield event("deleted", {"id": job_id}) if telling is None else event(telling["status"], telling)
                     return
                 if scheduler.live.closed:
-                    yield event("closing", show(job))
+                    yield event("closing", telling)
                     return
-                now = scheduler.live.now(job_id)
                 if pictures and now is not None and now.picture is not None and now.pictured > pictured:
                     pictured = now.pictured
                     picture = base64.b64encode(now.picture).decode()
                     yield event("preview", {"step": pictured, "total_steps": now.total, "jpeg": picture})
-                telling = await run_in_threadpool(show, job)
                 if telling != told:
                     told = telling
-                    yield event("queued" if job.status == "queued" else "progress", telling)
+                    yield event("queued" if telling["status"] == "queued" else "progress", telling)
                 elif not await follower.wait(PATIENCE):
                     yield ": still here\n\n"
     finally:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from kandinsky.config import PRECISIONS
+from kandinsky.config import INTERPOLATORS, PRECISIONS
 from kandinsky.errors import shown
-from kandinsky.output.options import INTERPOLATORS
+from kandinsky.output.options import interpolator_of
 from kandinsky.output.paths import IMAGE_ENDINGS, VIDEO_CODECS, VIDEO_ENDINGS
 from kandinsky.request import MAX_SEED, check_loras
 from kandinsky.serving.answers import Refusal, wrong
@@ -30,7 +30,7 @@ VIDEO_FIELDS: Mapping[str, str] = {
     "codec": "h264, hevc or vp9.",
     "metadata": "Whether the record of the generation goes into the file.",
     "interpolate": "2, 3 or 4 times as many frames a second, for the same length.",
-    "interpolate_with": "What makes the frames in between: " + " or ".join(INTERPOLATORS) + ".",
+    "interpolate_with": "What makes the frames in between: ffmpeg (default), or network.",
     "precision": "That of this server, or nothing: " + " or ".join(PRECISIONS) + ".",
     "loras": "A weight for each name of the server's LoRAs; 0 for what is not named. Without it, the server's own.",
     "input_reference": "Picture that is the first frame: png, jpeg or webp.",
@@ -164,7 +164,7 @@ def _between(body: Mapping[str, Any]) -> dict[str, Any]:
         raise wrong(
             f"interpolate_with={shown(way)}: allowed are {allowed}, beside interpolate", param="interpolate_with"
         )
-    return {"interpolate": factor, "interpolate_with": way}
+    return {"interpolate": factor, "interpolate_with": interpolator_of(factor, way)}
 
 
 def images_of(body: Mapping[str, Any], options: Options) -> list[Asked]:

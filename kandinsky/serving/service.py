@@ -122,8 +122,10 @@ class Service:
 
     def show(self, job: Job) -> dict[str, Any]:
         """A job as the protocol's object, with its place and progress."""
-        place = self.store.place(job) if job.status == "queued" else None
         now = self.scheduler.live.now(job.id) if job.status == "in_progress" else None
+        if job.status == "in_progress" and now is None:  # it has ended since it was read, which is noted first
+            job = self.store.get(job.id) or job
+        place = self.store.place(job) if job.status == "queued" else None
         return video(job, now=now, place=place, keep_days=self.options.keep_days)
 
 

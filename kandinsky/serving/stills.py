@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from kandinsky.atomic import replacing
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 
 COLUMNS, ROWS = 5, 5
 """Of a sheet."""

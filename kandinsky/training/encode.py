@@ -34,9 +34,9 @@ from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.checkpoint.pending import place_of
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.errors import KandinskyError, UnreadableVideoError
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.loading.components import load_text_encoder, load_vae
 from kandinsky.loading.devices import default_dtype, device_argument
-from kandinsky.output.video import ffmpeg
 from kandinsky.training.data import Encoded, ids_in, write_shards
 from kandinsky.training.videos import read_clip
 from kandinsky.user_files.lines import Line, each_line, is_utf8, parse_json, read_json, read_text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kandinsky.errors import UnreadableVideoError
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 
 PATIENCE = 600
 """Seconds that ffmpeg may take for one file."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kandinsky.config import ModelSet
 from kandinsky.errors import UnreadableVideoError
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.training.video_probe import Picture, complaint, picture_of, run_ffmpeg
 from kandinsky.video_shape import VideoShape
 

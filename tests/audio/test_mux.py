@@ -17,7 +17,8 @@ from kandinsky.audio.clip import clip_of
 from kandinsky.audio.mux import check_save_path, play_rate, write_wav, write_with_sound
 from kandinsky.audio.waveform import SAMPLE_RATE
 from kandinsky.errors import VideoError
-from kandinsky.output.video import ffmpeg, read_comment
+from kandinsky.ffmpeg.program import ffmpeg
+from kandinsky.output.video import read_comment
 
 TONE = torch.sin(torch.arange(95 * 441) * (2 * torch.pi * 440 / SAMPLE_RATE)) * 0.3
 """As long as the sound of one second."""

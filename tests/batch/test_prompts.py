@@ -120,6 +120,7 @@ def test_frames_in_between():
     smooth, plain = make_items([asked, "b"], {}, model_set=SMALL)
     assert (smooth.output.interpolate, smooth.output.fps, smooth.asked["interpolate"]) == (3, 24, 3)
     assert smooth.asked["interpolate_with"] == "ffmpeg"
+    assert smooth.asked == make_items([{"text": "a", "interpolate": 3}], {}, model_set=SMALL)[0].asked
     assert not any("interpolate" in name for name in plain.asked)
 
 

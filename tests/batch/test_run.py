@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import shlex
 import threading
 from collections import Counter
 
@@ -10,7 +11,7 @@ import fault_batch
 import pytest
 from fakes import FAILS_AT_THE_END, PassedOn, QuickVae, TextOnly, WatchedDit, changed, ffmpeg_script
 from filelock import FileLock
-from helpers import SMALL, fork_server
+from helpers import LONG, SMALL, fork_server
 from PIL import Image
 
 from kandinsky.batch.prompts import make_items, read_prompts
@@ -136,7 +137,8 @@ def test_failures_do_not_stop_the_rest(quick, tmp_path, monkeypatch):
 def test_a_file_is_finished_while_the_next_video_is_sampled(quick, tmp_path, monkeypatch):
     """The encoder of the first one does not end before the second one is being sampled."""
     begun = tmp_path / "begun"
-    wait = f"for _ in $(seq 3000); do [ -e {begun} ] && break; sleep 0.02; done; [ -e {begun} ] || exit 1"
+    there = f"[ -e {shlex.quote(str(begun))} ]"
+    wait = f"for _ in $(seq 3000); do {there} && break; sleep 0.02; done; {there} || exit 1"
     script = f'case "$*" in *0001*) {wait};; esac; exec "$real" "$@"'
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, script))
     steps = []
@@ -154,7 +156,7 @@ def test_the_next_prompt_is_read_before_the_video_is_sampled(quick, tmp_path):
     read, waited = threading.Event(), []
 
     def before(_index):
-        waited.append(read.wait(60))
+        waited.append(read.wait(LONG))
 
     watched = changed(
         quick,

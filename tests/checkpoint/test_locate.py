@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from checkpoint_helpers import NAME, POINTER, cut, shard, tiny_copy
-from helpers import TINY
+from helpers import LONG, TINY
 
 from kandinsky.checkpoint.hub import Hub
 from kandinsky.checkpoint.locate import COMPONENTS, fetch, locate
@@ -191,7 +191,7 @@ def test_a_model_set_that_could_not_be_asked_for_is_asked_for_again(tmp_path):
 
 def test_one_process_downloads_while_the_others_wait(tmp_path):
     hub, together = FakeHub(), threading.Barrier(3)  # all have found nothing before one begins
-    hub.value = dataclasses.replace(hub.value, check_reachable=lambda: together.wait(60) and None)
+    hub.value = dataclasses.replace(hub.value, check_reachable=lambda: together.wait(LONG) and None)
     threads = [threading.Thread(target=located, args=(tmp_path / "w", hub)) for _ in range(3)]
     for thread in threads:
         thread.start()

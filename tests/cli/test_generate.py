@@ -1,6 +1,7 @@
 """`kandinsky generate`: the request is made and checked before any weight is read."""
 
 import json
+import shlex
 
 import pytest
 from fakes import FAILS_AT_THE_END, QuickVae, WatchedDit, changed, ffmpeg_script
@@ -186,7 +187,7 @@ def test_a_failure_names_the_command_that_finishes(command, tmp_path, monkeypatc
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path / "program", FAILS_AT_THE_END))
     assert command(*SHORT, "--save-path", "v.mp4", "--json") == 1
     output = capsys.readouterr()
-    assert f"to finish it: kandinsky resume {tmp_path}/v.latents.safetensors" in output.err
+    assert f"to finish it: kandinsky resume {shlex.quote(f'{tmp_path}/v.latents.safetensors')}" in output.err
     assert json.loads(output.out)["status"] == "failed"
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import SMALL
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kandinsky.extend.plan import extension_of
@@ -17,7 +17,7 @@ def plan(video=CLIP, text="a cat", save_path="v.mp4", **asked):
     return extension_of(video, text, save_path, **{"seconds": 3, "model_set": SMALL, "seed": 1, **asked})
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 200), st.integers(1, 2), st.integers(2, 63))
 def test_pieces_add_up(seconds, overlap, longest):
     if overlap >= longest:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import SMALL, fork_server, own_weights
+from helpers import LONG, SMALL, fork_server, own_weights
 from killed_process import extend_and_be_killed
 
 from kandinsky.cli.main import main
@@ -102,7 +102,7 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(pipe, short, undisturbed,
     shutil.copy(undisturbed.path, tmp_path / "source.mp4")
     process = fork_server().Process(target=extend_and_be_killed, args=(tmp_path, short))
     process.start()
-    process.join(120)
+    process.join(LONG)
     assert process.exitcode == -signal.SIGKILL
     pieces = tmp_path / "v.mp4.pieces"
     assert (pieces / "3.safetensors").exists()

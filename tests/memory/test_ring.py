@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from helpers import LONG
 
 from kandinsky.checkpoint.gpu_copy import MappedSource
 from kandinsky.memory.ring import CHUNK_BYTES, READERS, RING_BYTES, Ring
@@ -16,16 +17,6 @@ def ring():
     made = Ring(CPU, readers=3, chunk_bytes=1000)
     yield made
     made.close()
-
-
-class Blocked(MappedSource):
-    """A source that is read when its gate opens."""
-
-    gate = threading.Event()
-
-    def read(self, start, chunk):
-        self.gate.wait()
-        super().read(start, chunk)
 
 
 class Broken(MappedSource):
@@ -43,14 +34,21 @@ def test_blocks_arrive_whole_and_in_any_number(ring):
 
 
 def test_who_needs_a_block_waits_for_it(ring):
+    gate = threading.Event()
+
+    class Blocked(MappedSource):
+        def read(self, start, chunk):
+            gate.wait()
+            super().read(start, chunk)
+
     source, target = torch.randn(2000), torch.zeros(2000)
     arrival = ring.begin([(Blocked(source), target)])
     waited = threading.Thread(target=arrival.wait, args=(None,))
     waited.start()
     waited.join(0.05)
     assert waited.is_alive()
-    Blocked.gate.set()
-    waited.join(5)
+    gate.set()
+    waited.join(LONG)
     assert torch.equal(source, target)
 
 
@@ -65,14 +63,13 @@ def test_an_error_comes_where_the_block_is_needed_and_the_ring_goes_on(ring):
 
 
 def test_a_closed_ring_writes_nothing_more():
-    threads = threading.active_count()
     ring = Ring(CPU, readers=2, chunk_bytes=1000)
     targets = [torch.zeros(5000) for _ in range(20)]
     for target in targets:
         ring.begin([(MappedSource(torch.ones(5000)), target)])
     ring.close()
     sums = [target.sum().item() for target in targets]
-    assert threading.active_count() == threads
+    assert not any(thread.is_alive() for thread in ring._threads)
     assert sums == [target.sum().item() for target in targets]
 
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from helpers import LONG
 
 from kandinsky.model import isolation
 from kandinsky.model.isolation import isolated
@@ -139,13 +140,13 @@ def test_the_last_of_several_threads_puts_switches_back():
     def other():
         with isolated():
             inside.set()
-            leave.wait(20)
+            leave.wait(LONG)
             seen.append(torch.get_default_dtype())
 
     thread = threading.Thread(target=other)
     try:
         thread.start()
-        assert inside.wait(20)
+        assert inside.wait(LONG)
         with isolated():
             pass
         assert torch.get_default_dtype() == torch.float32  # the other one still needs it

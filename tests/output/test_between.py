@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes import SMALL_LATENTS, QuickVae
 
-from kandinsky.output.between import smoothed, way_of
+from kandinsky.output.between import smoothed
 from kandinsky.output.options import OutputOptions, output_of
 
 
@@ -24,13 +24,6 @@ def test_decoded_frames_stay(pipe, way):
     assert len(plain) == 9
     assert len(smooth) == 25
     assert np.array_equal(smooth[::3], plain)
-
-
-def test_who_makes_them_if_nobody_is_named():
-    """Our network where it is fast. The name of a device is enough: there need be none."""
-    assert [way_of(None, torch.device(name)) for name in ("cuda", "cpu", "mps")] == ["network", "ffmpeg", "ffmpeg"]
-    assert way_of("ffmpeg", torch.device("cuda")) == "ffmpeg"
-    assert way_of("network", torch.device("cpu")) == "network"
 
 
 def test_nothing_asked_nothing_made():

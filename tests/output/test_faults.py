@@ -3,7 +3,7 @@
 import errno
 import multiprocessing
 import os
-import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +17,7 @@ import pytest
 import torch
 from fakes import CPU, RECORD, SMALL_LATENTS, DisturbedVae, QuickVae, ffmpeg_script
 from fault_process import STAGES
-from helpers import SMALL, fork_server
+from helpers import LONG, SMALL, fork_server, running
 
 from kandinsky.errors import DecodeError
 from kandinsky.output.finisher import Finisher
@@ -28,23 +28,31 @@ from kandinsky.progress import Clock
 QUICK = QuickVae()
 LATENTS = SMALL_LATENTS.repeat(8, 1, 1, 1)
 """Of clips that are long enough to be disturbed while they are written."""
+SMOOTH = replace(RECORD, interpolate=2, interpolate_with="ffmpeg", fps=16)
+FILTER_FAILS = """
+echo $$ >> "${0%/*}/numbers"
+case "$*" in *minterpolate*) cat > /dev/null; echo "no memory" >&2; exit 1;; esac
+exec "$real" "$@"
+"""
+"""For `ffmpeg_script`: frames are encoded, but those in between not made."""
 
 
-def write(target, vae=QUICK):
+def write(target, vae=QUICK, record=RECORD):
     """Decode and write, as a pipeline does what it has sampled."""
-    output, path = output_of(target, OutputOptions(), is_image=False, model_fps=8)
+    output, path = output_of(target, OutputOptions(interpolate=record.interpolate), is_image=False, model_fps=8)
     finisher = Finisher(vae, SMALL, progress=False)
     clock = Clock(frozenset([CPU]))
-    return finisher.begin(LATENTS, path, output=output, record=RECORD, clock=clock)().path.read_bytes()
+    return finisher.begin(LATENTS, path, output=output, record=record, clock=clock)().path.read_bytes()
 
 
-def fails(target, message, vae=QUICK):
+def fails(target, message, vae=QUICK, record=RECORD):
     """It fails with `message` and tells where the latents are."""
     with pytest.raises(DecodeError, match=message) as caught:
-        write(target, vae)
-    found = re.search(r"to finish it: kandinsky resume (\S+)(?: --save-path \S+)?$", str(caught.value))
-    assert found
-    return Path(found[1])
+        write(target, vae, record)
+    _, _, command = str(caught.value).partition("to finish it: ")
+    name, resume, latents, *save_path = shlex.split(command)
+    assert (name, resume, save_path[:-1]) == ("kandinsky", "resume", ["--save-path"] if save_path else [])
+    return Path(latents)
 
 
 def finished(latents, target):
@@ -104,6 +112,18 @@ def test_killed_or_interrupted(interrupted, pipe, tmp_path, undisturbed, stage, 
         assert said.startswith("interrupted\n")
         assert said.endswith("\n130\n")
         assert ("kandinsky resume" in said) == (stage != "sampling")
+
+
+def test_the_filter_between_frames_fails(tmp_path, monkeypatch):
+    """The latents are kept, and no file of the video; what is left of it is made as it was asked for."""
+    expected = write(tmp_path / "expected.mp4", record=SMOOTH)
+    (tmp_path / "made").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, FILTER_FAILS))
+        latents = fails(tmp_path / "made" / "v.mp4", "minterpolate failed: no memory", record=SMOOTH)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == [latents.name]
+    assert not running((tmp_path / "numbers").read_text().split())
+    assert finished(latents, tmp_path / "v.mp4") == expected
 
 
 def removing(folder, latents):
@@ -187,14 +207,11 @@ def test_full_disk(small_disk, tmp_path, monkeypatch, expected):
     assert finished(latents, tmp_path / "w.mp4") == expected
 
 
-def test_nowhere_to_save(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(os, "replace", full)
+@pytest.mark.usefixtures("full_disks")
+def test_nowhere_to_save(tmp_path):
     with pytest.raises(DecodeError, match=r"could not be saved either: .*No space left"):
         write(tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_write_the_same_target(tmp_path, expected):
@@ -202,7 +219,7 @@ def test_two_write_the_same_target(tmp_path, expected):
     both, written = threading.Barrier(2), []
 
     def one():
-        written.append(write(tmp_path / "v.mp4", DisturbedVae(QUICK, lambda _: both.wait(30))))
+        written.append(write(tmp_path / "v.mp4", DisturbedVae(QUICK, lambda _: both.wait(LONG))))
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
@@ -217,7 +234,7 @@ def test_two_that_fail_keep_the_latents_of_both(tmp_path):
     both, errors = threading.Barrier(2), []
 
     def fail(_number):
-        both.wait(30)
+        both.wait(LONG)
         raise ArithmeticError
 
     def one():

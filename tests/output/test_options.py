@@ -130,7 +130,7 @@ def test_options_are_frozen():
 def test_frames_in_between():
     """More frames a second for the same length; who asks for another `fps` gets it."""
     output, _ = of(interpolate=3)
-    assert (output.fps, output.interpolate, output.interpolate_with) == (24, 3, None)
+    assert (output.fps, output.interpolate, output.interpolate_with) == (24, 3, "ffmpeg")
     assert of(interpolate=4, fps=8, interpolate_with="network")[0].fps == 8
     assert of(type="np", interpolate=2, interpolate_with="network")[0].interpolate_with == "network"
     assert of()[0].interpolate is of()[0].interpolate_with is None
@@ -141,7 +141,11 @@ def test_frames_in_between():
     [
         ({"interpolate": 5}, False, "interpolate=5: allowed are 2, 3, 4"),
         ({"interpolate": 1}, False, "interpolate=1: allowed are 2, 3, 4"),
-        ({"interpolate": 2, "interpolate_with": "magic"}, False, "interpolate_with='magic': allowed are 'network'"),
+        (
+            {"interpolate": 2, "interpolate_with": "magic"},
+            False,
+            "interpolate_with='magic': allowed are 'ffmpeg', 'network'",
+        ),
         ({"interpolate_with": "ffmpeg"}, False, "interpolate_with='ffmpeg': it is for interpolate=2, 3 or 4"),
         ({"interpolate": 2}, True, "interpolate=2: time_length=0 makes an image: it is for videos"),
         ({"interpolate": 2, "type": "latent"}, False, "interpolate=2: latents are returned before there are frames"),

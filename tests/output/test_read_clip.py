@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.output.read_clip import read_clip
-from kandinsky.output.video import VideoWriter, ffmpeg
+from kandinsky.output.video import VideoWriter
 
 SIZE = (64, 48)
 

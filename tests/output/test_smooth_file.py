@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import threading
 
 import numpy as np
 import pytest
 import torch
 from fakes import FAILS_AT_THE_END, ffmpeg_script
-from helpers import fork_server
+from helpers import LONG, fork_server, running, until
 from killed_process import interpolate
 from video_helpers import write_video
 
@@ -37,21 +35,6 @@ def file(tmp_path):
     return str(tmp_path / "v.mp4")
 
 
-def running(numbers):
-    """Of processes, those that have not ended."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(numbers)], capture_output=True, text=True, check=False)  # noqa: S607
-    return [state for state in found.stdout.split() if not state.startswith("Z")]
-
-
-def wait_for(condition, seconds=30):
-    """Look until it holds."""
-    for _ in range(100 * seconds):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(f"not after {seconds} s")
-
-
 def of(file, save_path=None, *, options=OutputOptions(type="file"), **settings):  # noqa: B008  # a frozen value
     return smoothing_of(file, save_path, options=options, device=CPU, **settings)
 
@@ -72,7 +55,7 @@ def test_a_file(file, tmp_path, way):
     ("settings", "message"),
     [
         ({"factor": 5}, "interpolate=5: allowed are 2, 3, 4"),
-        ({"way": "magic"}, "interpolate_with='magic': allowed are 'network', 'ffmpeg'"),
+        ({"way": "magic"}, "interpolate_with='magic': allowed are 'ffmpeg', 'network'"),
         ({"save_path": "v.gif"}, "must end with one of .mp4"),
         ({"save_path": "nowhere/v.mp4"}, "does not exist"),
         ({"options": OutputOptions(type="file", crf=99)}, "crf=99"),
@@ -100,13 +83,13 @@ def test_killed_in_the_middle(file, tmp_path, how, way):
     process.start()
     numbers = tmp_path / "program" / "numbers"
     each = 4 if way == "ffmpeg" else 3  # for the first frame, the frames, the encoder, and the filter
-    wait_for(lambda: numbers.exists() and len(numbers.read_text().split()) == each)
-    wait_for((tmp_path / "program" / "begun").exists)
+    until(lambda: numbers.exists() and len(numbers.read_text().split()) == each)
+    until((tmp_path / "program" / "begun").exists)
     os.kill(process.pid, how)
-    process.join(30)
+    process.join(LONG)
     assert process.exitcode == (-how if how is signal.SIGKILL else 130)
     assert (tmp_path / "v-smooth.mp4").read_bytes() == b"old"
-    wait_for(lambda: not running(numbers.read_text().split()))
+    until(lambda: not running(numbers.read_text().split()))
     if how is signal.SIGINT:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["program", "v-smooth.mp4", "v.mp4"]
 

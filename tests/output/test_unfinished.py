@@ -1,8 +1,6 @@
 """Latents in a file while what they are for is unfinished. What goes wrong in a whole run: `test_faults.py`."""
 
-import errno
 import json
-import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -197,17 +195,12 @@ def test_a_file_that_is_removed_meanwhile_is_written_again(tmp_path):
     assert load_unfinished(tmp_path / f"v{SUFFIX}")[0].record == RECORD
 
 
-def test_nowhere_to_save(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("full_disks")
+def test_nowhere_to_save(tmp_path):
     """What was asked for may still succeed."""
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(os, "replace", full)
     with kept(unfinished(tmp_path / "v.mp4")):
         pass
     with pytest.raises(DecodeError, match=r"\(bad\); its latents could not be saved either: .*No space left"):  # noqa: SIM117
         with kept(unfinished(tmp_path / "v.mp4")):
             raise OSError("bad")
-    assert not list(tmp_path.glob("*.mp4"))
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from fakes import FAILS_AT_THE_END, FFMPEG, ffmpeg_script
@@ -24,7 +23,6 @@ from kandinsky.output.video import (
     VideoWriter,
     check_encoder,
     escape,
-    ffmpeg,
     read_comment,
 )
 
@@ -242,15 +240,3 @@ def test_an_encoder_that_is_missing(tmp_path, monkeypatch):
     check_encoder("h264")
     with pytest.raises(ValueError, match=r"codec='vp9': .*ffmpeg has no libvpx-vp9; allowed with it: 'h264'"):
         check_encoder("vp9")
-
-
-def test_no_ffmpeg_at_all(monkeypatch, tmp_path):
-    def none():
-        raise RuntimeError("No ffmpeg exe could be found")
-
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
-    with pytest.raises(ValueError, match=r"none' \(IMAGEIO_FFMPEG_EXE\) is not a program"):
-        ffmpeg()
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none)
-    with pytest.raises(ValueError, match="no ffmpeg to read or write videos with: No ffmpeg exe could be found"):
-        ffmpeg()

@@ -1,10 +1,12 @@
 """One picture decoded in strips is the picture decoded whole."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import TINY
 from rank_processes import CPU, some_latents
 
+from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.loading.components import load_vae
 from kandinsky.parallel.boxes import Messenger
 from kandinsky.parallel.ranks import Ranks
@@ -67,6 +69,14 @@ def test_gaps_are_filled_by_all_ranks(processes):
     assert torch.equal(made[::3], frames)
     assert torch.equal(made[1::3], frames[:-1])
     assert torch.equal(made[2::3], frames[1:])
+
+
+def test_the_first_rank_alone_has_what_ffmpeg_makes_of_all_rows(processes):
+    first, *others = [rank["filtered"] for rank in processes.of("strips")]
+    assert all(chunks == [] for chunks in others)
+    frames = torch.cat(processes.of("strips")[0]["frames"][False]).numpy()
+    expected = np.concatenate(list(minterpolated([frames], 3)))
+    assert np.array_equal(np.concatenate(first), expected)
 
 
 def test_each_row_is_one_ranks(processes):

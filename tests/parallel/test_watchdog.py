@@ -3,15 +3,16 @@
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
+from helpers import LONG
 
+from kandinsky.parallel import watchdog
 from kandinsky.parallel.watchdog import Watchdog, end_process, is_loss, report_failure, rescue
 
 INTERVAL = 0.02
-LONG = 60.0
-"""Seconds: a silence that no test waits for."""
 
 
 class Ends:
@@ -109,6 +110,25 @@ def test_a_rank_that_falls_silent_is_given_up():
     (first, end), _ = watchdogs(dist.HashStore(), silence=5 * INTERVAL)
     first.begin()
     assert end.wait().startswith("rank 1 stopped answering")
+
+
+def test_ranks_that_were_all_stopped_go_on(monkeypatch):
+    """By Ctrl-Z, say: the one that looks first finds no new sign of life of the others, which wake up as it does."""
+    now = [0.0]
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    store = dist.HashStore()
+    (first, _), _ = watchdogs(store)
+
+    def look_after(seconds):
+        now[0] += seconds
+        return first._look()
+
+    assert look_after(1) is None
+    assert look_after(100 * LONG) is None
+    store.set("beat 1", "5")
+    assert look_after(1) is None
+    assert [look_after(1) for _ in range(int(LONG))] == [None] * int(LONG)
+    assert look_after(1).startswith("rank 1 stopped answering")
 
 
 def test_a_rank_that_is_done_may_be_silent():

@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from helpers import LONG
 from serving_kit import Hands, served, until
 
 from kandinsky.serving.store import Store
@@ -25,7 +26,7 @@ def address(hands):
 
 @pytest.fixture
 def client(address):
-    with httpx.Client(base_url=address, timeout=20) as client:
+    with httpx.Client(base_url=address, timeout=LONG) as client:
         yield client
 
 
@@ -40,5 +41,5 @@ def shared_hands(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(shared_hands):
-    with served(shared_hands.scheduler) as address, httpx.Client(base_url=address, timeout=20) as client:
+    with served(shared_hands.scheduler) as address, httpx.Client(base_url=address, timeout=LONG) as client:
         yield client

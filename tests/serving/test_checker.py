@@ -38,6 +38,7 @@ def test_its_process(look):
         checker._process.join()
         assert checker.check(look).width == 96  # started again
         checker._seconds = 0.0
+        os.kill(checker._process.pid, signal.SIGSTOP)
         with pytest.raises(ValueError, match="more than 0 s"):
             checker.check(look)
         checker._seconds = 60.0

@@ -5,6 +5,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from helpers import LONG
 
 from kandinsky.serving.database import VERSION, Database
 
@@ -30,15 +31,15 @@ class Held:
 
     def __init__(self, database):
         self._go, began = threading.Event(), threading.Event()
-        self._end = database.post(lambda _: (began.set(), self._go.wait(10)))
-        assert began.wait(10)
+        self._end = database.post(lambda _: (began.set(), self._go.wait(LONG)))
+        assert began.wait(LONG)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_error):
         self._go.set()
-        self._end.result(10)
+        self._end.result(LONG)
 
 
 def test_what_is_written_is_read_by_another_connection(database, tmp_path):
@@ -55,12 +56,12 @@ def test_one_that_fails_among_others_is_undone_alone(database):
 
     with Held(database):
         futures = [database.post(do) for do in (insert("a"), half, insert("a"), insert("b"))]
-    assert futures[0].result(10) == 1
+    assert futures[0].result(LONG) == 1
     with pytest.raises(ValueError, match="no"):
-        futures[1].result(10)
+        futures[1].result(LONG)
     with pytest.raises(sqlite3.IntegrityError):
-        futures[2].result(10)
-    assert futures[3].result(10) == 1
+        futures[2].result(LONG)
+    assert futures[3].result(LONG) == 1
     assert names(database) == ["a", "b"]
 
 
@@ -68,7 +69,7 @@ def test_writes_are_done_in_the_order_of_their_posts(database):
     with Held(database):
         futures = [database.post(insert(str(number)), forced=number % 3 == 0) for number in range(600)]
     for future in futures:
-        future.result(10)
+        future.result(LONG)
     assert names(database) == [str(number) for number in range(600)]
 
 
@@ -97,7 +98,7 @@ def test_one_who_goes_away_does_not_undo_it(database):
     with Held(database):
         future = database.post(insert("a"))
         assert not future.cancel()
-    future.result(10)
+    future.result(LONG)
     assert names(database) == ["a"]
 
 
@@ -115,7 +116,7 @@ def test_after_the_end_nobody_waits_for_ever(tmp_path):
     database = Database(tmp_path / "jobs.db")
     database.close()
     with pytest.raises(sqlite3.ProgrammingError):
-        database.post(insert("late")).result(5)
+        database.post(insert("late")).result(LONG)
 
 
 def test_a_file_that_is_none(tmp_path):

@@ -1,15 +1,18 @@
 """What happens to a job, as a client that follows it sees it."""
 
+import asyncio
 import json
 import threading
-import time
 
 import pytest
-from serving_kit import posted, until
+from helpers import LONG, SMALL
+from serving_kit import ASKED, posted, until
 
 from kandinsky.serving import events as events_module
 from kandinsky.serving.events import event
 from kandinsky.serving.messages import Failed, Stage, Step
+from kandinsky.serving.options import Options
+from kandinsky.serving.service import Service
 
 
 def test_an_event_is_one_line_of_data():
@@ -22,9 +25,9 @@ def test_an_event_is_one_line_of_data():
     assert json.loads(data.removeprefix("data: "))["prompt"].endswith("\u2028\x85b")
 
 
-def read_events(client, path, until_name):
-    """(name, value) of each event up to one of that name."""
-    found = []
+def read_events(client, path, until_name, found=None):
+    """(name, value) of each event up to one of that name; `found` has them as they come."""
+    found = [] if found is None else found
     with client.stream("GET", path) as stream:
         for line in stream.iter_lines():
             if line.startswith("event: "):
@@ -36,30 +39,40 @@ def read_events(client, path, until_name):
     return found
 
 
+class Following:
+    """A client on a thread; `seen` are its events."""
+
+    def __init__(self, client, path):
+        self.seen = []
+        self.thread = threading.Thread(target=read_events, args=(client, path, None, self.seen), daemon=True)
+        self.thread.start()
+
+    def last(self, name, key):
+        """Of the last event of a name."""
+        return next((value[key] for seen, value in reversed(self.seen) if seen == name), None)
+
+    def names(self):
+        self.thread.join(LONG)
+        assert not self.thread.is_alive()
+        return [name for name, _ in self.seen]
+
+
 def test_events(client, hands):
     first, second = posted(client), posted(client)
     worker = hands.workers[0]
     until(lambda: worker.got)
     ((_, place),) = read_events(client, f"/v1/videos/{second['id']}/events", "queued")
     assert place["queue_place"] == 0
-    threads = []
-
-    def follow():
-        threads.append(read_events(client, f"/v1/videos/{first['id']}/events", "completed"))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
+    following = Following(client, f"/v1/videos/{first['id']}/events")
     until(lambda: hands.scheduler.live.is_watched(first["id"]))
-    for step in (1, 2):
+    for step, percent in ((1, 45), (2, 85)):
         worker.report(worker, Step(first["id"], step, 2, b"jpeg"))
-        until(lambda step=step: hands.scheduler.live.now(first["id"]).step == step)
-        time.sleep(0.2)
+        until(lambda step=step: following.last("preview", "step") == step)
+        until(lambda percent=percent: following.last("progress", "progress") == percent)
     worker.finish()
-    thread.join(20)
-    (seen,) = threads
-    assert [value["step"] for name, value in seen if name == "preview"] == [1, 2]
-    assert seen[-1][0] == "completed"
-    assert [value["progress"] for name, value in seen if name == "progress"][-1] == 85
+    assert following.names()[-1] == "completed"
+    assert [value["step"] for name, value in following.seen if name == "preview"] == [1, 2]
+    assert following.last("progress", "progress") == 85
     until(lambda: not hands.scheduler.live.is_watched(first["id"]))  # the stream ends after its last event
 
 
@@ -72,24 +85,6 @@ def test_a_follower_that_goes_away(client, hands):
     ended = until(lambda: (v := client.get(f"/v1/videos/{stops['id']}").json())["status"] == "failed" and v)
     assert ended["error"]["code"] == "cancelled"
     assert client.get(f"/v1/videos/{stays['id']}").json()["status"] == "in_progress"
-
-
-class Following:
-    """A client on a thread; `seen` are its events."""
-
-    def __init__(self, client, path):
-        self.seen, self.thread = [], None
-
-        def follow():
-            self.seen.extend(read_events(client, path, None))
-
-        self.thread = threading.Thread(target=follow, daemon=True)
-        self.thread.start()
-
-    def names(self):
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        return [name for name, _ in self.seen]
 
 
 def follow(client, hands, job_id, query=""):
@@ -105,10 +100,13 @@ def test_the_order_of_a_jobs_life(client, hands):
     following = follow(client, hands, second)
     worker.finish()
     until(lambda: len(worker.got) == 2)
-    time.sleep(0.1)
-    for message in (Step(second, 1, 2), Stage(second, "decode"), Stage(second, "write")):
+    for message, stage in (
+        (Step(second, 1, 2), "sample"),
+        (Stage(second, "decode"), "decode"),
+        (Stage(second, "write"), "write"),
+    ):
         worker.report(worker, message)
-        time.sleep(0.1)
+        until(lambda stage=stage: following.last("progress", "stage") == stage)
     worker.finish()
     names = following.names()
     assert names[0] == "queued"
@@ -116,7 +114,7 @@ def test_the_order_of_a_jobs_life(client, hands):
     assert set(names[1:-1]) == {"progress"}
     percents = [value["progress"] for _, value in following.seen]
     assert percents == sorted(percents)
-    assert [value["stage"] for name, value in following.seen if name == "progress"][-1] == "write"
+    assert following.last("progress", "stage") == "write"
     assert first not in str(following.seen)
 
 
@@ -159,9 +157,30 @@ def test_without_previews_none_is_made(client, hands):
     following = follow(client, hands, job_id, "?preview=false")
     assert not hands.scheduler.live.is_watched(job_id)
     worker.report(worker, Step(job_id, 1, 2, b"jpeg"))
-    time.sleep(0.1)
+    until(lambda: following.last("progress", "step") == 1)
     worker.finish()
     assert "preview" not in following.names()
+
+
+def test_a_job_that_ends_while_it_is_looked_at_goes_back_in_nothing(hands):
+    """Its end is noted in the store, then nothing is known any more of where it is: in between it is not at 0 %."""
+    (job,) = hands.store.create([ASKED], owner="me")
+    hands.scheduler.wake()
+    until(lambda: hands.workers[0].got)
+    shown = Service(hands.scheduler, Options(model_set=SMALL), log=lambda *_, **__: None).show
+
+    def show(job):
+        hands.workers[0].finish()
+        until(lambda: hands.scheduler.live.now(job.id) is None)
+        return shown(job)
+
+    async def told():
+        found = events_module.events(hands.scheduler, job.id, show, cancel_when_gone=False, pictures=False)
+        return [one async for one in found]
+
+    (one,) = asyncio.run(told())
+    assert one.startswith("event: completed\n")
+    assert '"progress":100' in one
 
 
 def test_silence_has_a_comment_and_a_slow_step_is_not_an_end(client, hands, monkeypatch):

@@ -211,6 +211,7 @@ def test_what_the_pipeline_says_names_a_field_or_none(said, param):
 def test_frames_in_between():
     asked = video_of({"prompt": "a cat", "interpolate": "2", "interpolate_with": "ffmpeg"}, OPTIONS)
     assert (asked.interpolate, asked.interpolate_with) == (2, "ffmpeg")
+    assert asked == video_of({"prompt": "a cat", "seed": asked.seed, "interpolate": 2}, OPTIONS)
     for body, param in (
         ({"interpolate": 5}, "interpolate"),
         ({"interpolate": 2, "interpolate_with": "magic"}, "interpolate_with"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import fork_server
+from helpers import LONG, fork_server
 from PIL import Image
 from serving_jobs import JOBS, arrive, file_of, made_alone, pipeline_at, place_in
 from serving_kit import until
@@ -131,14 +131,14 @@ def together(request, place, tmp_path_factory):
         scheduler = run(store, place, request.param)
         stopped = arrive(store, JOBS["extension"])
         ids = {name: arrive(store, asked) for name, asked in JOBS.items()}
-        until(lambda: (now := scheduler.live.now(stopped)) and now.step, 120)
+        until(lambda: (now := scheduler.live.now(stopped)) and now.step)
         scheduler.stop(stopped)
         files = {name: file_of(store, job_id) for name, job_id in ids.items()}
         assert store.get(stopped).status == "cancelled"
         assert not store.folder_of(stopped).exists()
         assert scheduler.hands["w"].all_ends == 0
         scheduler.drain()
-        scheduler.wait_until_gone(20)
+        scheduler.wait_until_gone(LONG)
         assert scheduler.hands["w"].worker is None
         yield request.param, files
 
@@ -174,13 +174,12 @@ def test_one_process_of_a_group_is_killed(place, together, tmp_path, monkeypatch
     with Store(tmp_path / "data") as store:
         job_id = arrive(store, JOBS[job])
         scheduler = run(store, place, parallelism, Pause(stage, str(tmp_path), rank=rank))
-        pid = int(until(lambda: (tmp_path / MARK).is_file() and (tmp_path / MARK).read_text(), 120))
-        pieces = list(store.folder_of(job_id).rglob("*.safetensors"))
+        pid = int(until(lambda: (tmp_path / MARK).is_file() and (tmp_path / MARK).read_text()))
+        until(lambda: stage == "sampling" or list(store.folder_of(job_id).rglob("[!.]*.safetensors")))
         os.kill(pid, signal.SIGKILL)
         assert file_of(store, job_id).read_bytes() == files[job].read_bytes()
         done = store.get(job_id)
         assert (done.kills, scheduler.hands["w"].all_ends) == (1, 1)
-        assert len(pieces) == (stage == "decoding")
         assert ("sample" in done.timings) is (stage == "sampling" or job == "extension")
         scheduler.drain()
-        scheduler.wait_until_gone(20)
+        scheduler.wait_until_gone(LONG)

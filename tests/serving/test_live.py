@@ -4,6 +4,8 @@ import asyncio
 import signal
 import threading
 
+from helpers import LONG
+
 from kandinsky.serving.live import Live, Now
 
 
@@ -37,15 +39,15 @@ def test_a_call_from_another_thread_wakes_who_follows_and_nobody_else():
     async def run():
         async with live.follow("a") as one, live.follow("a") as two, live.follow("b") as other:
             threading.Timer(0.02, live.set, ("a", Now())).start()
-            assert await asyncio.gather(one.wait(5), two.wait(5), other.wait(0.1)) == [True, True, False]
+            assert await asyncio.gather(one.wait(LONG), two.wait(LONG), other.wait(0.1)) == [True, True, False]
             live.end("a")  # one that comes before it is waited for is not lost
             await asyncio.sleep(0)
-            assert await one.wait(5)
+            assert await one.wait(LONG)
             assert not await one.wait(0.01)
             live.call_all()
-            assert await other.wait(5)
+            assert await other.wait(LONG)
             live.close()
-            assert await other.wait(5)
+            assert await other.wait(LONG)
 
     asyncio.run(run())
     assert live.closed

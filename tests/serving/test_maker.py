@@ -7,6 +7,7 @@ from dataclasses import replace
 import httpx
 import openai
 import pytest
+from helpers import LONG
 from lora_helpers import plain_file
 from PIL import Image
 from serving_kit import ASKED, ThreadWorker, ended, names_in, posted, served, until
@@ -67,7 +68,7 @@ def test_the_file_of_the_openai_client_equals_that_of_a_call(pipe, tmp_path, wan
                 assert plain.get(f"/v1/videos/{again['id']}/content").content == wanted
                 assert set(again["timings"]) == {"text", "sample", "decode", "write", "total"}
         scheduler.drain()
-        scheduler.wait_until_gone(10)
+        scheduler.wait_until_gone(LONG)
 
 
 def test_what_it_says(maker, said, tmp_path, wanted):
@@ -194,7 +195,7 @@ def test_two_jobs_overlap(maker, said, tmp_path, monkeypatch):
     import threading
 
     gate, end = threading.Event(), VideoWriter.finish
-    monkeypatch.setattr(VideoWriter, "finish", lambda writer: (gate.wait(20), end(writer)))
+    monkeypatch.setattr(VideoWriter, "finish", lambda writer: (gate.wait(LONG), end(writer)))
     maker.make(order(tmp_path))
     second = Make("video_2", ASKED, str(tmp_path / "video_2"))
     maker.make(second)

@@ -6,6 +6,7 @@ import io
 import httpx
 import openai
 import pytest
+from helpers import LONG
 from PIL import Image
 from serving_kit import ThreadWorker, ended, names_in, posted, served
 
@@ -25,10 +26,10 @@ def running(pipe, folder):
         scheduler.start()
         with served(scheduler) as address:
             client = openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0)
-            with client, httpx.Client(base_url=address, timeout=100) as plain:
+            with client, httpx.Client(base_url=address, timeout=LONG) as plain:
                 yield store, client.videos, plain
         scheduler.drain()
-        scheduler.wait_until_gone(10)
+        scheduler.wait_until_gone(LONG)
 
 
 @pytest.fixture(scope="module")

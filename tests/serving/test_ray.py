@@ -3,13 +3,12 @@
 import contextlib
 import json
 import threading
-import time
 from dataclasses import replace
 from queue import SimpleQueue
 
 import httpx
 import pytest
-from helpers import SMALL
+from helpers import LONG, SMALL
 from serving_jobs import GIVEN, JOBS, arrive, file_of, give, made_alone, pipeline_at, place_in
 from serving_kit import ended, posted, served, until
 
@@ -69,9 +68,9 @@ def test_a_batch_while_a_node_is_killed(nodes, place, tmp_path, wanted):
     workers = Workers(connection.starts(0, 3))
     run = threading.Thread(target=lambda: result.append(run_batch_on(workers, items, tmp_path)))
     run.start()
-    until(lambda: len(made(tmp_path)) >= 3 or not run.is_alive(), 120)
+    until(lambda: len(made(tmp_path)) >= 3 or not run.is_alive())
     cluster.remove_node(others[0], allow_graceful=False)
-    run.join(200)
+    run.join()
     assert (result[0].made, result[0].failed) == (12, {})
     assert made(tmp_path) == wanted
     lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().split("\n") if line]
@@ -93,28 +92,28 @@ def test_the_command_and_its_restart(nodes, small_weights, tmp_path, wanted, cap
     assert "0 made, 4 done before" in capsys.readouterr().out
 
 
-def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_path, wanted):
+def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_path, wanted, monkeypatch):
     from kandinsky.serving import ray as ray_module
 
     cluster, others = nodes
-    ray_module.LOOK = 0.5
+    monkeypatch.setattr(ray_module, "LOOK", 0.5)
     connection = ray_module.Cluster(cluster.address, place)
     with Store(tmp_path) as store:
         scheduler = Scheduler(store, connection.starts(0, connection.room()))
         scheduler.start()
         connection.grow_scheduler(scheduler)
-        with served(scheduler) as address, httpx.Client(base_url=address, timeout=20) as client:
+        with served(scheduler) as address, httpx.Client(base_url=address, timeout=LONG) as client:
             ids = [posted(client, prompt=prompt, seed=number)["id"] for number, prompt in enumerate(PROMPTS[:8], 1)]
-            until(lambda: store.counts()["completed"] >= 2, 120)
+            until(lambda: store.counts()["completed"] >= 2)
             cluster.remove_node(others[0], allow_graceful=False)
             cluster.add_node(num_cpus=2)
-            until(lambda: len(scheduler.hands) >= 4, 60)  # the lost one's may wait for room for ever
-            videos = [ended(client, job_id, 120) for job_id in ids]
+            until(lambda: len(scheduler.hands) >= 4)  # the lost one's may wait for room for ever
+            videos = [ended(client, job_id) for job_id in ids]
             assert [video["status"] for video in videos] == ["completed"] * 8
             contents = [client.get(f"/v1/videos/{job_id}/content").content for job_id in ids]
             assert contents == [wanted[f"{number:04}.mp4"] for number in range(1, 9)]
         scheduler.drain()
-        scheduler.wait_until_gone(20)
+        scheduler.wait_until_gone(LONG)
     connection.close()
 
 
@@ -142,7 +141,7 @@ def running(cluster, place, folder):
         connection.grow_scheduler(scheduler)
         yield store, scheduler
         scheduler.drain()
-        scheduler.wait_until_gone(20)
+        scheduler.wait_until_gone(LONG)
     connection.close()
 
 
@@ -168,7 +167,7 @@ def test_a_node_is_killed_in_the_middle_of_an_extension(nodes, place, adapted, a
         cluster.remove_node(node)
     with running(cluster, replace(place, **adapted[0]), tmp_path) as (store, scheduler):
         job_id = arrive(store, JOBS["extension"])
-        until(lambda: (now := scheduler.live.now(job_id)) and now.step == 2, 120)
+        until(lambda: (now := scheduler.live.now(job_id)) and now.step)
         cluster.remove_node(others[0], allow_graceful=False)
         cluster.add_node(num_cpus=1)
         assert file_of(store, job_id).read_bytes() == alone["extension"]
@@ -226,13 +225,12 @@ def test_a_result_that_is_gone_fails_the_job_alone(tmp_path):
     assert actor._with_file(Done("video_1")).code == "internal_error"
 
 
-def test_no_cluster(place):
-    from kandinsky.serving.ray import Cluster
+def test_no_cluster(place, monkeypatch):
+    from kandinsky.serving import ray as module
 
-    start = time.monotonic()
+    monkeypatch.setattr(module.ray, "init", lambda **_: pytest.fail("it would try for minutes"))
     with pytest.raises(ValueError, match=r"ray='127\.0\.0\.1:1': no such cluster"):
-        Cluster("127.0.0.1:1", place)
-    assert time.monotonic() - start < 30
+        module.Cluster("127.0.0.1:1", place)
 
 
 def test_a_worker_that_ends_after_the_connection_opens_no_new_one(monkeypatch):

@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+from helpers import LONG
 from serving_kit import ASKED, Hands, HandWorker, until
 
 from kandinsky.serving import notes, scheduler
@@ -142,8 +143,8 @@ def test_drain(hands):
     until(lambda: hands.scheduler.draining)
     assert not hands.scheduler.drained.is_set()
     worker.finish()
-    assert hands.scheduler.drained.wait(10)
-    hands.scheduler.wait_until_gone(10)
+    assert hands.scheduler.drained.wait(LONG)
+    hands.scheduler.wait_until_gone(LONG)
     assert worker.ended
     assert [status(hands, job_id) for job_id in (runs, waits)] == ["completed", "queued"]
     assert len(hands.workers) == 1
@@ -167,7 +168,7 @@ def test_an_end_is_noted_however_long_the_store_is_locked(hands):
 def test_weights_that_cannot_be_loaded(hands):
     (worker,) = hands.start().workers
     worker.report(worker, Refused("ValueError: no such device", argument=True))
-    assert hands.scheduler.drained.wait(10)
+    assert hands.scheduler.drained.wait(LONG)
     assert hands.scheduler.refused.reason == "ValueError: no such device"
 
 

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from helpers import fork_server
+from helpers import fork_server, free_port
 from safetensors.torch import load_file
-from torch.distributed.elastic.utils.distributed import get_free_port
 from training_helpers import run, train_as_rank
 
 from kandinsky.training.settings import AdamSettings, LaddSettings, PretrainSettings
@@ -61,7 +60,7 @@ def test_what_is_not_finite_is_not_saved(data, teacher, tmp_path):
 def runs(data, teacher, tmp_path_factory):
     """A folder with the runs of one process, and of two: replicated, sharded, and sharded in bfloat16."""
     folder = tmp_path_factory.mktemp("runs")
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(get_free_port())}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     processes = [
         fork_server().Process(
             target=train_as_rank, args=(data, teacher, folder, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})

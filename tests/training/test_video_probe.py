@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from video_helpers import FFV1, H264, make, run
 
-from kandinsky.output.video import ffmpeg
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.training import video_probe
 from kandinsky.training.video_probe import Done, UnreadableVideoError, complaint, picture_of
 

@@ -1,0 +1,1 @@
+"""The ffmpeg program, which reads and writes videos, and makes frames between frames."""
