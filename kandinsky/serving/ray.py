@@ -123,7 +123,7 @@ class RayWorker:
         try:
             stream = self._actor.listen.options(num_returns="streaming", concurrency_group="listen").remote()
             for reference in stream:
-                message = ray.get(reference)
+                message = _got(reference)
                 if isinstance(message, Gone):
                     how = message.how
                     break
@@ -197,6 +197,19 @@ class Cluster:
         self._ended.set()
         with _connection:
             ray.shutdown()
+
+
+def _got(reference: Any) -> FromWorker:
+    """What came from a worker; other threads may close the connection meanwhile, but not be waited for.
+
+    Raises:
+        ConnectionError: it is closed.
+    """
+    with _connection:
+        if not ray.is_initialized():
+            raise ConnectionError("the connection to the cluster is closed")
+        future = reference.future()
+    return future.result()
 
 
 def _failed(job_id: str, error: OSError) -> Failed:

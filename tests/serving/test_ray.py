@@ -40,7 +40,7 @@ def nodes():
     utils = pytest.importorskip("ray.cluster_utils")
     cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     others = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(LONG)
     yield cluster, others
     import ray
 
@@ -243,3 +243,11 @@ def test_a_worker_that_ends_after_the_connection_opens_no_new_one(monkeypatch):
     worker._actor = "its actor"
     worker.kill()
     assert called == []
+
+
+def test_a_message_that_comes_after_the_connection_opens_no_new_one(monkeypatch):
+    from kandinsky.serving import ray as module
+
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match="is closed"):
+        module._got(None)
