@@ -73,8 +73,8 @@ def random_parts(size: str, device: torch.device, *, seed: int = 0) -> Parts:
 def random_prompts(size: str, generator: torch.Generator) -> TextEncoder:
     """A text encoder on the generator's device."""
     drawn = random_text_encoder(SIZES[size].t5, generator, dtype=default_dtype(generator.device))
-    tokenizer = load_tokenizer(TINY_WEIGHTS / "tokenizer")
-    return TextEncoder(T5Encoder.from_transformers(drawn), tokenizer, text_tokens=WORKLOADS[size].model_set.text_tokens)
+    backend = load_tokenizer(TINY_WEIGHTS / "tokenizer")
+    return TextEncoder(T5Encoder.from_transformers(drawn), backend, text_tokens=WORKLOADS[size].model_set.text_tokens)
 
 
 def assembled(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kandinsky
+from kandinsky.loading.components import load_tokenizer
 
 PACKAGE = Path(__file__).parents[1] / "kandinsky"
 OWN_ROOM = {
@@ -214,16 +215,37 @@ def test_import_is_light():
     assert output.strip() == "[]"
 
 
-def test_loading_and_planning_import_nothing_heavy():
-    """transformers' and diffusers' models, and what PyTorch's meta device may import, take longer than our weights.
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"]])
+def test_help_is_light(arguments):
+    """Nothing but the standard library and ours."""
+    code = (
+        "import contextlib, sys\n"
+        "before = {*sys.modules}\n"
+        "from kandinsky.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments!r})\n"
+        "new = {name.split('.')[0] for name in {*sys.modules} - before}\n"
+        "print(*(new - {'kandinsky', *sys.stdlib_module_names}), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: kandinsky" in run.stdout
+    assert run.stderr.split() == []
+
+
+def test_a_request_and_planning_import_nothing_heavy(tmp_path, monkeypatch):
+    """transformers and diffusers, and what PyTorch's meta device may import, take longer than our weights.
 
     Neither do sizes: those of the planner, of a card that is too small too, nor those of float8 weights not yet read.
+    A process before this one has kept the tokenizer. What PyTorch imports itself does not count.
     """
-    heavy = ["transformers.modeling_utils", "diffusers", "sympy", "torch._dynamo"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load_tokenizer(PACKAGE.parent / "weights" / "tiny" / "tokenizer")
+    heavy = ["transformers", "diffusers", "huggingface_hub", "google.protobuf", "sentencepiece", "jinja2", "yaml"]
+    heavy += ["accelerate", "peft", "psutil", "sympy", "torch._dynamo", "torch.distributed.launcher", "httpx"]
     code = (
         f"import sys, torch, kandinsky; heavy = {{*{heavy!r}}} - {{*sys.modules}}; "
-        "pipe = kandinsky.get_T2V_pipeline('cpu', cache_dir='weights/tiny', prompt='a cat', progress=False); "
         "from kandinsky.cli.main import main; from kandinsky.model.quantised import quantise_weight; "
+        f"main(['generate', '--weights', 'weights/tiny', '--device', 'cpu', '--time-length', '0', '--text', 'a cat', "
+        f"'--quiet', '--save-path', {str(tmp_path / 'a.png')!r}]); "
         "quantise_weight(torch.empty(2, 2, device='meta')); "
         "main(['plan', '--weights', 'weights/tiny', '--gpu-memory', '0.01', '--host-memory', '8']); "
         "print(heavy & {*sys.modules})"
@@ -231,6 +253,7 @@ def test_loading_and_planning_import_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert "nothing fits" in run.stderr
     assert run.stdout.strip() == "set()"
+    assert (tmp_path / "a.png").is_file()
 
 
 def test_public_names():

@@ -7,7 +7,7 @@ is not in it the system reads all), and a change of some rows of a large tensor 
 
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -98,13 +98,14 @@ def text_mark(weights: str, config: Path, tokenizer: Path, *settings: object) ->
         tokenizer: its folder, whose files count in whole, hidden ones not.
         settings: whatever else decides.
     """
-    digest = hashlib.sha256(repr((weights, settings)).encode())
-    for path in _text_files(config, tokenizer):
+    files = [tokenizer / name for name in visible_files(tokenizer)]
+    return files_mark([config / "config.json", *files], weights, settings)
+
+
+def files_mark(files: Iterable[Path], *settings: object) -> str:
+    """A hash of small files' names and content, and of whatever else decides."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in files:
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
-
-
-def _text_files(config: Path, tokenizer: Path) -> Iterator[Path]:
-    yield config / "config.json"
-    yield from (tokenizer / name for name in visible_files(tokenizer))

@@ -14,7 +14,7 @@ from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.adapters import with_adapters
 from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
-from kandinsky.loading.kept_code import kept_code
+from kandinsky.loading.kept import kept
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings, exact_checkpoint
@@ -80,7 +80,7 @@ def load_parts(settings: Settings) -> Parts:
     team = settings.parallelism.team(ranks)
     check_size(team.size, dit_config(settings.checkpoint))
     settings = replace(settings, progress=settings.progress and ranks.is_main)
-    keep_code(kept_code)
+    keep_code(partial(kept, kind="code"))
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
         pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
         marks = pool.submit(fingerprints, settings.paths) if team.is_main else None
@@ -108,7 +108,7 @@ def load_parts(settings: Settings) -> Parts:
 def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
     """Load what this rank needs.
 
-    T5's weights come first: while the others are read, the tokenizer is imported and the first prompt encoded.
+    T5's weights come first: while the others are read, the tokenizer is loaded and the first prompt encoded.
 
     Args:
         marks: fingerprints of the weights, which are being taken; the team's first rank needs them.

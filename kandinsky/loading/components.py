@@ -6,12 +6,15 @@ from here too. What they are put together to is `assemble`'s.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kandinsky.checkpoint.files import Checkpoint
+from kandinsky.checkpoint.fingerprint import files_mark
+from kandinsky.checkpoint.folder import visible_files
 from kandinsky.checkpoint.load import (
     Shard,
     check_fit,
@@ -24,11 +27,13 @@ from kandinsky.checkpoint.load import (
 from kandinsky.checkpoint.standing import faults_of
 from kandinsky.config import DiTConfig
 from kandinsky.errors import CheckpointError
+from kandinsky.loading.kept import kept
 from kandinsky.model.dit import DiT
 from kandinsky.model.precision import FAST
 from kandinsky.model.sizes import is_quantised
 from kandinsky.text.encoder import TextEncoder
 from kandinsky.text.t5 import EMBEDDING, T5Config, T5Encoder
+from kandinsky.text.tokenizer import BackendTokenizer, json_of_transformers
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.rows import RowsOf, all_rows
@@ -83,8 +88,8 @@ def load_t5(folder: Path, *, device: torch.device, dtype: torch.dtype, progress:
     return model
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """transformers' tokenizer, whose package takes a second to import.
+def load_tokenizer(folder: Path) -> BackendTokenizer:
+    """T5's tokenizer as transformers builds it of a folder's files, which is kept: its package is slow to import.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -94,6 +99,14 @@ def load_tokenizer(folder: Path) -> Any:
         raise FileNotFoundError(f"tokenizer not found: {folder / 'spiece.model'}")
     if wrong := faults_of("tokenizer", folder).all:
         raise CheckpointError(f"the tokenizer is damaged: {'; '.join(wrong)}")
+    versions = [f"{package} {version(package)}" for package in ("transformers", "tokenizers")]
+    key = files_mark([folder / name for name in visible_files(folder)], *versions)
+    open_transformers = partial(_transformers_tokenizer, folder)
+    content = kept(key, lambda: json_of_transformers(open_transformers()).encode(), kind="tokenizers")
+    return BackendTokenizer.from_json(content.decode(), open_transformers)
+
+
+def _transformers_tokenizer(folder: Path) -> Any:
     from transformers import T5Tokenizer
 
     try:

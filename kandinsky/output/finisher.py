@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,11 +146,11 @@ class Finisher:
         comment = record.to_json() if record is not None and output.metadata else None
 
         def consume(chunks: Iterator[np.ndarray]) -> tuple[Writer, ExitStack]:
-            with ExitStack() as stack:
+            with ExitStack() as stack, clock.stage("decode"):
+                first = next(chunks)  # the device is at the second chunk while the encoder's process starts
                 writer = stack.enter_context(open_writer(path, output, width=width, height=height, comment=comment))
-                with clock.stage("decode"):
-                    for chunk in chunks:
-                        writer.write(chunk)
+                for chunk in chain([first], chunks):
+                    writer.write(chunk)
                 return writer, stack.pop_all()
 
         writer, opened = self._decode(latents, output, consume)

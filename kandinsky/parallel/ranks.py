@@ -30,8 +30,10 @@ T = TypeVar("T")
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE = 1.5
 """Seconds that a process waits for the others in silence."""
-LOOKS = (0.0002, 0.05)
-"""Seconds between two looks into the store: at first, and at most."""
+LOOKS = (0.0002, 0.01)
+"""Seconds between two looks into the store: at least, and at most."""
+LATER = 1 / 16
+"""Of what a rank has waited for: how much later than at once it may see that it is there, but for these bounds."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,9 @@ class _Post:
         return f"kandinsky letter {self._number}"
 
     def _wait(self, key: str) -> Any:
-        pause, longest = LOOKS
+        began, (shortest, longest) = time.monotonic(), LOOKS
         while not self.store.check([key]):
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
+            time.sleep(min(max(shortest, LATER * (time.monotonic() - began)), longest))
         return pickle.loads(self.store.get(key))  # noqa: S301  # of this group's own processes
 
 

@@ -18,6 +18,8 @@ import torch.distributed as dist
 INTERVAL = 0.5
 SILENCE = 12.0
 """Seconds between signs of life, and after which a rank is given up."""
+ENDING = 0.01
+"""Seconds between signs of life of a rank that is done: a command ends when all are."""
 DONE, LEFT = "done", "left"
 """Last signs of life: of a rank that is ready to end, and of one that looks for no others any more."""
 
@@ -128,7 +130,7 @@ class Watchdog:
 
     def _pause(self) -> bool:
         """Until the next sign of life; whether it was the last one."""
-        self._hurry.wait(self.interval)
+        self._hurry.wait(min(ENDING, self.interval) if self._done.is_set() else self.interval)
         self._hurry.clear()
         return self._stop.is_set()
 
@@ -140,7 +142,7 @@ class Watchdog:
                 self.store.set(_key(self.rank), LEFT)
                 return
             while any(beat != LEFT for beat, _ in self._seen.values()) and time.monotonic() < given_up:
-                time.sleep(self.interval / 10)
+                time.sleep(min(ENDING, self.interval))
                 self._look()
 
     def _look(self) -> str | None:

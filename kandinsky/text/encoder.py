@@ -1,4 +1,4 @@
-"""Prompt to text embedding: T5-V1.1 without an attention mask, and transformers' tokenizer.
+"""Prompt to text embedding: T5-V1.1 without an attention mask, and its tokenizer.
 
 The published system pads every prompt to a fixed length and lets both T5 and the DiT attend the padding, so the
 padding is part of the function. Not here: caching, prompt rewriting, negative prompts.
@@ -6,6 +6,7 @@ padding is part of the function. Not here: caching, prompt rewriting, negative p
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kandinsky.errors import shown
 from kandinsky.text.t5 import T5Encoder
+from kandinsky.text.tokenizer import BackendTokenizer
 
 
 class TextEncoder:
@@ -21,7 +23,7 @@ class TextEncoder:
 
     Args:
         model: T5.
-        tokenizer: transformers tokenizer with offsets (a "fast" one).
+        backend: its tokenizer.
         text_tokens: length to which a prompt is padded or cut.
         home: entered around every use of the model, brings its weights and takes them away again (see `memory`); None
             where they stay.
@@ -30,14 +32,14 @@ class TextEncoder:
     def __init__(
         self,
         model: T5Encoder,
-        tokenizer: Any,
+        backend: BackendTokenizer,
         *,
         text_tokens: int,
         home: AbstractContextManager[None] | None = None,
     ):
         self.home = home
         self.model = model
-        self.tokenizer = tokenizer
+        self.backend = backend
         self.text_tokens = text_tokens
         self._lock = Lock()
         self._calls = 0
@@ -46,6 +48,11 @@ class TextEncoder:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer, opened when it is first asked for: nothing here needs it."""
+        return self.backend.open_transformers()
 
     @property
     def is_resident(self) -> bool:
@@ -60,14 +67,14 @@ class TextEncoder:
 
     def tokenize(self, text: str) -> Tensor:
         """Token ids, int64 `[1, text_tokens]`; warns with what is cut when the prompt is too long."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        found, offsets = self.backend(text)
         room = self.text_tokens - 1  # one token is the end mark
-        if len(encoded.input_ids) > room:
-            cut = text[encoded.offset_mapping[room][0] :]
-            said = f"prompt has {len(encoded.input_ids)} tokens, {room} are used; cut: {shown(cut)}"
+        if len(found) > room:
+            cut = text[offsets[room][0] :]
+            said = f"prompt has {len(found)} tokens, {room} are used; cut: {shown(cut)}"
             warnings.warn(said, UserWarning, stacklevel=2)
-        ids = [*encoded.input_ids[:room], self.tokenizer.eos_token_id]
-        return torch.tensor([ids + [self.tokenizer.pad_token_id] * (self.text_tokens - len(ids))])
+        ids = [*found[:room], self.backend.end]
+        return torch.tensor([ids + [self.backend.padding] * (self.text_tokens - len(ids))])
 
     def __call__(self, text: str) -> Tensor:
         """`[text_tokens, text_dim]` in the model's dtype, on its device; threads that call it wait for each other."""

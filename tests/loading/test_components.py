@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import CheckpointError
+from kandinsky.loading import components
 from kandinsky.loading.components import load_dit, load_t5, load_text_encoder, load_tokenizer, load_vae
 from kandinsky.model.dit import DiT
 from kandinsky.text.t5 import EMBEDDING
@@ -127,11 +128,26 @@ def test_another_vae_is_refused(tmp_path, changes, message):
 
 
 def test_tokenizer(pipe):
-    ours, theirs = (
-        tokenizer("a cat sleeps").input_ids
-        for tokenizer in (load_tokenizer(TINY / "tokenizer"), pipe.text_encoder.tokenizer)
-    )
-    assert ours == theirs
+    assert load_tokenizer(TINY / "tokenizer")("a cat sleeps") == pipe.text_encoder.encoder.backend("a cat sleeps")
+
+
+def test_a_tokenizer_is_kept_by_its_files(tmp_path, monkeypatch):
+    """transformers is asked for it once, and again for other files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    opened = []
+    inner = components._transformers_tokenizer
+    monkeypatch.setattr(components, "_transformers_tokenizer", lambda folder: opened.append(folder) or inner(folder))
+    folder = copied("tokenizer", tmp_path)
+    first, second = load_tokenizer(folder), load_tokenizer(TINY / "tokenizer")
+    assert first("a cat sleeps") == second("a cat sleeps")
+    assert opened == [folder]
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 7}')
+    load_tokenizer(folder)
+    assert opened == [folder, folder]
+    (folder / "spiece.model").write_bytes(b"none")
+    with pytest.raises(CheckpointError, match="holds no T5 tokenizer"):
+        load_tokenizer(folder)
 
 
 def test_a_tokenizer_that_is_none(tmp_path):

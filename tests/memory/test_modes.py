@@ -55,7 +55,7 @@ def test_text_encoder_is_equal_to_the_bit(pipe, mode, tmp_path):
     settings = {"device": CPU, "dtype": torch.float32, "text_tokens": 224}
     loaded = load_text_encoder(TINY / "text_encoder", TINY / "tokenizer", **settings)
     home = home_of_t5(loaded.model, CPU, mode=mode, checkpoint=in_float32("text_encoder", tmp_path))
-    encoder = TextEncoder(loaded.model, loaded.tokenizer, text_tokens=224, home=home)
+    encoder = TextEncoder(loaded.model, loaded.backend, text_tokens=224, home=home)
     assert not encoder.is_resident
     for prompt in ("a cat", "a dog"):
         assert torch.equal(encoder(prompt), pipe.text_encoder(prompt))

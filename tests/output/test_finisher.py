@@ -10,6 +10,7 @@ from helpers import SMALL
 
 from kandinsky.config import FLASH_512
 from kandinsky.errors import DecodeError
+from kandinsky.output import finisher as finisher_module
 from kandinsky.output.finisher import Finisher
 from kandinsky.output.options import OutputOptions, output_of
 from kandinsky.output.remaining import remaining_of
@@ -37,6 +38,25 @@ def test_a_file(tmp_path):
     assert list(result.timings) == ["decode", "write", "total"]
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
     assert read_comment(tmp_path / "v.mp4") == RECORD.to_json()
+
+
+def test_the_encoder_starts_while_the_device_works(tmp_path, monkeypatch):
+    """The first frames are there, and the device is at others: it does not wait for a process to start."""
+    seen, inner = [], finisher_module.open_writer
+
+    class SeenVae(QuickVae):
+        def frames(self, latents, *, memory_saving=None):
+            for chunk in super().frames(latents, memory_saving=memory_saving):
+                seen.append("chunk")
+                yield chunk
+
+    def open_writer(*arguments, **settings):
+        seen.append("encoder")
+        return inner(*arguments, **settings)
+
+    monkeypatch.setattr(finisher_module, "open_writer", open_writer)
+    begun(Finisher(SeenVae(), SMALL, progress=False), tmp_path / "v.mp4")()
+    assert seen[:3] == ["chunk", "encoder", "chunk"]
 
 
 def test_a_file_without_a_record(tmp_path):

@@ -1,8 +1,11 @@
 """Who the processes are, and what they share."""
 
+import pickle
+
 import pytest
 import torch
 
+from kandinsky.parallel import ranks
 from kandinsky.parallel.ranks import Ranks, launched, launched_rank, local_rank, open_group
 
 CPU = torch.device("cpu")
@@ -41,6 +44,29 @@ def test_a_launchers_processes_find_each_other(processes):
         Ranks(rank, processes.size) for rank in range(processes.size)
     ]
     assert all(rank["opened again"] == rank["ranks"] for rank in processes.of("ranks"))
+
+
+@pytest.mark.parametrize("after", [0.0, 0.02, 1.0, 60.0])
+def test_what_is_shared_is_seen_soon_after_it_is_there(after, monkeypatch):
+    """At most a 16th of the waiting later, and a hundredth of a second."""
+    now, looks = [0.0], []
+
+    class Store:
+        def check(self, _keys):
+            looks.append(now[0])
+            return now[0] >= after
+
+        def get(self, _key):
+            return pickle.dumps("value")
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(ranks.time, "sleep", sleep)
+    monkeypatch.setattr(ranks.time, "monotonic", lambda: now[0])
+    assert ranks._Post(None, Store())._wait("key") == "value"
+    assert after <= now[0] <= after + min(max(0.0002, after / 16), 0.01)
+    assert len(looks) < 80 + 100 * after  # a hundredth of a core
 
 
 def test_the_main_ranks_values_are_everyones(processes):

@@ -58,6 +58,20 @@ def test_all_wait_until_all_are_done():
     assert [end.failure for _, end in dogs] == [None] * 3
 
 
+def test_who_is_done_does_not_wait_for_a_sign_of_life():
+    """A command of several processes would end half a second later."""
+    store = dist.HashStore()
+    dogs = [Watchdog(store, rank, 2, interval=LONG, silence=LONG) for rank in range(2)]
+    threads = [threading.Thread(target=dog.finish, daemon=True) for dog in dogs]
+    for dog in dogs:
+        dog.begin()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG / 2)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_the_first_rank_leaves_last():
     """Its process may hold the store, in which the others look until they know that all are done."""
     store = dist.HashStore()

@@ -68,7 +68,7 @@ def test_short_prompt_does_not_warn(encoder):
 
 
 def test_another_length(encoder):
-    shorter = TextEncoder(encoder.model, encoder.tokenizer, text_tokens=12)
+    shorter = TextEncoder(encoder.model, encoder.backend, text_tokens=12)
     assert shorter("a cat").shape == (12, 64)
     assert torch.equal(shorter.tokenize("a cat"), encoder.tokenize("a cat")[:, :12])
 
@@ -84,7 +84,7 @@ def test_weights_come_for_each_use(encoder):
         def __exit__(self, *_):
             seen.append("left")
 
-    visiting = TextEncoder(encoder.model, encoder.tokenizer, text_tokens=224, home=Home())
+    visiting = TextEncoder(encoder.model, encoder.backend, text_tokens=224, home=Home())
     visiting.tokenize("a cat")
     assert seen == []
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_threads_wait_for_each_other(encoder):
         def __exit__(self, *_):
             inside.pop()
 
-    shared = TextEncoder(encoder.model, encoder.tokenizer, text_tokens=224, home=Home())
+    shared = TextEncoder(encoder.model, encoder.backend, text_tokens=224, home=Home())
     threads = [threading.Thread(target=shared, args=("a cat",)) for _ in range(8)]
     for thread in threads:
         thread.start()
