@@ -24,6 +24,11 @@ DONE, LEFT = "done", "left"
 """Last signs of life: of a rank that is ready to end, and of one that looks for no others any more."""
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another rank cannot be reached, not what went wrong there."""
+    return "onnection" in str(error) or isinstance(error, dist.DistError)
+
+
 def end_process(failure: str) -> None:
     """Say why, and end: the main thread may wait for ever in a collective, where no exception reaches it."""
     print(f"error: {failure}", file=sys.stderr, flush=True)
@@ -88,7 +93,7 @@ class Watchdog:
 
     def report(self, error: BaseException) -> None:
         """Tell the others that this process fails. If it fails because another did, end with that one's error."""
-        if "onnection" in str(error) or isinstance(error, dist.DistError):
+        if is_loss(error):
             self._thread.join(self.silence + 5)  # ends the process as soon as it knows who
         self._stop.set()
         self._hurry.set()

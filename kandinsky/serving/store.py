@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from kandinsky.atomic import remove
 from kandinsky.serving.arrivals import Arrival
 from kandinsky.serving.database import Database, job_of
-from kandinsky.serving.job import STATUSES, Asked, Job, Kind, Status
+from kandinsky.serving.job import ID, STATUSES, UPLOAD, Asked, Job, Kind, Status
 
 MAX_NUMBER = 2**63 - 1
 
@@ -93,6 +93,8 @@ class Store:
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""
+        if not ID.fullmatch(job_id):  # it may be anything that a client says
+            return None
         row = self._database.one("SELECT * FROM jobs WHERE id = ?", job_id)
         return None if row is None or owner not in (None, row["owner"]) else job_of(row)
 
@@ -230,7 +232,8 @@ class Store:
 
         ids, known = self._database.write(do)
         for path in self.files.iterdir():
-            if path.name not in known:
+            ours = ID.fullmatch(path.name) or UPLOAD.fullmatch(path.name)
+            if ours and path.name not in known:  # what somebody else put there stays
                 remove(path)
         return ids
 

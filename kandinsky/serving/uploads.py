@@ -6,11 +6,9 @@ address.
 """
 
 import base64
-import binascii
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from kandinsky.atomic import remove
 from kandinsky.errors import shown
 from kandinsky.serving.answers import not_found, wrong
 from kandinsky.serving.arrivals import force
-from kandinsky.serving.job import Job
+from kandinsky.serving.job import Job, new_id
 from kandinsky.serving.store import Store
 
 PICTURES = {rb"\x89PNG\r\n\x1a\n": ".png", rb"\xff\xd8\xff": ".jpg", rb"RIFF....WEBP": ".webp"}
@@ -76,7 +74,8 @@ def staged(
     Raises:
         Refusal: names the field.
     """
-    folder = store.files / f"upload_{secrets.token_hex(12)}"
+    store.files.mkdir(exist_ok=True)  # somebody may have removed it
+    folder = store.files / new_id("upload")
     folder.mkdir()
     try:
         names, source = {}, None if again is None else again.asked.source
@@ -161,7 +160,7 @@ def _data(value: object, name: str) -> bytes:
         raise wrong(f"{name}={shown(value)}: allowed is {allowed}; nothing is fetched", param=name)
     try:
         return base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # characters that are none of base64's, or too few
         raise wrong(f"{name}: not base64: {error}", param=name) from None
 
 

@@ -195,6 +195,22 @@ def test_wrong_field(shared, shared_hands, body, param, said):
     assert shared_hands.store.counts()["queued"] == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("text='': allowed is more", "prompt"),
+        ("width=3: allowed is 64", "size"),
+        ("strength=2: allowed is 1", "strength"),
+        ("time_length=3 needs 25", "seconds"),
+        ("overlap=3 needs 24 frames", "overlap"),
+        ("the inputs cannot be read", None),
+        ("", None),
+    ],
+)
+def test_what_the_pipeline_says_names_a_field_or_none(said, param):
+    assert refused(said).param == param
+
+
 def test_frames_in_between():
     asked = video_of({"prompt": "a cat", "interpolate": "2", "interpolate_with": "ffmpeg"}, OPTIONS)
     assert (asked.interpolate, asked.interpolate_with) == (2, "ffmpeg")
@@ -216,14 +232,3 @@ def test_an_extension_once_more_is_of_a_job_with_a_video_alone():
         with pytest.raises(Refusal, match="a video and nothing else") as caught:
             extension_of(body, OPTIONS, inputs=inputs)
         assert caught.value.param == "inputs_of"
-
-
-@pytest.mark.parametrize(
-    ("said", "param"),
-    [
-        ("time_length=3 needs 25", "seconds"), ("overlap=3 needs 24 frames", "overlap"),
-        ("mask has nothing white", "mask"), ("the inputs cannot be read", None), ("", None),
-    ],
-)  # fmt: skip
-def test_what_the_pipeline_says_names_a_field_or_none(said, param):
-    assert refused(said).param == param

@@ -89,6 +89,8 @@ def test_data_addresses(store):
         {"image_url": "http://127.0.0.1/secret.png"},
         {"image_url": "file:///etc/passwd"},
         {"image_url": "data:image/png;base64,?"},
+        {"image_url": "data:image/png;base64,\N{LATIN SMALL LETTER E WITH ACUTE}"},
+        {"image_url": "data:image/png;base64,\ud800"},
         {"image_url": url, "more": 1},
         {"file_id": "file_1"},
         7,
@@ -114,6 +116,12 @@ def test_the_file_of_a_job(store):
         assert (stage.names, stage.source) == ({"video": "given_video.mp4"}, job.id)
         store.delete(job.id)
         assert (stage.folder / "given_video.mp4").read_bytes() == MP4
+
+
+def test_a_folder_that_somebody_removed_is_made_again(store):
+    store.files.rmdir()
+    with staged(store, {"image": sent(picture())}, nobody) as stage:
+        assert (stage.folder / "given_image.png").is_file()
 
 
 def test_a_job_without_a_video(store):
