@@ -233,10 +233,12 @@ class Kandinsky4T2VPipeline(Extends):
             fps, crf, codec, metadata: as in a call; None is what the file says.
 
         Raises:
-            ValueError: an argument is not what it may be.
+            ValueError: an argument is not what it may be, or this pipeline's processes decode together.
             FileNotFoundError, RecordError: there is no such file, or it is damaged.
             DecodeError: it failed again.
         """
+        if self.team.size > 1:
+            raise ValueError("decode_to works in one process; this pipeline's processes decode together")
         options = {"fps": fps, "crf": crf, "codec": codec, "metadata": metadata}
         remaining = remaining_of(latents, save_path, model_set=self.model_set, **options)
         with self._alone():

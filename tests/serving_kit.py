@@ -116,14 +116,21 @@ class Hands:
 
 
 @contextlib.contextmanager
-def served(scheduler: Scheduler, options: Options = Options(model_set=SMALL), log: Log | None = None) -> Iterator[str]:  # noqa: B008
+def served(
+    scheduler: Scheduler,
+    options: Options = Options(model_set=SMALL),  # noqa: B008
+    log: Log | None = None,
+    *,
+    port: int = 0,
+) -> Iterator[str]:
     """The address of a server on a thread; the scheduler is the caller's."""
     metrics = Metrics()
     metrics.watch(scheduler)
     app = make_app(scheduler, options, metrics=metrics, log=log or (lambda *_, **__: None))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         listener.listen(100)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

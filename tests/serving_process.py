@@ -3,15 +3,17 @@
 import dataclasses
 import os
 import threading
+import time
 from pathlib import Path
 
-from helpers import SMALL, until
+from helpers import LONG, SMALL, until
 
 from kandinsky.atomic import write_text
 from kandinsky.output.video import VideoWriter
 from kandinsky.serving import worker
 from kandinsky.serving.http import make_app
 from kandinsky.serving.log import Log
+from kandinsky.serving.messages import Refused
 from kandinsky.serving.metrics import Metrics
 from kandinsky.serving.options import Options
 from kandinsky.serving.processes import LocalWorker
@@ -30,15 +32,16 @@ PORT = "port"
 class Pause:
     """Where a worker stops, the first time that one comes there: `folder` then has a file with its process's number.
 
-    It goes on when there is a file `GO_ON` too.
+    Of a group `rank` is the process that stops. It goes on when there is a file `GO_ON` too.
     """
 
     stage: str
     folder: str
+    rank: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"PAUSE": self.stage, "PAUSE_IN": self.folder}
+        return {"PAUSE": self.stage, "PAUSE_IN": self.folder, "PAUSE_RANK": str(self.rank)}
 
 
 def when_latents_are_saved():
@@ -54,7 +57,8 @@ def paused_worker(connection, place, rank):
     import torch
 
     torch.set_num_threads(1)
-    stage, load = os.environ.get("PAUSE"), worker.load
+    stage = os.environ.get("PAUSE") if os.environ.get("PAUSE_RANK") == str(rank) else None
+    load = worker.load
 
     def wait():
         folder = Path(os.environ["PAUSE_IN"])
@@ -76,7 +80,8 @@ def paused_worker(connection, place, rank):
 
             def first_chunk(latents, **settings):
                 chunks = decode(latents, **settings)
-                yield next(chunks)
+                if rank == 0:
+                    yield next(chunks)
                 when_latents_are_saved()
                 wait()
                 yield from chunks
@@ -90,9 +95,13 @@ def paused_worker(connection, place, rank):
     worker.main(connection, place, rank)
 
 
-def starts(weights, pause=None, context=None):
-    """How the one worker is started; by default as in earnest, which is quicker than a fork server of its own."""
-    place = Place(weights=str(weights), device="cpu", variables=pause.variables if pause else {})
+def starts(weights, pause=None, context=None, **settings):
+    """How the one worker is started; by default as in earnest, which is quicker than a fork server of its own.
+
+    Args:
+        settings: of its `Place`.
+    """
+    place = Place(weights=str(weights), device="cpu", variables=pause.variables if pause else {}, **settings)
 
     def start(name, report):
         return LocalWorker(name, report, place=place, context=context, target=paused_worker)
@@ -110,3 +119,11 @@ def run_server(data, weights, pause):
         write_text(Path(data) / PORT, str(listener.getsockname()[1]))
         app = make_app(scheduler, Options(model_set=SMALL), metrics=metrics, log=log)
         serve(app, scheduler, listener, limits=Limits(), log=log)
+
+
+def refusing_worker(connection, _place, rank):
+    """Of a group the second process cannot load; the first one waits for it."""
+    if rank == 1:
+        connection.send(Refused("ValueError: no such device", argument=True))
+        return
+    time.sleep(LONG)

@@ -183,8 +183,6 @@ def _generate_batch(
         check_folder(Path(parsed.save_path), items)
     if parsed.ray is not None and parsed.retune:
         raise ValueError("--retune with --ray: other machines remember on their own; run `kandinsky generate` there")
-    if parsed.ray is not None and any(item.job.loras for item in items):
-        raise ValueError("LoRAs with --ray: their files are not on other machines; merge them into the weights")
     if parsed.ray is not None:
         result = _on_cluster(parsed, items)
     elif check_and_launch(parsed, arguments):
@@ -232,6 +230,7 @@ def _on_cluster(parsed: argparse.Namespace, items: "Sequence[Item]") -> "BatchRe
         attention=parsed.attention,
         kernels=parsed.kernels,
         processes=1 if parsed.parallelism == "none" else parsed.num_gpus,
+        loras={str(Path(file).absolute()): weight for file, weight in loras_of(parsed).items()},
     )
     cluster = open_cluster(parsed.ray, place)
     try:

@@ -199,7 +199,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
         max_seconds=parsed.max_seconds,
         keep_days=parsed.keep,
         log_prompts=parsed.log_prompts,
-        loras=tuple(Path(file).stem for file in loras_of(parsed)),
+        loras={Path(file).stem: weight for file, weight in loras_of(parsed).items()},
     )
 
 
@@ -207,7 +207,7 @@ def _place(parsed: argparse.Namespace) -> "Place":
     from kandinsky.serving.worker import Place
 
     return Place(
-        weights=parsed.weights,
+        weights=str(Path(parsed.weights).absolute()),  # other processes, on other machines, work elsewhere
         device=parsed.device,
         precision=parsed.precision,
         memory=parsed.memory,
@@ -215,7 +215,7 @@ def _place(parsed: argparse.Namespace) -> "Place":
         attention=parsed.attention,
         kernels=parsed.kernels,
         processes=parsed.gpus_per_worker,
-        loras={str(file): weight for file, weight in loras_of(parsed).items()},
+        loras={str(Path(file).absolute()): weight for file, weight in loras_of(parsed).items()},
     )
 
 
@@ -239,8 +239,6 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: allowed is 1 and more")
-    if parsed.lora and parsed.gpus_per_worker > 1:
-        raise ValueError(f"gpus_per_worker={parsed.gpus_per_worker}: beside --lora allowed is 1")
     for name in ("max_body", "keep", "disk"):
         value = getattr(parsed, name)
         if value is not None and not 0 < value <= LARGEST:

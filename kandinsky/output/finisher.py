@@ -109,15 +109,13 @@ class Finisher:
         """Decode and write what is left of an interrupted generation; its latents stay where they are.
 
         Raises:
-            ValueError: the latents are not those of this VAE, or several processes decode together.
+            ValueError: the latents are not those of this VAE.
             DecodeError: it failed again.
         """
         latents, channels = remaining.latents, self.vae.config.latent_channels
         if latents.shape[-1] != channels:
             found = f"{latents.dtype} {list(latents.shape)}"
             raise ValueError(f"latents are {found}; allowed for this VAE: floating-point [T, H, W, {channels}]")
-        if not self.alone:
-            raise ValueError("decode_to works in one process; this pipeline's processes decode together")
         clock = Clock(frozenset([self.vae.device]))
         output, record = remaining.output, remaining.record
         try:

@@ -24,6 +24,11 @@ DONE, LEFT = "done", "left"
 """Last signs of life: of a rank that is ready to end, and of one that looks for no others any more."""
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another rank cannot be reached, not what went wrong there."""
+    return "onnection" in str(error) or isinstance(error, dist.DistError)
+
+
 def end_process(failure: str) -> None:
     """Say why, and end: the main thread may wait for ever in a collective, where no exception reaches it."""
     print(f"error: {failure}", file=sys.stderr, flush=True)
@@ -60,7 +65,8 @@ class Watchdog:
         self._done = threading.Event()
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._seen = dict.fromkeys(self.others, ("", 0.0))  # the last sign of life, and seconds without another
+        # The last sign of life, and seconds without another.
+        self._seen: dict[int, tuple[str, float]] = dict.fromkeys(self.others, ("", 0.0))
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -87,7 +93,7 @@ class Watchdog:
 
     def report(self, error: BaseException) -> None:
         """Tell the others that this process fails. If it fails because another did, end with that one's error."""
-        if "onnection" in str(error) or isinstance(error, dist.DistError):
+        if is_loss(error):
             self._thread.join(self.silence + 5)  # ends the process as soon as it knows who
         self._stop.set()
         self._hurry.set()

@@ -62,7 +62,7 @@ def turned_away(message: str, *, code: str, status: int = 503) -> Refusal:
 def video(
     job: Job, *, now: Now | None = None, place: int | None = None, keep_days: float | None = None
 ) -> dict[str, Any]:
-    """A job as the protocol's `video`, with fields of our own after its own.
+    """A job as the protocol's `video`, with fields of our own after its own. A job that makes an image is an `image`.
 
     Args:
         now: where it is, if it runs.
@@ -74,7 +74,7 @@ def video(
     percent = 100 if job.status == "completed" else now.percent if now is not None else 0
     return {
         "id": job.id,
-        "object": "video",
+        "object": asked.kind,
         "created_at": int(job.created),
         "completed_at": int(job.finished or 0) if job.status == "completed" else None,
         "expires_at": int((job.finished or 0) + keep_days * DAY) if ended and keep_days is not None else None,
@@ -92,12 +92,14 @@ def video(
         "crf": asked.crf,
         "codec": asked.codec,
         "metadata": asked.metadata,
+        "loras": asked.loras,
         "interpolate": asked.interpolate,
         "interpolate_with": asked.interpolate_with,
         "inputs": list(asked.inputs),
         "strength": asked.strength,
         "fit": asked.fit,
         "overlap": asked.overlap,
+        "added_seconds": None if asked.overlap is None else asked.time_length,
         "queue_place": place,
         "stage": now.stage if now is not None else None,
         "step": now.step if now is not None else None,

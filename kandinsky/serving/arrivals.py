@@ -1,13 +1,12 @@
 """New jobs, noted in one transaction: a repeated key gives the job that it gave before, a full queue takes none."""
 
 import os
-import secrets
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from kandinsky.serving.database import job_of
-from kandinsky.serving.job import Asked, Job
+from kandinsky.serving.job import Asked, Job, new_id
 
 
 class OtherBodyError(Exception):
@@ -59,12 +58,12 @@ class Arrival:
             if row is not None:
                 return [job_of(row)]
         self._check_room(database)
-        jobs = []
+        jobs, size = [], 0 if self.folder is None else sum(file.stat().st_size for file in self.folder.iterdir())
         for one in self.asked:
             new = database.execute(
-                "INSERT INTO jobs (id, owner, status, asked, created, repeat_key, repeat_body) "
-                "VALUES (?, ?, 'queued', ?, ?, ?, ?) RETURNING *",
-                (f"{one.kind}_{secrets.token_hex(12)}", self.owner, one.to_json(), now, key, body),
+                "INSERT INTO jobs (id, owner, status, asked, created, size, repeat_key, repeat_body) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?) RETURNING *",
+                (new_id(one.kind), self.owner, one.to_json(), now, size, key, body),
             )
             jobs.append(job_of(new.fetchone()))
         if self.folder is not None:  # before any worker can see the job; without the commit it is removed at a start

@@ -19,6 +19,7 @@ from kandinsky.errors import WorkersError
 from kandinsky.serving.job import Asked
 from kandinsky.serving.messages import Done, Failed, FromWorker, Gone, Make, Ready, Refused, Stop, Stopped
 from kandinsky.serving.processes import Start, Worker
+from kandinsky.user_files.paths import user_path
 
 AHEAD = 2
 """Jobs that a worker holds."""
@@ -115,8 +116,9 @@ class Workers:
             raise WorkersError(f"the weights cannot be loaded: {message.reason}")
         elif isinstance(message, Done | Failed | Stopped):
             item = by_id[message.job_id]
-            self._held[name].remove(item)
-            self._end(item, message, report)
+            if item in self._held[name]:  # each process of a group may say that it failed
+                self._held[name].remove(item)
+                self._end(item, message, report)
         elif isinstance(message, Gone):
             self._lose(name, message, report)
         self._give(worker, report)
@@ -173,7 +175,7 @@ def _names(item: Item) -> dict[str, str]:
 
 
 def _files(item: Item) -> dict[str, bytes]:
-    return {file: Path(_inputs(item)[name]).read_bytes() for name, file in _names(item).items()}
+    return {file: user_path(_inputs(item)[name], name).read_bytes() for name, file in _names(item).items()}
 
 
 def _asked(item: Item) -> Asked:
@@ -190,6 +192,6 @@ def _asked(item: Item) -> Asked:
     strength, fit = item.inputs.strength, item.inputs.fit
     assert isinstance(strength, float | int | None)
     assert isinstance(fit, str | None)
-    asked = replace(asked, inputs=_names(item), strength=strength, fit=fit)
+    asked = replace(asked, inputs=_names(item), strength=strength, fit=fit, loras=job.loras)
     asked = replace(asked, interpolate=output.interpolate, interpolate_with=output.interpolate_with)
     return replace(asked, fps=output.fps, crf=output.crf, codec=output.codec, metadata=output.metadata)

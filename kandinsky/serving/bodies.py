@@ -125,7 +125,7 @@ def number_in(body: Mapping[str, Any], name: str) -> float | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:  # which NaN is not
         return value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", value):
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,3}(\.[0-9]{1,6})?", value):
         return float(value)
     raise wrong(f"{name}={shown(value)}: must be a number", param=name)
 

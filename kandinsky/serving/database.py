@@ -49,6 +49,7 @@ class Database:
         self._reads = RLock()
         self._posts, self._closed = Lock(), False
         self._writer, self._reader = self._open(), self._open()
+        self._file = _mark(path)
         self._inbox: SimpleQueue[_Write | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
@@ -119,6 +120,10 @@ class Database:
         """Several writes in one transaction, each undone alone if it fails."""
         ends: list[tuple[Future, object, BaseException | None]] = []
         try:
+            if _mark(self._path) != self._file:
+                raise sqlite3.OperationalError(
+                    f"{self._path.name} is not where it was: its folder was moved or removed"
+                )
             # A commit that forces the log forces what was written to it before, too.
             forced = any(forced for _, _, forced in writes)
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if forced else 'NORMAL'}")
@@ -150,6 +155,15 @@ class Database:
             return None, error
         self._writer.execute("RELEASE one")
         return value, None
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another at the same place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def job_of(row: sqlite3.Row) -> Job:

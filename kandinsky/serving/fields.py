@@ -51,6 +51,7 @@ EXTEND_FIELDS: Mapping[str, str] = {
     "seconds": "That come to the video's own.",
     "format": "Kind of file: " + ", ".join(ending.removeprefix(".") for ending in VIDEO_CODECS) + ".",
     "overlap": "Seconds that each piece knows of what came before it.",
+    "inputs_of": "Id of an own extension whose video is gone on with once more.",
 }
 IMAGE_FIELDS: Mapping[str, str] = {
     **{
@@ -60,6 +61,7 @@ IMAGE_FIELDS: Mapping[str, str] = {
     "n": "Number of images, with seeds that count up.",
     "output_format": "png, jpeg or webp.",
     "response_format": "b64_json.",
+    "background": "true: answered at once with the jobs, which are at /v1/videos/{id} like others.",
 }
 USUAL_STRENGTH = 0.5
 """Of an edit that does not say."""
@@ -100,13 +102,15 @@ def edit_of(body: Mapping[str, Any], options: Options, *, inputs: Collection[str
     return video_of({**usual, **body}, options, inputs=inputs)
 
 
-def extension_of(body: Mapping[str, Any], options: Options) -> Asked:
+def extension_of(body: Mapping[str, Any], options: Options, *, inputs: Collection[str] = ("video",)) -> Asked:
     """What the body of an extension asks for.
 
     Raises:
         Refusal: as `video_of`.
     """
     check_names(body, EXTEND_FIELDS)
+    if set(inputs) != {"video"}:
+        raise wrong("inputs_of: allowed is a job that has a video and nothing else", param="inputs_of")
     most = options.longest_extension
     seconds, overlap = whole_in(body, "seconds", f"1 to {most}"), whole_in(body, "overlap", "1 and more")
     if seconds is None or not 1 <= seconds <= most:
@@ -216,8 +220,9 @@ def _checked(options: Options, *, seed: int | None, **given: Any) -> Asked:
 
 def refused(said: str) -> Refusal:
     """What the pipeline says of an argument, with the protocol's name of it."""
-    name = re.match(r"\w+", said)
-    return wrong(said, param=_NAMES.get(name[0], name[0]) if name else None)
+    found = re.match(r"\w+", said)
+    name = _NAMES.get(found[0], found[0]) if found else None
+    return wrong(said, param=name if name in {*VIDEO_FIELDS, *EXTEND_FIELDS} else None)
 
 
 def _prompt(body: Mapping[str, Any], options: Options) -> str:

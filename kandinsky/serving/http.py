@@ -38,6 +38,7 @@ def make_app(scheduler: Scheduler, options: Options, *, metrics: Metrics, log: L
     app.add_exception_handler(405, _no_route)
     app.add_exception_handler(RequestValidationError, _no_value)
     app.add_exception_handler(sqlite3.Error, _no_store)
+    app.add_exception_handler(OSError, _no_store)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
     add_videos(app, service)
@@ -81,6 +82,9 @@ def _add_state(app: FastAPI, service: Service, metrics: Metrics) -> None:
             "fps": model_set.fps,
             "precision": options.precision,
             "max_prompt": options.max_prompt,
+            "max_extension": options.longest_extension,
+            "max_body": options.max_body,
+            "loras": options.loras,
         }
         one = {"id": MODEL, "object": "model", "created": 0, "owned_by": "kandinsky", **facts}
         return {"object": "list", "data": [one]}
@@ -115,4 +119,5 @@ async def _fault(_request: Request, error: Exception) -> Response:
 
 
 async def _no_store(_request: Request, error: Exception) -> Response:
-    return turned_away(f"the store cannot be used now: {error}", code="store_unavailable").response()
+    reason = getattr(error, "strerror", None) or error  # of the system's errors without the path
+    return turned_away(f"the store cannot be used now: {reason}", code="store_unavailable").response()

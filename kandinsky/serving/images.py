@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from kandinsky.serving.answers import Refusal
-from kandinsky.serving.bodies import as_form, read_body
+from kandinsky.serving.bodies import as_form, read_body, truth_in
 from kandinsky.serving.fields import IMAGE_FIELDS, images_of
 from kandinsky.serving.job import Job
 from kandinsky.serving.service import Service, check_query
@@ -22,20 +22,24 @@ def add_images(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/images/generations", tags=["images"], openapi_extra=as_form(IMAGE_FIELDS))
     async def create(request: Request) -> dict[str, Any]:
-        """Images, when they are all made; if the client goes away before, they are not."""
+        """Images, when they are all made; if the client goes away before, they are not. Or at once, as jobs."""
         owner = service.owner_of(request)
         check_query(request)
         body = await read_body(request)
         asked = images_of(body, service.options)
         key = request.headers.get("idempotency-key")
+        soon = truth_in(body, "background", default=False)
         jobs = await service.create(asked, owner=owner, body=body, key=key)
+        about = {"created": int(jobs[0].created), "output_format": asked[0].ending[1:]}
+        if soon:
+            return {**about, "data": [service.show(job) for job in jobs]}
         try:
             data = [await _made(service, job, request) for job in jobs]
         except (Refusal, asyncio.CancelledError):
             for job in jobs if key is None else ():  # with a key the client may come again for it
                 service.scheduler.stop(job.id)
             raise
-        return {"created": int(jobs[0].created), "output_format": asked[0].ending[1:], "data": data}
+        return {**about, "data": data}
 
 
 async def _made(service: Service, job: Job, request: Request) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,15 @@ STATUSES: tuple[Status, ...] = ("queued", "in_progress", "completed", "failed", 
 OPEN: tuple[Status, ...] = ("queued", "in_progress")
 """States of a job that is still to be made."""
 Kind = Literal["video", "image"]
+ID = re.compile(r"(video|image)_[0-9a-f]{24}")
+"""Of a job, and of its folder; see `new_id`."""
+UPLOAD = re.compile(r"upload_[0-9a-f]{24}")
+"""Of a folder with files of a job to come."""
+
+
+def new_id(kind: Literal["video", "image", "upload"]) -> str:
+    """One that nobody guesses."""
+    return f"{kind}_{secrets.token_hex(12)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +76,9 @@ class Asked:
 
     def to_json(self) -> str:
         """One line without what was not asked for."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None and value != {}}
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if not self.inputs:
+            del given["inputs"]  # while no LoRAs are others than the server's
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod

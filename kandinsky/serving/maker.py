@@ -6,36 +6,34 @@ sampled latents are decoded.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from kandinsky.atomic import remove_partials
-from kandinsky.errors import KandinskyError, RecordError, StoppedError
-from kandinsky.loading.finisher import load_finisher
+from kandinsky.errors import RecordError, StoppedError
 from kandinsky.output.remaining import remaining_of
-from kandinsky.output.result import GenerationResult
 from kandinsky.output.unfinished import SUFFIX, load_unfinished
 from kandinsky.output.video import TAGS_SUFFIX
-from kandinsky.request import Request, check_targets
-from kandinsky.serving.messages import Done, Failed, Free, FromWorker, Make, Stage, Step, Stopped
+from kandinsky.parallel.watchdog import is_loss
+from kandinsky.request import Request, check_loras, check_targets
+from kandinsky.serving.failures import failure_of
+from kandinsky.serving.group import Work, begin
+from kandinsky.serving.messages import Done, Free, FromWorker, Make, Stage, Step, Stopped
+from kandinsky.serving.rest import finish_rest
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
 
 QUALITY = 80
 """Of a preview's JPEG."""
-
-
-RUNS, EXTENDS = "runs", "extends"
-"""What the ranks of a group are told to do next."""
 
 
 class BrokenError(Exception):
@@ -53,6 +51,7 @@ class Maker:
     def __init__(self, pipe: "Kandinsky4T2VPipeline", say: Callable[[FromWorker], object]):
         self._pipe = pipe
         self._usual_loras = pipe.loras
+        self._together = False
         self._lock = Lock()
         self._say = say
         self._cancelled: set[str] = set()
@@ -80,7 +79,7 @@ class Maker:
         with self._ending(order.job_id):
             folder = Path(order.folder)
             folder.mkdir(parents=True, exist_ok=True)
-            self._weigh_loras(order.asked.loras)
+            self._together = False
             if order.asked.overlap is not None:
                 self._extend(order, folder)
             else:
@@ -90,10 +89,17 @@ class Maker:
                     self._sample(order, request)
         self._say(Free())
 
-    def _weigh_loras(self, asked: Mapping[str, float] | None) -> None:
-        """Merge what a job asks for; else what was there from the beginning, whatever the job before had."""
-        if asked is not None or self._usual_loras:
-            self._pipe.use_adapters(self._usual_loras if asked is None else asked)
+    def _begin(self, order: Make, kind: Literal["request", "extension", "rest"]) -> None:
+        """Merge what a job asks for, else what was there from the beginning, whatever the job before had; of several
+        ranks all begin with this.
+
+        Raises:
+            ValueError: it asks for LoRAs that are not here; nothing has begun.
+        """
+        loras = self._usual_loras if order.asked.loras is None else order.asked.loras
+        check_loras(loras, self._pipe.loras)
+        self._together = self._pipe.team.size > 1
+        begin(self._pipe, Work(order.job_id, kind, loras if self._pipe.loras and kind != "rest" else None))
 
     def close(self) -> None:
         """Wait for files that are being finished."""
@@ -116,20 +122,15 @@ class Maker:
                 record = load_unfinished(file)[0].record
                 if (record.prompt, record.seed) != (job.prompt, job.seed):
                     continue
+                remaining = remaining_of(file, job.path, model_set=self._pipe.model_set)
                 self._say(Stage(order.job_id, "decode"))
-                self._done(order.job_id, self._decode_file(file, job.path).timings)
+                self._begin(order, "rest")
+                result = finish_rest(self._pipe, remaining)
+                assert result is not None
+                self._done(order.job_id, result.timings)
                 file.unlink(missing_ok=True)
                 return True
         return False
-
-    def _decode_file(self, file: Path, path: Path) -> GenerationResult:
-        pipe = self._pipe
-        if pipe.team.size == 1:
-            return pipe.decode_to(file, path)
-        # The team's VAEs decode together, and the other ranks wait for a request: this rank takes a VAE of its own.
-        source = load_unfinished(file)[0].vae
-        finisher = load_finisher(source, progress=False)
-        return finisher.finish(remaining_of(file, path, model_set=pipe.model_set))
 
     def _extend(self, order: Make, folder: Path) -> None:
         """Go on from a video; pieces that an earlier worker has finished are not made again."""
@@ -138,8 +139,7 @@ class Maker:
             self._done(order.job_id, {})
             return
         self._say(Stage(order.job_id, "text"))
-        if self._pipe.team.size > 1:
-            self._pipe.ranks.share(EXTENDS)
+        self._begin(order, "extension")
         result = self._pipe.extend(**order.asked.extension(folder), on_step=self._on_step(order.job_id))
         assert result is not None
         self._done(order.job_id, result.timings)
@@ -161,8 +161,8 @@ class Maker:
         pipe, job_id = self._pipe, order.job_id
         on_step = self._on_step(job_id)
         self._say(Stage(job_id, "text"))
+        self._begin(order, "request")
         if pipe.team.size > 1:  # all ranks run the same request, to its end
-            pipe.ranks.share(RUNS)
             (result,) = pipe.run(request, on_step=on_step)
             self._done(job_id, result.timings)
             return
@@ -201,8 +201,10 @@ class Maker:
             self._say(Stopped(job_id))
         except Exception as error:  # whatever it is, the other jobs must not be lost with it
             self._forget(job_id)
-            self._say(Failed(job_id, code_of(error), f"{type(error).__name__}: {error}"))
-            if self._pipe.team.size > 1 or "CUDA" in f"{error}{error.__cause__}":
+            if self._together and is_loss(error):  # it is no fault of the job, which comes again
+                raise BrokenError from error
+            self._say(failure_of(job_id, error))
+            if self._together or "CUDA" in f"{error}{error.__cause__}":
                 # The other ranks may wait for ever, and a device with an error gives only more of them.
                 raise BrokenError from error
 
@@ -224,15 +226,3 @@ class Maker:
 def memory_in_use() -> int:
     """Bytes that are allocated on this process's GPU; 0 without one."""
     return torch.cuda.memory_allocated() if torch.cuda.is_available() and torch.cuda.is_initialized() else 0
-
-
-def code_of(error: Exception) -> str:
-    """What the protocol's `error.code` says."""
-    text = f"{error} {error.__cause__}"
-    if "No space left" in text:
-        return "disk_full"
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text:
-        return "out_of_memory"
-    if isinstance(error, ValueError):
-        return "invalid_value"
-    return "generation_failed" if isinstance(error, KandinskyError) else "internal_error"

@@ -53,18 +53,30 @@ class Notes:
     def ended(self, job: Job, status: Status, **facts: Any) -> bool:
         """It has ended; False if it was deleted meanwhile."""
         noted = self.insist(lambda: self._store.finish(job.id, status, **facts))
-        if status == "cancelled" or not noted:
-            self._remove(job.id)
+        if not noted:
+            self._remove(self._store.folder_of(job.id))
+        elif status == "cancelled":
+            self._remove_made(job)
         why = {"code": facts["code"], "error": facts["reason"]} if "code" in facts else {}
         self._log(f"job {status}", job=job.id, **why)
         return bool(noted)
 
-    def _remove(self, job_id: str) -> None:
-        """Its files; those that stay are removed at the next start, if the job is forgotten."""
+    def _remove_made(self, job: Job) -> None:
+        """All that was made; what it was made from stays with the job, which can be asked for once more."""
+        folder = self._store.folder_of(job.id)
+        if not job.asked.inputs:
+            self._remove(folder)
+        else:
+            for path in folder.glob("*"):
+                if path.name not in job.asked.inputs.values():
+                    self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """What belongs to a job; what stays is removed with the job, or at the next start if that is forgotten."""
         try:
-            remove(self._store.folder_of(job_id))
+            remove(path)
         except OSError as error:
-            self._log("files stay", job=job_id, error=str(error))
+            self._log("files stay", job=path.relative_to(self._store.files).parts[0], error=str(error))
 
     def lost(self, job: Job, message: Gone, *, killed: bool) -> None:
         """Its worker is gone: it goes back to its place, or ends if it is to end.

@@ -1,5 +1,6 @@
 """What a server allows and says, checked: made by the command, read by the HTTP side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kandinsky.config import FLASH_512, ModelSet
@@ -28,7 +29,7 @@ class Options:
         max_seconds: of a video; never more than the model set's.
         keep_days: for which finished jobs are kept; None is for ever.
         log_prompts: prompts may stand in the log.
-        loras: names of the low-rank weights that workers have.
+        loras: the low-rank weights that workers have, each with its usual weight.
     """
 
     model_set: ModelSet = FLASH_512
@@ -42,7 +43,7 @@ class Options:
     max_seconds: int | None = None
     keep_days: float | None = 7
     log_prompts: bool = False
-    loras: tuple[str, ...] = ()
+    loras: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def longest(self) -> int:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 FOLDER = Path(__file__).parent / "page"
 FILES = {
     "/": ("page.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "client", "form", "card", "gallery")},
     "/page.css": ("page.css", "text/css"),
     "/docs": ("docs.html", "text/html"),
     "/docs.js": ("docs.js", "text/javascript"),

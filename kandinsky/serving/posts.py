@@ -34,7 +34,7 @@ class Task:
 
 MAKE = Task(VIDEO_FIELDS, lambda body, options, inputs: video_of(body, options, inputs=inputs))
 EDIT = Task(EDIT_FIELDS, lambda body, options, inputs: edit_of(body, options, inputs=inputs), "video")
-EXTEND = Task(EXTEND_FIELDS, lambda body, options, _inputs: extension_of(body, options), "video")
+EXTEND = Task(EXTEND_FIELDS, lambda body, options, inputs: extension_of(body, options, inputs=inputs), "video")
 
 
 async def post(service: Service, request: Request, task: Task, **files: object) -> dict[str, Any]:
@@ -64,7 +64,7 @@ async def post(service: Service, request: Request, task: Task, **files: object) 
         stage = await run_in_threadpool(stack.enter_context, files_of_job)
         asked = replace(asked, inputs=stage.names, source=stage.source)
         timed = "seconds" in body or "video" not in inputs
-        asked = await run_in_threadpool(service.look, asked, stage.folder, sized="size" in body, timed=timed)
+        asked = await service.look(asked, stage.folder, sized="size" in body, timed=timed)
         told = {**body, "files": stage.marks, "path": request.url.path}
         (job,) = await service.create([asked], owner=owner, body=told, key=key, folder=stage.folder)
     return service.show(job)

@@ -92,10 +92,16 @@ class LocalWorker:
         return [process.pid for process in self._processes]
 
     def _listen(self) -> None:
-        connection, ends = self._connections[0], [process.sentinel for process in self._processes]
-        with suppress(EOFError, OSError):
-            while connection in (happened := wait([connection, *ends])) or not set(ends) & set(happened):
-                self._report(self, connection.recv())
+        talking, ends = list(self._connections), [process.sentinel for process in self._processes]
+        spoke = True
+        while spoke:  # what a process said last is heard before its end is
+            happened = wait([*talking, *ends])
+            for connection in [one for one in talking if one in happened]:
+                try:
+                    self._report(self, connection.recv())
+                except (EOFError, OSError):
+                    talking.remove(connection)
+            spoke = any(connection in happened for connection in talking)
         self._processes[0].join(END)
         self.kill()
         for process in self._processes:

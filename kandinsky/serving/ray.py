@@ -8,6 +8,7 @@ nodes need no shared folder, only the weights at the same path. What a lost node
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import shutil
 import socket
@@ -21,7 +22,7 @@ from typing import Any
 import ray as untyped_ray  # pyright: ignore[reportMissingImports]  # an extra
 from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
-from kandinsky.serving.messages import Done, Failed, FromWorker, Gone, Make, Stopped, ToWorker
+from kandinsky.serving.messages import Done, Failed, Free, FromWorker, Gone, Make, Stopped, ToWorker
 from kandinsky.serving.processes import LocalWorker, Report, Start, Worker
 from kandinsky.serving.scheduler import Scheduler
 from kandinsky.serving.worker import Place
@@ -50,10 +51,15 @@ class Actor:
         """Hand a message to the worker; the job's folder is one of this node."""
         if isinstance(message, Make):
             folder = self._folder / message.job_id
-            for name, content in message.files.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(content)
             self._files[message.job_id] = folder / message.asked.file_name
+            try:
+                for name, content in message.files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
+            except OSError as error:  # this node's disk is full, say
+                for said in _not_begun(message.job_id, error):
+                    self._said.put(said)
+                return
             message = dataclasses.replace(message, folder=str(folder), files={})
         self._worker.send(message)
 
@@ -70,10 +76,14 @@ class Actor:
 
     def _with_file(self, message: Done | Failed | Stopped) -> FromWorker:
         file = self._files.pop(message.job_id, None)
-        if file is not None and isinstance(message, Done):
-            message = dataclasses.replace(message, content=file.read_bytes())
-        if file is not None:
-            shutil.rmtree(file.parent, ignore_errors=True)
+        if file is None:
+            return message
+        try:
+            if isinstance(message, Done):
+                message = dataclasses.replace(message, content=file.read_bytes())
+        except OSError as error:
+            message = _failed(message.job_id, error)
+        shutil.rmtree(file.parent, ignore_errors=True)
         return message
 
 
@@ -92,7 +102,12 @@ class RayWorker:
     def send(self, message: ToWorker) -> None:
         """Tell it something; one that is lost says so by itself. The inputs of a job go with it."""
         if isinstance(message, Make) and message.folder:
-            files = {name: (Path(message.folder) / name).read_bytes() for name in message.asked.inputs.values()}
+            try:
+                files = {name: (Path(message.folder) / name).read_bytes() for name in message.asked.inputs.values()}
+            except OSError as error:
+                for said in _not_begun(message.job_id, error):
+                    self._report(self, said)
+                return
             message = dataclasses.replace(message, files=files)
         with contextlib.suppress(RayError):
             self._actor.tell.options(concurrency_group="tell").remote(message)
@@ -108,7 +123,7 @@ class RayWorker:
         try:
             stream = self._actor.listen.options(num_returns="streaming", concurrency_group="listen").remote()
             for reference in stream:
-                message = ray.get(reference)
+                message = _got(reference)
                 if isinstance(message, Gone):
                     how = message.how
                     break
@@ -182,6 +197,29 @@ class Cluster:
         self._ended.set()
         with _connection:
             ray.shutdown()
+
+
+def _got(reference: Any) -> FromWorker:
+    """What came from a worker; other threads may close the connection meanwhile, but not be waited for.
+
+    Raises:
+        ConnectionError: it is closed.
+    """
+    with _connection:
+        if not ray.is_initialized():
+            raise ConnectionError("the connection to the cluster is closed")
+        future = reference.future()
+    return future.result()
+
+
+def _failed(job_id: str, error: OSError) -> Failed:
+    code = "disk_full" if error.errno == errno.ENOSPC else "internal_error"
+    return Failed(job_id, code, f"its files: {error}")
+
+
+def _not_begun(job_id: str, error: OSError) -> tuple[Failed, Free]:
+    """What is said of a job whose files do not get to its worker."""
+    return _failed(job_id, error), Free()
 
 
 def _needs_gpus(place: Place) -> bool:

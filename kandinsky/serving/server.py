@@ -27,7 +27,9 @@ SWITCH = 0.0005
 """Seconds after which Python's threads take turns: an answer passes through several, which all do little. The usual
 5 ms for each turn would be most of its time."""
 GREETING = 30.0
-"""Seconds for a connection to send the head of its first request."""
+"""Seconds for a connection to send its first request, and the head of each."""
+MAX_HEAD = 2**16
+"""Bytes of a head, about: pieces that came before its end."""
 GOODBYE = 3
 """Seconds for answers that are under way when all else is done."""
 
@@ -39,35 +41,62 @@ SPARE = 100
 _Connection: Any = AutoHTTPProtocol  # of httptools or h11, whichever is installed
 
 
-def connections(most: int) -> Any:
-    """uvicorn's class of a connection, with ends: else strangers could hold all that the system lets us have.
+class Connection(_Connection):
+    """uvicorn's, with ends: else strangers could hold all that the system lets us have.
 
-    Args:
-        most: that there may be; one more is closed at once. One that asks for nothing is closed after `GREETING`.
+    One that asks for nothing is closed after `GREETING`, and so is one whose head has no end by then. A head has at
+    most about `MAX_HEAD`: httptools takes any, h11 has an end of its own and calls nothing of ours.
     """
 
-    class Bounded(_Connection):
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            """uvicorn's, and a look later."""
-            super().connection_made(transport)
-            if len(self.server_state.connections) > most:
-                transport.close()
-            self.loop.call_later(GREETING, self._look)
+    most = 0
+    """That there may be; one more is closed at once."""
 
-        def _look(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """uvicorn's, and a look later."""
+        super().connection_made(transport)
+        self._heads, self._in_head, self._head_size = 0, False, 0
+        if len(self.server_state.connections) > self.most:
+            transport.close()
+        self.loop.call_later(GREETING, self._look)
 
-    return Bounded
+    def on_message_begin(self) -> None:
+        """Of httptools."""
+        self._heads, self._in_head, self._head_size = self._heads + 1, True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Of httptools."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """uvicorn's, and a look at a head that is not complete yet."""
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_size == 0:
+            self.loop.call_later(GREETING, self._look_at_head, self._heads)
+        self._head_size += len(data)
+        if self._head_size > MAX_HEAD:
+            self.send_400_response(f"The head of a request may have {MAX_HEAD} bytes.")
+
+    def _look(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+    def _look_at_head(self, number: int) -> None:
+        if self._in_head and self._heads == number and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
     """uvicorn, with signals of our own."""
 
     def __init__(self, app: Guard, scheduler: Scheduler, *, most: int):
+        bounded = type("Bounded", (Connection,), {"most": most})
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=GOODBYE, timeout_keep_alive=75,
-            server_header=False, lifespan="off", ws="none", http=connections(most), backlog=BACKLOG, log_config=None,
+            server_header=False, lifespan="off", ws="none", http=bounded, backlog=BACKLOG, log_config=None,
         )  # fmt: skip
         super().__init__(config)
         self._scheduler = scheduler

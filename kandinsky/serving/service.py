@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from kandinsky.serving.answers import Refusal, not_found, turned_away, video, wrong
 from kandinsky.serving.arrivals import Arrival, FullError, OtherBodyError
@@ -32,6 +33,7 @@ class Service:
         self.options = options
         self._log = log
         self._checker = Checker(options.model_set)
+        self._looking = asyncio.Lock()  # the checker takes one at a time: who waits for it is not to hold a thread
 
     def owner_of(self, request: Request) -> str:
         """Whose key a request has.
@@ -57,14 +59,15 @@ class Service:
             raise not_found(job_id)
         return job
 
-    def look(self, asked: Asked, folder: Path, *, sized: bool, timed: bool) -> Asked:
+    async def look(self, asked: Asked, folder: Path, *, sized: bool, timed: bool) -> Asked:
         """A job with inputs, which are in `folder`, with the size and length that it will have; see `checker.Look`.
 
         Raises:
             Refusal: they cannot be used.
         """
         try:
-            found = self._checker.check(Look(asked, folder, sized, timed))
+            async with self._looking:
+                found = await run_in_threadpool(self._checker.check, Look(asked, folder, sized, timed))
         except ValueError as error:
             raise refused(str(error).replace(f"{folder}{os.sep}", "")) from None
         if found.overlap is None and found.time_length > self.options.longest:

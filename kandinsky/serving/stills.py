@@ -97,6 +97,8 @@ def _ffmpeg(file: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [ffmpeg(), "-nostdin", "-i", f"file:{file}", "-map", "0:v:0", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
-    except subprocess.SubprocessError as error:
-        raise OSError(f"{file.name} cannot be read: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{file.name} took more than {SECONDS} s to read") from error
+    except subprocess.CalledProcessError as error:  # whose own text has paths of this machine
+        raise OSError(f"{file.name} cannot be read: ffmpeg ended with exit code {error.returncode}") from error
     return done

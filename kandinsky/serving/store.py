@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from kandinsky.atomic import remove
 from kandinsky.serving.arrivals import Arrival
 from kandinsky.serving.database import Database, job_of
-from kandinsky.serving.job import STATUSES, Asked, Job, Status
+from kandinsky.serving.job import ID, STATUSES, UPLOAD, Asked, Job, Kind, Status
 
 MAX_NUMBER = 2**63 - 1
 
@@ -93,24 +93,28 @@ class Store:
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """A job; None if there is none, or it is another owner's."""
+        if not ID.fullmatch(job_id):  # it may be anything that a client says
+            return None
         row = self._database.one("SELECT * FROM jobs WHERE id = ?", job_id)
         return None if row is None or owner not in (None, row["owner"]) else job_of(row)
 
     def page(
-        self, *, owner: str, limit: int, after: int | None = None, ascending: bool = False
+        self, *, owner: str, limit: int, after: int | None = None, ascending: bool = False, kind: Kind | None = "video"
     ) -> tuple[list[Job], bool]:
-        """Videos of an owner by arrival, and whether there are more.
+        """Jobs of an owner by arrival, and whether there are more.
 
         Args:
             after: number of the job before the first.
+            kind: of the jobs; None is all.
         """
         if ascending:
             query, bound = "number > ? ORDER BY number ASC", 0
         else:
             query, bound = "number < ? ORDER BY number DESC", MAX_NUMBER
         rows = self._database.all(
-            f"SELECT * FROM jobs WHERE owner = ? AND id LIKE 'video%' AND {query} LIMIT ?",  # noqa: S608  # one of two
+            f"SELECT * FROM jobs WHERE owner = ? AND id LIKE ? AND {query} LIMIT ?",  # noqa: S608  # one of two
             owner,
+            f"{kind or ''}%",
             bound if after is None else after,
             limit + 1,
         )
@@ -146,13 +150,17 @@ class Store:
         code: str | None = None,
         reason: str | None = None,
         timings: dict[str, float] | None = None,
-        size: int = 0,
+        size: int | None = None,
     ) -> bool:
-        """Note the end of a job; False if it was deleted meanwhile, or had ended before."""
+        """Note the end of a job; False if it was deleted meanwhile, or had ended before.
+
+        Args:
+            size: bytes of its files; None: there are its inputs alone, as before.
+        """
 
         def do(database: sqlite3.Connection) -> bool:
             done = database.execute(
-                "UPDATE jobs SET status = ?, code = ?, reason = ?, timings = ?, size = ?, finished = ? "
+                "UPDATE jobs SET status = ?, code = ?, reason = ?, timings = ?, size = ifnull(?, size), finished = ? "
                 "WHERE id = ? AND status IN ('queued', 'in_progress')",
                 (status, code, reason, json.dumps(timings) if timings else None, size, self.clock(), job_id),
             )
@@ -224,7 +232,8 @@ class Store:
 
         ids, known = self._database.write(do)
         for path in self.files.iterdir():
-            if path.name not in known:
+            ours = ID.fullmatch(path.name) or UPLOAD.fullmatch(path.name)
+            if ours and path.name not in known:  # what somebody else put there stays
                 remove(path)
         return ids
 

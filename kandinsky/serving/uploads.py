@@ -6,11 +6,9 @@ address.
 """
 
 import base64
-import binascii
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from kandinsky.atomic import remove
 from kandinsky.errors import shown
 from kandinsky.serving.answers import not_found, wrong
 from kandinsky.serving.arrivals import force
-from kandinsky.serving.job import Job
+from kandinsky.serving.job import Job, new_id
 from kandinsky.serving.store import Store
 
 PICTURES = {rb"\x89PNG\r\n\x1a\n": ".png", rb"\xff\xd8\xff": ".jpg", rb"RIFF....WEBP": ".webp"}
@@ -37,6 +35,8 @@ VIDEOS = {
 """First bytes of a file, and the ending that it gets."""
 KINDS = {"image": PICTURES, "last_image": PICTURES, "video": VIDEOS, "mask": {**PICTURES, **VIDEOS}}
 """What each argument of a call may be."""
+RESULTS = {"image": ("image",), "last_image": ("image",), "video": ("video",), "mask": ("image", "video")}
+"""Kinds of jobs whose result each argument may be."""
 FIELDS = {"input_reference": "image", **{name: name for name in KINDS}}
 """Fields of a body, with the arguments that they are for."""
 HEAD = 16
@@ -74,19 +74,21 @@ def staged(
     Raises:
         Refusal: names the field.
     """
-    folder = store.files / f"upload_{secrets.token_hex(12)}"
+    store.files.mkdir(exist_ok=True)  # somebody may have removed it
+    folder = store.files / new_id("upload")
     folder.mkdir()
     try:
         names, source = {}, None if again is None else again.asked.source
         for name, file in {} if again is None else again.asked.inputs.items():
             assert again is not None
-            _link(store.folder_of(again.id) / file, folder / file)
+            _of_job(again, store.folder_of(again.id) / file, folder / file)
             names[name] = file
         for name, value in given.items():
-            if isinstance(value, Mapping) and set(value) == {"id"} and name in ("video", "mask"):
-                job = _completed(find, str(value["id"]))
+            if isinstance(value, Mapping) and set(value) == {"id"}:
+                job = _completed(find, str(value["id"]), name)
                 source = job.id if name == "video" else source
-                names[name] = _of_job(store, job, folder, name)
+                names[name] = f"given_{name}{job.asked.ending}"
+                _of_job(job, store.file_of(job), folder / names[name])
             else:
                 names[name] = _sent(value, folder, name)
         marks = {name: _mark(folder / file) for name, file in names.items()}
@@ -96,22 +98,23 @@ def staged(
         remove(folder)
 
 
-def _completed(find: Callable[[str], Job], job_id: str) -> Job:
+def _completed(find: Callable[[str], Job], job_id: str, name: str) -> Job:
+    """A job whose result is what an argument may be."""
     job = find(job_id)
-    if job.status != "completed" or job.asked.kind != "video":
-        raise wrong(f"video={job_id[:64]!r}: allowed is a completed video", param="video", code="video_not_ready")
+    if job.status != "completed" or job.asked.kind not in RESULTS[name]:
+        said = f"{name}={job_id[:64]!r}: allowed is a completed {' or '.join(RESULTS[name])}"
+        raise wrong(said, param=name, code="video_not_ready")
+    if job.asked.kind == "video" and job.asked.ending == ".webp":
+        raise wrong(f"{name}={job.id!r}: an animated webp cannot be read again", param=name)
     return job
 
 
-def _of_job(store: Store, job: Job, folder: Path, name: str) -> str:
-    file = f"given_{name}{job.asked.ending}"
-    if job.asked.ending == ".webp":
-        raise wrong(f"{name}={job.id!r}: an animated webp cannot be read again", param=name)
+def _of_job(job: Job, source: Path, target: Path) -> None:
+    """Take a file of a job, unless the job was deleted meanwhile."""
     try:
-        _link(store.file_of(job), folder / file)
+        _link(source, target)
     except FileNotFoundError:
         raise not_found(job.id) from None
-    return file
 
 
 def _link(source: Path, target: Path) -> None:
@@ -153,12 +156,11 @@ def _data(value: object, name: str) -> bytes:
     url = value.get("image_url") if isinstance(value, Mapping) and set(value) == {"image_url"} else None
     found = re.match(r"data:[\w/+.-]*;base64,", url) if isinstance(url, str) else None
     if found is None or not isinstance(url, str):
-        allowed = "a file, or {'image_url': 'data:...;base64,...'}"
-        also = " or {'id': a completed job's}" if name in ("video", "mask") else ""
-        raise wrong(f"{name}={shown(value)}: allowed is {allowed}{also}; nothing is fetched", param=name)
+        allowed = "a file, {'image_url': 'data:...;base64,...'}, or {'id': a completed job's}"
+        raise wrong(f"{name}={shown(value)}: allowed is {allowed}; nothing is fetched", param=name)
     try:
         return base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # characters that are none of base64's, or too few
         raise wrong(f"{name}: not base64: {error}", param=name) from None
 
 

@@ -19,6 +19,8 @@ from kandinsky.serving.stills import spritesheet, thumbnail
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kandinsky.serving.job import Kind
+
 MEDIA = {
     ".mp4": "video/mp4",
     ".mov": "video/quicktime",
@@ -89,15 +91,20 @@ def _add_posts(app: FastAPI, service: Service) -> None:
 def _add_jobs(app: FastAPI, service: Service) -> None:
     @app.get("/v1/videos", tags=["videos"])
     def page(
-        request: Request, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
+        request: Request,
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+        kind: Literal["video", "image", "all"] = "video",
     ) -> dict[str, Any]:
-        """Jobs of the key, the newest first."""
+        """Jobs of the key, the newest first: videos, images or both."""
         owner = service.owner_of(request)
-        check_query(request, "after", "limit", "order")
+        check_query(request, "after", "limit", "order", "kind")
         if not 1 <= limit <= MAX_PAGE:
             raise wrong(f"limit={limit}: allowed is 1 to {MAX_PAGE}", param="limit")
         number = service.job_of(after, request).number if after is not None else None
-        jobs, more = service.store.page(owner=owner, limit=limit, after=number, ascending=order == "asc")
+        only: Kind | None = None if kind == "all" else kind
+        jobs, more = service.store.page(owner=owner, limit=limit, after=number, ascending=order == "asc", kind=only)
         data = [service.show(job) for job in jobs]
         ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
         return {"object": "list", "data": data, **ends, "has_more": more}

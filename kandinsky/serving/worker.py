@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING
 
 from kandinsky.serving.messages import Cancel, FromWorker, Make, Preview, Ready, Refused, Stop, ToWorker
 
 if TYPE_CHECKING:
     from kandinsky.pipeline import Kandinsky4T2VPipeline
-    from kandinsky.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def load(place: Place) -> "Kandinsky4T2VPipeline":
 
 
 def main(connection: Connection, place: Place, rank: int) -> None:
-    """What the process runs; `connection` is to the server, of ranks other than 0 only to notice its end."""
+    """What the process runs; `connection` is to the server, to which ranks other than 0 say only that they fail."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.environ.update(place.variables)
@@ -76,10 +75,15 @@ def main(connection: Connection, place: Place, rank: int) -> None:
     try:
         pipe = load(place)
     except Exception as error:  # noqa: BLE001  # the server says it to the user
-        process.say(Refused(f"{type(error).__name__}: {error}", isinstance(error, ValueError | FileNotFoundError)))
+        from kandinsky.parallel.watchdog import is_loss
+
+        if place.processes == 1 or not is_loss(error):  # who is lost says why, or was killed
+            process.say(Refused(f"{type(error).__name__}: {error}", isinstance(error, ValueError | FileNotFoundError)))
         os._exit(1)
     if rank > 0:
-        _follow(pipe)
+        from kandinsky.serving.group import follow  # with torch, which the server's own process does without
+
+        follow(pipe, process.say)
     process.work(pipe)
 
 
@@ -138,20 +142,3 @@ class _Process:
         self._maker.close()
         if code or pipe.team.size > 1:
             os._exit(code)  # not by the interpreter's own end, in which other ranks would be waited for
-
-
-def _follow(pipe: "Kandinsky4T2VPipeline") -> NoReturn:
-    """Take part in what the main rank does, whose arguments count; the process is ended from outside."""
-    from kandinsky.errors import StoppedError
-    from kandinsky.serving.maker import EXTENDS
-
-    while True:
-        try:
-            if pipe.ranks.share(None) == EXTENDS:
-                pipe.extend(None, "", seconds=1)
-            else:
-                pipe.run(cast("Request", None))
-        except StoppedError:
-            continue
-        except Exception:  # noqa: BLE001  # the group is started anew
-            os._exit(1)

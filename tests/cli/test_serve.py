@@ -36,7 +36,6 @@ def test_a_public_address_needs_keys(tmp_path, capsys):
         ["--max-prompt", "0"],
         ["--max-seconds", "0"],
         ["--gpus-per-worker", "0"],
-        ["--gpus-per-worker", "2", "--lora", __file__],
     ],
 )
 def test_wrong_numbers(wrong, tmp_path, capsys):

@@ -199,9 +199,6 @@ def test_what_cannot_be_finished_here(tmp_path):
     remaining = remaining_of(SMALL_LATENTS[..., :4], tmp_path / "v.mp4", model_set=SMALL)
     with pytest.raises(ValueError, match=r"allowed for this VAE: floating-point \[T, H, W, 16\]"):
         QUICK.finish(remaining)
-    remaining = remaining_of(SMALL_LATENTS, tmp_path / "v.mp4", model_set=SMALL)
-    with pytest.raises(ValueError, match="decode_to works in one process"):
-        Finisher(QuickVae(), SMALL, alone=False).finish(remaining)
 
 
 @pytest.mark.parametrize("progress", [True, False])

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from helpers import LONG
 
 from kandinsky.parallel import watchdog
-from kandinsky.parallel.watchdog import Watchdog, end_process, report_failure, rescue
+from kandinsky.parallel.watchdog import Watchdog, end_process, is_loss, report_failure, rescue
 
 INTERVAL = 0.02
 
@@ -201,3 +201,16 @@ def test_an_end_says_why(capfd, monkeypatch):
     end_process("rank 1 failed")
     assert codes == [1]
     assert capfd.readouterr().err == "error: rank 1 failed\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:59430"), True),
+        (dist.DistNetworkError("the store does not answer"), True),
+        (RuntimeError("CUDA out of memory"), False),
+        (ValueError("width=3"), False),
+    ],
+)
+def test_which_errors_say_that_another_rank_is_lost(error, lost):
+    assert is_loss(error) is lost

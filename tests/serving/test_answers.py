@@ -17,7 +17,7 @@ PROTOCOL = {
 }  # fmt: skip
 OURS = {
     "seed", "format", "fps", "crf", "codec", "metadata", "queue_place", "stage", "step", "total_steps", "timings",
-    "bytes",
+    "bytes", "loras", "added_seconds",
 }  # fmt: skip
 
 
@@ -46,6 +46,15 @@ def test_a_job_that_is_completed():
     assert (told["progress"], told["completed_at"], told["expires_at"]) == (100, 200, 200 + 2 * 86400)
     assert (told["bytes"], told["timings"], told["error"]) == (9, {"total": 1.5}, None)
     assert video(done)["expires_at"] is None  # kept for ever
+
+
+def test_what_is_needed_to_ask_for_the_same_once_more():
+    longer = dataclasses.replace(ASKED, time_length=2, stitched=5, overlap=1, loras={"one": 0.5})
+    told = video(dataclasses.replace(JOB, asked=longer))
+    assert (told["object"], told["seconds"], told["added_seconds"], told["overlap"]) == ("video", "5", 2, 1)
+    assert told["loras"] == {"one": 0.5}
+    image = video(dataclasses.replace(JOB, asked=dataclasses.replace(ASKED, time_length=0, ending=".png")))
+    assert (image["object"], image["format"], image["added_seconds"], image["loras"]) == ("image", "png", None, None)
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])

@@ -79,3 +79,13 @@ def test_many_at_once_with_one_key_are_one_job(store):
     futures = [store.create_soon(arrival) for _ in range(50)]
     assert len({future.result()[0].id for future in futures}) == 1
     assert store.counts()["queued"] == 1
+
+
+def test_files_that_come_with_a_job_count_from_the_beginning(store):
+    folder = store.files / "upload_1"
+    folder.mkdir()
+    (folder / "given_image.png").write_bytes(b"12345")
+    (job,) = come(store, folder=folder)
+    assert job.size == 5
+    store.cancel(job.id)
+    assert (store.get(job.id).status, store.get(job.id).size) == ("cancelled", 5)

@@ -81,6 +81,26 @@ def test_an_item_that_takes_workers_with_it_and_one_that_fails(tmp_path):
     assert "3 workers ended while they held it" in result.failed["0002.mp4"]
 
 
+def test_two_processes_of_a_group_say_that_one_item_failed(tmp_path):
+    def fails(worker):
+        if worker.got[-1].asked.text == "wrong":
+            for reason in ("out of memory", "the same"):
+                worker.report(worker, Failed(worker.got[-1].job_id, "out_of_memory", reason))
+        return worker.got[-1].asked.text == "wrong"
+
+    workers = Workers({"a": lambda name, report: Quick(name, report, fails)})
+    result = run_batch_on(workers, items("wrong", "b"), tmp_path)
+    assert (result.made, result.failed) == (1, {"0001.mp4": "out of memory"})
+
+
+def test_low_rank_weights_of_an_item_go_with_it(tmp_path):
+    seen = []
+    workers = Workers({"a": lambda name, report: Quick(name, report, lambda worker: seen.append(worker.got[-1]))})
+    asked = make_items(["a", {"text": "b", "loras": {}}], {**SETTINGS, "loras": {"one": 0.5}}, model_set=SMALL)
+    assert run_batch_on(workers, asked, tmp_path).made == 2
+    assert [order.asked.loras for order in seen] == [{"one": 0.5}, {}]
+
+
 def test_what_cannot_be_written_fails_alone(tmp_path, monkeypatch):
     real = Path.write_bytes
 

@@ -16,6 +16,7 @@ JSON = {"content-type": "application/json"}
     [
         (text_in, "a", "a"), (text_in, None, None), (whole_in, 5, 5), (whole_in, "05", 5), (whole_in, None, None),
         (number_in, 0.5, 0.5), (number_in, "0.50", 0.5), (number_in, 1, 1), (number_in, None, None),
+        (number_in, "-0.25", -0.25),
     ],
 )  # fmt: skip
 def test_a_value(take, value, found):
@@ -24,7 +25,9 @@ def test_a_value(take, value, found):
     assert take({}, "x", *more) is None
 
 
-@pytest.mark.parametrize("value", [True, [1], {}, "1e3", "nan", "-1", "\u0661", " 1", "", "1.", ".5", "1" * 20, b"1"])
+@pytest.mark.parametrize(
+    "value", [True, [1], {}, "1e3", "nan", "--1", "-", "\u0661", " 1", "", "1.", ".5", "1" * 20, b"1"]
+)
 def test_a_value_that_is_no_number(value):
     for take, more in ((whole_in, ("any",)), (number_in, ())):
         with pytest.raises(Refusal) as refused:

@@ -10,6 +10,7 @@ from kandinsky.serving.fields import (
     edit_of,
     extension_of,
     images_of,
+    refused,
     video_of,
 )
 from kandinsky.serving.options import MODEL, Options
@@ -44,31 +45,31 @@ def test_a_prompt_is_taken_as_it_is(prompt):
 
 @pytest.mark.parametrize("prompt", ["", " \n\t", "\u2003", "a\ud800", "a" * 4001, ["a"], {"a": 1}, 1.5, True, False, 0])
 def test_a_prompt_that_is_none(prompt):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as caught:
         video_of({"prompt": prompt}, OPTIONS)
-    assert (refused.value.status, refused.value.param) == (400, "prompt")
+    assert (caught.value.status, caught.value.param) == (400, "prompt")
 
 
 @pytest.mark.parametrize(
     "value", [-1, MAX_SEED + 1, "-1", "1.0", " 1", "1 ", "+1", "0x1", "\u0661", "9" * 19, "1e3", "", 1.0, True, [1], {}]
 )
 def test_a_seed_that_is_none(value):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as caught:
         video_of({"prompt": "a", "seed": value}, OPTIONS)
-    assert (refused.value.status, refused.value.param) == (400, "seed")
+    assert (caught.value.status, caught.value.param) == (400, "seed")
 
 
 def test_loras_are_names_of_the_server():
-    options = Options(model_set=SMALL, loras=("one", "two"))
+    options = Options(model_set=SMALL, loras={"one": 1.0, "two": 0.5})
     for read in (video_of, lambda body, options: images_of(body, options)[0]):
         assert read({"prompt": "a"}, options).loras is None
         assert read({"prompt": "a", "loras": {"two": "0.5"}}, options).loras == {"one": 0.0, "two": 0.5}
         assert read({"prompt": "a", "loras": {}}, options).loras == {"one": 0.0, "two": 0.0}  # {} would not be kept
     assert extension_of({"prompt": "a", "seconds": 1, "loras": {"one": -1}}, options).loras == {"one": -1, "two": 0.0}
     for wrong in ({"../three": 1}, {"one": "much"}, {"one": None}, {"one": True}, ["one"], "one"):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(Refusal) as caught:
             video_of({"prompt": "a", "loras": wrong}, options)
-        assert (refused.value.status, refused.value.param) == (400, "loras")
+        assert (caught.value.status, caught.value.param) == (400, "loras")
     with pytest.raises(Refusal):
         video_of({"prompt": "a", "loras": {"one": 1}}, OPTIONS)
 
@@ -92,20 +93,20 @@ def test_the_largest_seed_keeps_every_digit():
     ],
 )  # fmt: skip
 def test_a_value_that_is_none_names_its_field(name, value):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as caught:
         video_of({"prompt": "a", name: value}, OPTIONS)
-    assert (refused.value.status, refused.value.param) == (400, name)
-    assert len(str(refused.value)) < 1000
+    assert (caught.value.status, caught.value.param) == (400, name)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
     "name", ["", "Prompt", "prompt ", "__class__", "a" * 10_000, "n", "output_format", "path", "save_path"]
 )
 def test_an_unknown_field_is_named(name):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as caught:
         video_of({"prompt": "a", name: None}, OPTIONS)
-    assert (refused.value.code, refused.value.param) == ("unknown_parameter", name[:64])
-    assert len(str(refused.value)) < 1000
+    assert (caught.value.code, caught.value.param) == ("unknown_parameter", name[:64])
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["input_reference", "strength", "image", "mask"])
@@ -116,9 +117,9 @@ def test_images_take_no_files(name):
 
 @pytest.mark.parametrize(("name", "value"), [("strength", 0.5), ("fit", "cover")])
 def test_how_files_are_used_is_for_those_that_are_there(name, value):
-    with pytest.raises(Refusal, match=f"{name} is for") as refused:
+    with pytest.raises(Refusal, match=f"{name} is for") as caught:
         video_of({"prompt": "a cat", name: value}, OPTIONS)
-    assert refused.value.param == name
+    assert caught.value.param == name
     assert getattr(video_of({"prompt": "a cat", name: value}, OPTIONS, inputs={"video"}), name) == value
 
 
@@ -132,9 +133,9 @@ def test_an_extension():
     asked = extension_of({"prompt": "a cat", "seconds": "60"}, OPTIONS)
     assert (asked.time_length, asked.overlap, asked.kind) == (60, 1, "video")
     for body, param in (({}, "seconds"), ({"seconds": 61}, "seconds"), ({"seconds": 1, "strength": 1}, "strength")):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(Refusal) as caught:
             extension_of({"prompt": "a cat", **body}, OPTIONS)
-        assert refused.value.param == param
+        assert caught.value.param == param
 
 
 def test_a_codec_chooses_the_kind_of_file():
@@ -155,9 +156,9 @@ def test_images_count_their_seeds_up():
      ("output_format", "svg"), ("output_format", 1), ("response_format", "url"), ("response_format", [])],
 )  # fmt: skip
 def test_an_images_value_that_is_none(name, value):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(Refusal) as caught:
         images_of({"prompt": "a", name: value}, OPTIONS)
-    assert (refused.value.status, refused.value.param) == (400, name)
+    assert (caught.value.status, caught.value.param) == (400, name)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,22 @@ def test_wrong_field(shared, shared_hands, body, param, said):
     assert shared_hands.store.counts()["queued"] == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("text='': allowed is more", "prompt"),
+        ("width=3: allowed is 64", "size"),
+        ("strength=2: allowed is 1", "strength"),
+        ("time_length=3 needs 25", "seconds"),
+        ("overlap=3 needs 24 frames", "overlap"),
+        ("the inputs cannot be read", None),
+        ("", None),
+    ],
+)
+def test_what_the_pipeline_says_names_a_field_or_none(said, param):
+    assert refused(said).param == param
+
+
 def test_frames_in_between():
     asked = video_of({"prompt": "a cat", "interpolate": "2", "interpolate_with": "ffmpeg"}, OPTIONS)
     assert (asked.interpolate, asked.interpolate_with) == (2, "ffmpeg")
@@ -203,6 +220,15 @@ def test_frames_in_between():
         ({"interpolate": 2, "interpolate_with": "magic"}, "interpolate_with"),
         ({"interpolate_with": "ffmpeg"}, "interpolate_with"),
     ):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(Refusal) as caught:
             video_of({"prompt": "a cat", **body}, OPTIONS)
-        assert refused.value.param == param
+        assert caught.value.param == param
+
+
+def test_an_extension_once_more_is_of_a_job_with_a_video_alone():
+    body = {"prompt": "a cat", "seconds": 1}
+    assert extension_of(body, OPTIONS, inputs={"video"}).overlap == 1
+    for inputs in ({"video", "mask"}, {"image"}):
+        with pytest.raises(Refusal, match="a video and nothing else") as caught:
+            extension_of(body, OPTIONS, inputs=inputs)
+        assert caught.value.param == "inputs_of"

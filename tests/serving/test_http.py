@@ -3,6 +3,7 @@
 What a real pipeline makes is in test_maker.py and test_faults.py.
 """
 
+import errno
 import json
 import threading
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from serving_kit import posted, until
 
 from kandinsky.request import MAX_SEED
+from kandinsky.serving import uploads
+from kandinsky.serving.checker import Checker
 from kandinsky.serving.messages import Failed
 from kandinsky.serving.options import MODEL
+from kandinsky.serving.page import FILES
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
@@ -123,10 +127,12 @@ def test_state(client, hands):
         'kandinsky_worker_ready{worker="w"} 1.0', 'kandinsky_gpu_memory_bytes{worker="w"} 0.0',
     ):  # fmt: skip
         assert line in text
-    assert client.get("/v1/models").json()["data"][0]["sizes"] == ["64x64", "96x64"]
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["sizes"], model["max_extension"]) == (["64x64", "96x64"], 60)
+    assert (model["max_body"], model["loras"]) == (16 * 2**20, {})
     routes = client.get("/openapi.json").json()["paths"]
     assert "additionalProperties" in json.dumps(routes["/v1/videos"]["post"])
-    for name in ("/docs", "/docs.js", "/page.js", "/page.css"):
+    for name in FILES:
         page = client.get(name)
         assert page.status_code == 200
         assert "http" not in page.text.replace("http-equiv", "")  # all that it loads comes from this server
@@ -150,6 +156,55 @@ def test_a_locked_store(client, hands):
     other.execute("ROLLBACK")
     other.close()
     posted(client)
+
+
+def test_a_store_that_was_moved_takes_nothing_until_it_is_back(client, hands):
+    there = posted(client)["id"]
+    for file in ("jobs.db", "jobs.db-wal", "jobs.db-shm"):
+        (hands.store.folder / file).rename(hands.store.folder / f"moved-{file}")
+    answer = client.post("/v1/videos", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+    assert client.get(f"/v1/videos/{there}").status_code == 200
+    for file in ("jobs.db", "jobs.db-wal", "jobs.db-shm"):
+        (hands.store.folder / f"moved-{file}").rename(hands.store.folder / file)
+    posted(client)
+
+
+def test_a_file_that_cannot_be_kept_is_told_without_a_path(client, hands, monkeypatch):
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/me/jobs")
+
+    monkeypatch.setattr(uploads.os, "fsync", full)
+    files = {"image": ("a.png", b"\x89PNG\r\n\x1a\n")}
+    answer = client.post("/v1/videos", data={"prompt": "a"}, files=files)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+    assert answer.json()["error"]["message"] == "the store cannot be used now: No space left on device"
+    monkeypatch.undo()
+    assert list(hands.store.files.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_files_that_wait_to_be_looked_at_hold_up_nobody(client, hands, monkeypatch):
+    gate, answers = threading.Event(), []
+
+    def look(_checker, look):
+        gate.wait(20)
+        return look.asked
+
+    def send():
+        answer = client.post("/v1/videos", data={"prompt": "a"}, files={"image": ("a.png", b"\x89PNG\r\n\x1a\n")})
+        answers.append(answer.status_code)
+
+    monkeypatch.setattr(Checker, "check", look)
+    clients = [threading.Thread(target=send) for _ in range(45)]  # more than the threads that handlers have
+    for one in clients:
+        one.start()
+    until(lambda: len(list(hands.store.files.iterdir())) == len(clients))
+    assert client.get("/v1/videos", timeout=5).status_code == 200
+    gate.set()
+    for one in clients:
+        one.join()
+    assert answers == [200] * len(clients)
 
 
 def test_files_of_the_page_are_there():

@@ -105,3 +105,25 @@ def test_an_image_that_fails(hands, client):
     threading.Thread(target=fail).start()
     answer = client.post("/v1/images/generations", json={"prompt": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "out_of_memory")
+
+
+def test_images_that_nobody_waits_for_are_jobs_of_a_list_of_their_own(client, hands):
+    answer = client.post("/v1/images/generations", json={**BODY, "n": 2, "seed": 7, "background": True}).json()
+    assert [(job["object"], job["seed"], job["format"]) for job in answer["data"]] == [
+        ("image", 7, "png"),
+        ("image", 8, "png"),
+    ]
+    ids = [job["id"] for job in answer["data"]]
+    video = posted(client)["id"]
+    listed = {
+        kind: [job["id"] for job in client.get(f"/v1/videos?kind={kind}").json()["data"]]
+        for kind in ("video", "image", "all")
+    }
+    assert listed == {"video": [video], "image": ids[::-1], "all": [video, *ids[::-1]]}
+    until(lambda: hands.workers[0].got)
+    hands.workers[0].finish(content=b"image")
+    until(lambda: client.get(f"/v1/videos/{ids[0]}").json()["status"] == "completed")
+    content = client.get(f"/v1/videos/{ids[0]}/content")
+    assert (content.content, content.headers["content-type"]) == (b"image", "image/png")
+    answer = client.post("/v1/images/generations", json={**BODY, "background": "soon"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "background")

@@ -21,6 +21,12 @@ def test_it_is_read_as_it_was_written(text, more):
     assert "null" not in line
 
 
+@pytest.mark.parametrize("loras", [None, {}, {"one": 0.0}])
+def test_no_loras_are_others_than_those_of_the_server(loras):
+    asked = dataclasses.replace(ASKED, loras=loras)
+    assert Asked.from_json(asked.to_json()) == asked
+
+
 def test_a_file_is_named_by_the_server():
     for ending in VIDEO_ENDINGS:
         assert dataclasses.replace(ASKED, ending=ending, text="../../x").file_name == f"video{ending}"

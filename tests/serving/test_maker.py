@@ -7,7 +7,6 @@ from dataclasses import replace
 import httpx
 import openai
 import pytest
-import torch
 from helpers import LONG
 from lora_helpers import plain_file
 from PIL import Image
@@ -98,7 +97,7 @@ def test_a_job_has_its_own_loras_and_the_next_one_the_usual(pipe, said, tmp_path
     assert (tmp_path / "usual" / "video.mp4").read_bytes() != wanted
     assert (seen["own"], seen["usual"]) == ({"one": 0.0}, {"one": 0.5})
     (failed,) = (message for message in said if isinstance(message, Failed))
-    assert "LoRA 'two' is not loaded; loaded are 'one'" in failed.reason
+    assert "loras: 'two' is unknown; allowed are 'one'" in failed.reason
 
 
 def test_previews_show_the_middle_frame_and_change_nothing(maker, said, tmp_path, wanted):
@@ -176,19 +175,6 @@ def test_latents_that_are_damaged_or_of_another_job_are_not_used(maker, pipe, tm
     maker.make(order(tmp_path))
     finish(maker)
     assert (folder / "video.mp4").read_bytes() == wanted
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (OSError(28, "No space left on device"), "disk_full"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
-        (ValueError("width"), "invalid_value"),
-        (KeyError("a slip of ours"), "internal_error"),
-    ],
-)
-def test_codes(error, code):
-    assert maker_module.code_of(error) == code
 
 
 def test_a_pipeline_that_is_broken_is_not_used_again(pipe, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Ends of jobs into the store, however long it cannot take them."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from serving_kit import ASKED, names_in
@@ -139,3 +140,17 @@ def test_an_end_without_timings_is_noted(store, notes):
     store.file_of(job).write_bytes(b"video")
     notes.completed(job, Done(job.id, {}))
     assert (store.get(job.id).status, store.get(job.id).timings) == ("completed", {})
+
+
+def test_what_a_cancelled_job_was_made_from_stays_and_can_be_used_again(store, notes):
+    asked = replace(ASKED, inputs={"video": "given_video.mp4"})
+    for end, left in ((store.cancel, ["given_video.mp4"]), (store.delete, [])):
+        store.create([asked], owner="me")
+        job = store.claim()
+        folder = store.folder_of(job.id)
+        (folder / "video.pieces").mkdir(parents=True)
+        for name in ("given_video.mp4", ".video-12345678.partial.mp4", "video.pieces/0.mp4"):
+            (folder / name).write_bytes(b"video")
+        end(job.id)
+        notes.completed(store.get(job.id) or job, Done(job.id, content=b"video"))
+        assert (names_in(folder) if folder.exists() else []) == left

@@ -124,6 +124,11 @@ def test_an_edit_a_remix_and_an_extension(server, pipe, source, tmp_path):
         assert made == path.read_bytes(), number
         assert names_in(store.folder_of(job_id)) == ["given_video.mp4", "video.mp4"]
     assert ended(plain, named.json()["id"])["status"] == "completed"
+    told = ended(plain, extend.id)
+    body = {"prompt": "a dog", "seconds": told["added_seconds"], "overlap": told["overlap"], "inputs_of": extend.id}
+    again = plain.post("/v1/videos/extensions", json={**body, "seed": 7}).json()
+    assert (again["seconds"], again["inputs"]) == ("3", ["video"])
+    assert content(plain, ended(plain, again["id"])) == content(plain, told)
 
 
 def test_a_repeated_post_with_a_file_is_the_same_job(server, picture):
@@ -161,6 +166,7 @@ def test_a_repeated_post_with_a_file_is_the_same_job(server, picture):
         ("/edits", {"video[id]": "SOURCE", "video[name]": "x"}, {}, "video", "allowed is a file"),
         ("/edits", {"video[id]": "SOURCE"}, {"image": b"x"}, "image", "unknown field"),
         ("/edits", {"video[id]": "SOURCE", "seconds": "3"}, {}, "video", "time_length=3 needs"),
+        ("/extensions", {"inputs_of": "SOURCE", "seconds": "1"}, {}, "video", "video is missing"),
         ("/extensions", {"video[id]": "SOURCE"}, {}, "seconds", "allowed is 1 to 60"),
         ("/extensions", {"video[id]": "SOURCE", "seconds": "1", "overlap": "3"}, {}, "video", "overlap=3 needs"),
         ("/extensions", {"video[id]": "SOURCE", "seconds": "1", "format": "gif"}, {}, "format", "mp4, mov"),

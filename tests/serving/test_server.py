@@ -188,6 +188,32 @@ def test_a_connection_that_asks_for_nothing_is_closed_and_one_that_waits_is_not(
         assert client.get("/health").status_code == 200
 
 
+def test_a_head_without_an_end_is_given_up(serving):
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as endless:
+        endless.settimeout(LONG)
+        endless.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):  # more than the buffers of a connection would take
+                endless.sendall(b"a" * 2**20)
+        with contextlib.suppress(ConnectionError):
+            assert endless.recv(100).startswith(b"HTTP/1.1 400")
+    assert httpx.get(f"{address}/health", headers={"X": "a" * 40_000}).status_code == 200
+
+
+def test_a_later_head_that_does_not_come_closes_the_connection(serving, monkeypatch):
+    monkeypatch.setattr(server_module, "GREETING", 0.3)
+    _, address, _ = serving()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as slow:
+        slow.settimeout(LONG)
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'{"status":"ok"}'):
+            answer += slow.recv(1000)
+        slow.sendall(b"GET /health HTTP/1.1\r\nHo")
+        assert slow.recv(10) == b""
+
+
 def test_what_uvicorn_says_is_a_line_of_the_log(serving, hands):
     _, address, _ = serving()
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as stranger:

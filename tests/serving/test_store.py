@@ -86,6 +86,9 @@ def test_pages(store):
     page, more = store.page(owner="me", limit=3, after=page[-1].number)
     assert ([job.id for job in page], more) == ([ids[2], ids[1], ids[0]], False)
     assert store.get(ids[0], owner="you") is None
+    (image,), more = store.page(owner="me", limit=2, kind="image")
+    assert (image.asked.kind, more) == ("image", False)
+    assert [job.id for job in store.page(owner="me", limit=2, kind=None)[0]] == [image.id, ids[4]]
 
 
 def test_cancel(store):
@@ -107,13 +110,14 @@ def test_the_next_server_goes_on(tmp_path):
         runs, stopped, waits = new(store), new(store), new(store)
         store.claim(), store.claim()
         store.cancel(stopped.id)
-        (store.files / "video_of_nobody").mkdir()
+        for name in (f"video_{'0' * 24}", f"upload_{'a' * 24}", "holidays"):
+            (store.files / name).mkdir()
         store.folder_of(runs.id).mkdir()
     with Store(tmp_path) as store:
         assert sorted(store.recover()) == sorted([runs.id, stopped.id])
         assert [store.claim().id, store.claim().id, store.claim()] == [runs.id, waits.id, None]
         assert store.get(stopped.id).status == "cancelled"
-        assert [path.name for path in store.files.iterdir()] == [runs.id]
+        assert {path.name for path in store.files.iterdir()} == {runs.id, "holidays"}  # which are not ours
 
 
 def test_deleted(store):

@@ -89,9 +89,10 @@ def test_data_addresses(store):
         {"image_url": "http://127.0.0.1/secret.png"},
         {"image_url": "file:///etc/passwd"},
         {"image_url": "data:image/png;base64,?"},
+        {"image_url": "data:image/png;base64,\N{LATIN SMALL LETTER E WITH ACUTE}"},
+        {"image_url": "data:image/png;base64,\ud800"},
         {"image_url": url, "more": 1},
         {"file_id": "file_1"},
-        {"id": "video_1"},
         7,
     ):
         with pytest.raises(Refusal) as caught, staged(store, {"image": value}, nobody):
@@ -117,10 +118,28 @@ def test_the_file_of_a_job(store):
         assert (stage.folder / "given_video.mp4").read_bytes() == MP4
 
 
+def test_a_folder_that_somebody_removed_is_made_again(store):
+    store.files.rmdir()
+    with staged(store, {"image": sent(picture())}, nobody) as stage:
+        assert (stage.folder / "given_image.png").is_file()
+
+
 def test_a_job_without_a_video(store):
     (waits,) = store.create([ASKED], owner="me")
     webp, lost = made(store, ".webp"), made(store)
     store.file_of(lost).unlink()
+    image = made(store, ".png", time_length=0)
+    with (
+        pytest.raises(Refusal, match="allowed is a completed image") as caught,
+        staged(store, {"last_image": {"id": lost.id}}, store.get),
+    ):
+        raise AssertionError
+    assert caught.value.param == "last_image"
+    with (
+        pytest.raises(Refusal, match="allowed is a completed video"),
+        staged(store, {"video": {"id": image.id}}, store.get),
+    ):
+        raise AssertionError
     for job, said in ((waits, "allowed is a completed video"), (webp, "animated webp"), (lost, "no video")):
         with pytest.raises(Refusal, match=said), staged(store, {"video": {"id": job.id}}, store.get):
             raise AssertionError
@@ -134,3 +153,19 @@ def test_inputs_once_more(store):
     with staged(store, {}, nobody, again=first) as stage:
         assert (stage.names, stage.marks) == ({"image": "given_image.png"}, marks)
         assert (stage.folder / "given_image.png").read_bytes() == picture()
+
+
+def test_an_image_that_was_made_here_is_a_picture(store):
+    for ending in (".png", ".jpeg", ".webp"):
+        image = made(store, ending, time_length=0)
+        with staged(store, {"image": {"id": image.id}, "mask": {"id": image.id}}, store.get) as stage:
+            assert stage.names == {"image": f"given_image{ending}", "mask": f"given_mask{ending}"}
+            assert stage.source is None  # the protocol's word is for a video
+
+
+def test_inputs_of_a_job_that_was_deleted_meanwhile(store):
+    job = made(store, inputs={"video": "given_video.mp4"})
+    with pytest.raises(Refusal, match="no video") as caught, staged(store, {}, nobody, again=job):
+        raise AssertionError
+    assert caught.value.status == 404
+    assert [path.name for path in store.files.iterdir()] == [job.id]

@@ -1,5 +1,6 @@
 """The routes of videos: pages, repeated posts, cancelled, deleted, files, and names that are none."""
 
+import json
 import time
 
 import httpx
@@ -42,6 +43,8 @@ def test_exactly_a_page_has_no_more(client):
         "limit=1&limit=2",
         "order=ASC",
         "order=",
+        "kind=",
+        "kind=images",
         "x=1",
         "limit=" + "9" * 5000,
     ],
@@ -84,6 +87,14 @@ IDS = (
     "'%20OR%201=1--",
     "video_nobody",
 )
+
+
+@pytest.mark.parametrize("value", ["\ud800", "\0", "video_nobody", "", 7, ["video_1"], {"id": 1}, None])
+def test_an_id_in_a_body_is_looked_up_and_nothing_else(shared, value):
+    body = '{"prompt": "a", "seconds": 1, "video": {"id": ' + json.dumps(value) + "}}"
+    for path in ("", "/edits", "/extensions"):
+        answer = shared.post(f"/v1/videos{path}", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 404, answer.text
 
 
 @pytest.mark.slow
