@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from fakes import WatchedDit, changed
-from helpers import SMALL
+from helpers import SMALL, wait_for_a_signal
 
 from kandinsky import get_T2V_pipeline
 from kandinsky.batch import read_prompts, run_batch
