@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.decoder_weights import CausalConv
+from kandinsky.vae.float8_kernel import Float8Kernel
 from kandinsky.vae.halos import Halos, HostHalos
 from kandinsky.vae.rows import Rows
 
@@ -21,13 +22,16 @@ Fill = Callable[[int, int, Tensor], None]
 """fill(start, stop, out): write input frames start..stop to out [stop - start, H, W, C]."""
 
 
-def convolve(x: Tensor, kernel: Tensor, out: Tensor, *, border: int) -> None:
+def convolve(x: Tensor, kernel: Tensor | Float8Kernel, out: Tensor, *, border: int) -> None:
     """A convolution without bias, zero padding 1 in space (or `border` rows that x has already), none in time.
 
     x: [T, H, W, I], kernel [O, I, kt, 2 + P, 2 + P] gives out [T - kt + 1, H / P, W / P, O]; a kernel [O, I, 2, 2]
     takes each frame alone and gives out [T, H + 1, W + 1, O]. Strides in memory are those of channels_last(_3d) all
     along: the batch axis must be added before the permutation, or torch takes the tensor for a strided one and copies.
     """
+    if isinstance(kernel, Float8Kernel):
+        kernel.run(x, kernel, out, border=border)
+        return
     if kernel.ndim == 5:
         x, out, padding = x[None].permute(0, 4, 1, 2, 3), out[None].permute(0, 4, 1, 2, 3), (0, 1 - border, 1)
         stride = (1, kernel.shape[-1] - 2, kernel.shape[-1] - 2)
@@ -64,11 +68,10 @@ def causal_convolution(
             has the same shape and order: a frame is written when it was read.
     """
     frames, (height, width), channels = like.stored_frames, like.size, like.channels
-    block = frames_per_window(
-        frames, conv.halo, frame_bytes=like.data[0, 0].element_size() * height * width * channels, max_bytes=max_bytes
-    )
+    frame_bytes = conv.dtype.itemsize * height * width * channels
+    block = frames_per_window(frames, conv.halo, frame_bytes=frame_bytes, max_bytes=max_bytes)
     border = rows.border
-    window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels)
+    window = like.data.new_empty(conv.halo + block, height + 2 * border, width, channels, dtype=conv.dtype)
     total = frames if len(conv.kernels) == 1 else like.frames
     shape = (total, height // conv.stride, width // conv.stride, conv.out_channels)
     reuse = in_place and like.time is Time.NATURAL and like.data.shape == shape

@@ -19,6 +19,7 @@ from kandinsky.vae.activation import Activation, Time
 from kandinsky.vae.best_ops import best_ops
 from kandinsky.vae.causal import Fill, causal_convolution, convolve
 from kandinsky.vae.decoder_weights import CausalConv, DecoderConfig, Level, NormWeights, Resnet, WeightReader
+from kandinsky.vae.float8 import Convert, as_they_are
 from kandinsky.vae.halos import Halos, HostHalos
 from kandinsky.vae.norm import Ops, latent_terms
 from kandinsky.vae.rows import WHOLE, Rows
@@ -30,20 +31,29 @@ WINDOW_BYTES = 500_000_000
 class CausalDecoder:
     """Weights of one decoder, ready to run; holds no state of a clip."""
 
-    def __init__(self, state: Mapping[str, Tensor], config: DecoderConfig, *, ops: Ops | None = None):
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        config: DecoderConfig,
+        *,
+        ops: Ops | None = None,
+        convert: Convert = as_they_are,
+    ):
         """`state` is the state dict of diffusers' `decoder` module, on the device and in the dtype to run in."""
         self.config = config
-        self.weights = WeightReader(state, config).read()
+        self.weights = convert(WeightReader(state, config).read(), config)
         example = state["conv_in.conv.weight"]
         self.device, self.dtype = example.device, example.dtype
         self.ops = ops or best_ops(self.device, config, dtype=self.dtype)
 
     @classmethod
-    def from_diffusers(cls, autoencoder: Any, *, ops: Ops | None = None) -> "CausalDecoder":
+    def from_diffusers(
+        cls, autoencoder: Any, *, ops: Ops | None = None, convert: Convert = as_they_are
+    ) -> "CausalDecoder":
         """From an `AutoencoderKLCogVideoX`; its parameters are shared where they need no rearranging."""
         config = DecoderConfig.from_mapping(autoencoder.config)
         state = {name: value.detach() for name, value in autoencoder.decoder.state_dict().items()}
-        return cls(state, config, ops=ops)
+        return cls(state, config, ops=ops, convert=convert)
 
     def open_clip(
         self, latents: Tensor, *, memory_saving: bool = False, rows: Rows = WHOLE, max_bytes: int = WINDOW_BYTES
@@ -112,7 +122,7 @@ class Clip:
         latent = latent_terms(z, norm)
 
         def fill(start: int, stop: int, out: Tensor) -> None:  # noqa: ARG001
-            self.ops.normalise(x, coefficients, latent, start=start, out=out)
+            self.ops.normalise(x, coefficients, latent, start=start, out=out, scale=conv.input_scale)
 
         return self.causal_convolution(conv, fill, x, in_place=in_place)
 

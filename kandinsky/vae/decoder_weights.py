@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kandinsky.vae.float8_kernel import Float8Kernel
+
 NORM_EPS = 1e-6
 """diffusers' spatial norm has it as a constant: the configuration's `norm_eps` is for the encoder only."""
 OUT_PATCH = 4
@@ -71,9 +73,15 @@ class CausalConv:
     A kernel of P x P output pixels at once is [P P O, I, 3, 2 + P, 2 + P], with stride P.
     """
 
-    kernels: tuple[Tensor, ...]
+    kernels: tuple[Tensor | Float8Kernel, ...]
     scale: int  # its input's height over the latents'
     slot: int  # which halo is its own
+    input_scale: Tensor | None = None  # [I] float32: what its input is multiplied with, in float8
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its input."""
+        return self.kernels[0].dtype
 
     @property
     def halo(self) -> int:

@@ -1,16 +1,13 @@
 """Convolutions of the decoder in float8 e4m3: one Triton kernel, an implicit matrix product, for Hopper GPUs. Lossy.
 
-    out[t, y, x, o] = scale[o] sum over taps and channels of window[t + dt, y + dy, x + dx, c] kernel[o, dt, dy, dx, c]
+    out[t, y, x, o] = scale[o] sum over dt, dy, dx, c window[t + dt, y + dy - 1, x + dx - 1, c] kernel[o, dt, dy, dx, c]
 
-The window has a border of one pixel in space. Its pixels, border included, are the rows of a matrix: a tap moves all of
-them by the same number of rows, so a program's operands are plain tiles that the tensor memory accelerator copies. The
-result has the window's rows and columns; what comes out for the border means nothing and is 1 to 7 % of the work.
+A program has a rectangle of one frame's pixels and some output channels. For each tap the tensor memory accelerator
+copies the rectangle from where the tap moves it to; what lies outside of the window it fills with zeros, so neither
+window nor result has a border, and it cuts off what a result's rectangle has too much. Pixels are the columns of the
+matrix product: Triton gives a product's second operand to the tensor cores from where it was copied to, in any shape.
 
-What is convolved is SiLU of a normalised activation, which fits the format as it is and has no scale; kernels have one
-for each output channel. Sums are those of the tensor cores, which keep 13 bits behind the largest addend in float8:
-`exact_after` channels are summed so and then added in float32.
-
-No part of the decoder takes it yet: it is to be measured first.
+Sums are those of the tensor cores, which keep 13 bits behind the largest addend in float8.
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false, reportCallIssue=false, reportArgumentType=false
@@ -19,103 +16,83 @@ No part of the decoder takes it yet: it is to be measured first.
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-FLOAT8 = torch.float8_e4m3fn
-LARGEST = 448.0
-"""Of the format."""
+from kandinsky.vae.float8_kernel import Float8Kernel
+
+RECTANGLES = ((16, 16), (8, 32), (32, 8))
+"""Rows and columns of a program's pixels, the most compact first: its taps share the most."""
+PRODUCT = 32
+"""Channels of one product of the tensor cores in float8, the fewest that are summed up at once."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a convolution is cut.
+    """How a convolution is cut; all are powers of 2.
 
     Args:
-        pixels, outputs: pixels and output channels of a program; powers of 2.
+        rows, columns: pixels of a program.
+        outputs: output channels of a program.
         channels: of the input, at once.
         warps, stages: of a launch.
-        exact_after: channels that the tensor cores sum up by themselves, at most `channels`; 0 for all.
     """
 
-    pixels: int = 256
-    outputs: int = 128
-    channels: int = 128
+    rows: int
+    columns: int
+    outputs: int
+    channels: int
     warps: int = 8
-    stages: int = 4
-    exact_after: int = 0
-
-
-@dataclass(frozen=True)
-class Float8Kernel:
-    """A kernel as it is multiplied.
-
-    Args:
-        values: float8 `[O, kt ky kx I]`.
-        scale: float32 `[O]`.
-        taps: kt, ky and kx.
-    """
-
-    values: Tensor
-    scale: Tensor
-    taps: tuple[int, int, int]
+    stages: int = 3
 
     @classmethod
-    def of(cls, kernel: Tensor) -> "Float8Kernel":
-        """From `[O, I, kt, ky, kx]`."""
-        rows = kernel.float().permute(0, 2, 3, 4, 1).flatten(1)
-        scale = rows.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny * LARGEST) / LARGEST
-        kt, ky, kx = kernel.shape[2:]
-        return cls((rows / scale[:, None]).to(FLOAT8).contiguous(), scale, (kt, ky, kx))
+    def of(cls, height: int, width: int, *, inputs: int, outputs: int) -> "Tile":
+        """The one with the fewest programs for frames of this size."""
+        rows, columns = min(RECTANGLES, key=lambda one: -(-height // one[0]) * -(-width // one[1]))
+        return cls(rows, columns, min(outputs, 128), max(min(inputs, 128), PRODUCT))
 
 
 @triton.jit
-def _convolve(window, kernel, out, scale_ptr, rows, columns, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
-              KT: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-              BK: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
-    """BM pixels, BN output channels. Programs that share pixels follow each other. rows, columns: of the window."""
+def _convolve(window, kernel, out, scale_ptr, across, down, border, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
+              KT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+              AT_ONCE: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
+    """ROWS x COLUMNS pixels, BLOCK output channels; inputs come AT_ONCE, in PARTS. Programs that share pixels follow
+    each other. across, down: rectangles of a frame. With fewer INPUTS than AT_ONCE, pixels are zero beyond them."""
     program = tl.program_id(0)
-    first = program % (OUTPUTS // BN) * BN
-    start = program // (OUTPUTS // BN) * BM
-    total = tl.zeros((BM, BN), dtype=tl.float32)
-    for step in tl.range(0, KT * KY * KX * (INPUTS // BK)):
-        tap = step // (INPUTS // BK)
-        channel = step % (INPUTS // BK) * BK
-        moved = (tap // (KY * KX) * rows + tap // KX % KY) * columns + tap % KX
-        pixels = window.load([start + moved, channel])
+    first = program % (OUTPUTS // BLOCK) * BLOCK
+    rectangle = program // (OUTPUTS // BLOCK)
+    x = rectangle % across * COLUMNS
+    y = rectangle // across % down * ROWS
+    t = rectangle // (across * down)
+    total = tl.zeros((BLOCK, ROWS * COLUMNS), dtype=tl.float32)
+    for step in tl.range(0, KT * 9 * PARTS):
+        tap = step // PARTS
+        channel = step % PARTS * AT_ONCE
         weights = kernel.load([first, tap * INPUTS + channel])
-        if EXACT:
-            total = tl.dot(pixels, weights.T, total, max_num_imprecise_acc=EXACT)
-        else:
-            total = tl.dot(pixels, weights.T, total)
-    total *= tl.load(scale_ptr + first + tl.arange(0, BN))[None, :]
-    out.store([start, first], total.to(out.dtype))
+        pixels = window.load([t + tap // 9, y + tap // 3 % 3 + border - 1, x + tap % 3 - 1, channel])
+        total = tl.dot(weights, pixels.reshape(ROWS * COLUMNS, AT_ONCE).T, total)
+    total *= tl.load(scale_ptr + first + tl.arange(0, BLOCK))[:, None]
+    out.store([t, y, x, first], total.to(out.dtype).T.reshape(1, ROWS, COLUMNS, BLOCK))
 
 
-def convolve(window: Tensor, kernel: Float8Kernel, out: Tensor, *, tile: Tile | None = None) -> None:
-    """A convolution without bias or padding: what lies around the picture is in the window.
+def convolve(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int, tile: Tile | None = None) -> None:
+    """See `float8_kernel.Convolve`. Numbers of channels are powers of 2, 16 and more.
 
     Args:
-        window: float8 `[T, H, W, I]`, contiguous; I is a multiple of the tile's channels.
-        out: `[T - kt + 1, H, W, O]`, contiguous; O is a multiple of the tile's outputs. The last ky - 1 rows and kx - 1
-            columns of each frame mean nothing.
         tile: how it is cut, by default for a Hopper GPU.
     """
-    outputs, inputs = out.shape[-1], window.shape[-1]
-    tile = tile or (Tile(128, 256) if outputs % 256 == 0 else Tile())
-    assert outputs % tile.outputs == 0
-    assert inputs % tile.channels == 0
-    rows, columns = window.shape[1:3]
-    pixels = out.view(-1, outputs)
-    programs = triton.cdiv(len(pixels), tile.pixels) * (outputs // tile.outputs)
-    _convolve[(programs,)](
-        TensorDescriptor.from_tensor(window.view(-1, inputs), [tile.pixels, tile.channels]),
+    frames, height, width, outputs = out.shape
+    inputs = window.shape[-1]
+    tile = tile or Tile.of(height, width, inputs=inputs, outputs=outputs)
+    down, across = triton.cdiv(height, tile.rows), triton.cdiv(width, tile.columns)
+    rectangle = [1, tile.rows, tile.columns]
+    _convolve[(frames * down * across * (outputs // tile.outputs),)](
+        TensorDescriptor.from_tensor(window, [*rectangle, tile.channels]),
         TensorDescriptor.from_tensor(kernel.values, [tile.outputs, tile.channels]),
-        TensorDescriptor.from_tensor(pixels, [tile.pixels, tile.outputs]),
-        kernel.scale, rows, columns, outputs, inputs, *kernel.taps,
-        BM=tile.pixels, BN=tile.outputs, BK=tile.channels, EXACT=tile.exact_after,
+        TensorDescriptor.from_tensor(out, [*rectangle, tile.outputs]),
+        kernel.scale, across, down, border, inputs, outputs, KT=kernel.shape[2], ROWS=tile.rows, COLUMNS=tile.columns,
+        BLOCK=tile.outputs, AT_ONCE=tile.channels, PARTS=triton.cdiv(inputs, tile.channels),
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

@@ -31,9 +31,9 @@ class Halos:
     """
 
     def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows."""
-        self._shapes = {conv.slot: halo_shape(conv, like, border) for conv in convs}
-        self._like = like
+        """`like`: latents [T, h, w, Z] of the clip, for size and device; `border`: of the windows."""
+        self._kinds = {conv.slot: (halo_shape(conv, like, border), conv.dtype) for conv in convs}
+        self._device = like.device
         self._buffers: dict[int, Tensor] = {}  # by slot
         self._filled: set[int] = set()
 
@@ -43,13 +43,13 @@ class Halos:
 
     def store(self, conv: CausalConv, window: Tensor) -> None:
         if conv.slot not in self._buffers:
-            self._make(self._shapes[conv.slot])
+            self._make(*self._kinds[conv.slot])
         self._buffers[conv.slot].copy_(window[-conv.halo :])
         self._filled.add(conv.slot)
 
-    def _make(self, shape: tuple[int, ...]) -> None:
-        slots = [slot for slot, other in self._shapes.items() if other == shape]
-        flat = torch.empty(len(slots) * math.prod(shape), dtype=self._like.dtype, device=self._like.device)
+    def _make(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        slots = [slot for slot, other in self._kinds.items() if other == (shape, dtype)]
+        flat = torch.empty(len(slots) * math.prod(shape), dtype=dtype, device=self._device)
         self._buffers.update(zip(slots, flat.view(len(slots), *shape), strict=True))
 
 
@@ -57,19 +57,20 @@ class HostHalos:
     """As `Halos`, in 2 GB less of the device's memory at 672x384 but for the two rooms, 0.5 GB."""
 
     def __init__(self, convs: Sequence[CausalConv], like: Tensor, *, border: int, streams: "Streams | None" = None):
-        """`like`: latents [T, h, w, Z] of the clip, for size, dtype and device; `border`: of the windows; `streams`:
-        where copies run, by default CUDA's for what is on a GPU, else none."""
+        """`like`: latents [T, h, w, Z] of the clip, for size and device; `border`: of the windows; `streams`: where
+        copies run, by default CUDA's for what is on a GPU, else none."""
         if streams is None and like.is_cuda:
             streams = torch.cuda
         self._convs = convs  # by slot, in the order in which they run
-        self._shapes = [halo_shape(conv, like, border) for conv in convs]
-        sizes = [math.prod(shape) for shape in self._shapes]
+        shapes = [halo_shape(conv, like, border) for conv in convs]
+        sizes = [math.prod(shape) * conv.dtype.itemsize for conv, shape in zip(convs, shapes, strict=True)]
         host = torch.device("cpu") if like.is_cuda else like.device
-        flat = torch.empty(sum(sizes), dtype=like.dtype, device=host, pin_memory=like.is_cuda)
+        flat = torch.empty(sum(sizes), dtype=torch.uint8, device=host, pin_memory=like.is_cuda)
         self.nbytes = flat.nbytes
-        self._host = [part.view(shape) for part, shape in zip(flat.split(sizes), self._shapes, strict=True)]
-        self._leaving = _Room(max(sizes), like, streams)
-        self._coming = _Room(max(sizes), like, streams)
+        parts = zip(flat.split(sizes), convs, shapes, strict=True)
+        self._host = [part.view(conv.dtype).view(shape) for part, conv, shape in parts]
+        self._leaving = _Room(max(sizes), like.device, streams)
+        self._coming = _Room(max(sizes), like.device, streams)
         self._come: int | None = None  # whose halo is in the second room, or on its way
         self._stored: set[int] = set()
 
@@ -81,14 +82,14 @@ class HostHalos:
         if self._come != conv.slot:
             self._fetch(conv.slot)
         self._coming.wait()
-        window[: conv.halo].copy_(self._coming.view(self._shapes[conv.slot]))
+        window[: conv.halo].copy_(self._coming.view(self._host[conv.slot]))
         following = (conv.slot + 1) % len(self._convs)
         if following in self._stored:
             self._fetch(following)
 
     def store(self, conv: CausalConv, window: Tensor) -> None:
         self._leaving.wait()
-        room = self._leaving.view(self._shapes[conv.slot])
+        room = self._leaving.view(self._host[conv.slot])
         room.copy_(window[-conv.halo :])
         with self._leaving.on_side():
             self._host[conv.slot].copy_(room, non_blocking=True)
@@ -98,7 +99,7 @@ class HostHalos:
         """Begin to bring a halo to the device. Its way out was over before: the side streams wait for each other."""
         self._coming.after(self._leaving)
         with self._coming.on_side():
-            self._coming.view(self._shapes[slot]).copy_(self._host[slot], non_blocking=True)
+            self._coming.view(self._host[slot]).copy_(self._host[slot], non_blocking=True)
         self._come = slot
 
 
@@ -123,15 +124,17 @@ class _Room:
     """A place on the device with a stream that copies to or from the host; without streams there is nothing to wait
     for."""
 
-    def __init__(self, size: int, like: Tensor, streams: Streams | None):
-        self._flat = like.new_empty(size)
+    def __init__(self, size: int, device: torch.device, streams: Streams | None):
+        """`size` in bytes."""
+        self._flat = torch.empty(size, dtype=torch.uint8, device=device)
         self._streams = streams
-        self._side: Any = None if streams is None else streams.Stream(like.device)
+        self._side: Any = None if streams is None else streams.Stream(device)
         if self._flat.is_cuda:  # a last copy may be on its way when the clip is gone
             self._flat.record_stream(self._side)
 
-    def view(self, shape: tuple[int, ...]) -> Tensor:
-        return self._flat[: math.prod(shape)].view(shape)
+    def view(self, like: Tensor) -> Tensor:
+        """Of the shape and dtype of `like`."""
+        return self._flat[: like.nbytes].view(like.dtype).view(like.shape)
 
     @contextmanager
     def on_side(self) -> Iterator[None]:

@@ -123,10 +123,11 @@ def _combine_kernel(partial_ptr, gamma_ptr, beta_ptr, bias_ptr, out_ptr, program
 
 
 @triton.jit(do_not_specialize=["T", "start"])
-def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, out_stride, start, T, H, W, z_repeat, back,
-                      C: tl.constexpr, BLOCK: tl.constexpr, Z_FIRST: tl.constexpr, SCALE: tl.constexpr,
-                      SPLIT: tl.constexpr, QUARTERS: tl.constexpr):  # fmt: skip
-    """SiLU((x * factor + offset) * conv_y + conv_b) for one block of columns of one image row."""
+def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, scale_ptr, out_ptr, out_stride, start, T, H, W, z_repeat,
+                      back, C: tl.constexpr, BLOCK: tl.constexpr, Z_FIRST: tl.constexpr, SIZE: tl.constexpr,
+                      SPLIT: tl.constexpr, QUARTERS: tl.constexpr, SCALED: tl.constexpr):  # fmt: skip
+    """SiLU((x * factor + offset) * conv_y + conv_b) for one block of columns of one image row, SCALED for float8, whose
+    conversion saturates. SIZE: rows and columns of pixels that show one of the latents."""
     y = tl.program_id(1)
     frame = tl.program_id(2)
     t = start + frame
@@ -143,13 +144,15 @@ def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, out_ptr, out_stride, s
     factor = tl.load(coefficient_ptr + channels)[None, :]
     offset = tl.load(coefficient_ptr + C + channels)[None, :]
     z = tl.where(t < Z_FIRST, 0, Z_FIRST + (t - Z_FIRST) // z_repeat)
-    latent_row = (z * (H // SCALE) + y // SCALE) * (W // SCALE)
-    latent = latent_ptr + (latent_row + x // SCALE)[:, None] * (2 * C) + channels[None, :]
+    latent_row = (z * (H // SIZE) + y // SIZE) * (W // SIZE)
+    latent = latent_ptr + (latent_row + x // SIZE)[:, None] * (2 * C) + channels[None, :]
     conv_y = tl.load(latent, mask=inside, other=0.0).to(tl.float32)
     conv_b = tl.load(latent + C, mask=inside, other=0.0).to(tl.float32)
     value = (value * factor + offset) * conv_y + conv_b
     # the approximate division: the other one's range checks are a seventh of the kernel's instructions
     value = libdevice.fast_dividef(value, 1.0 + tl.exp(-value))
+    if SCALED:
+        value *= tl.load(scale_ptr + channels)[None, :]
     own = frame.to(tl.int64) * out_stride + (y * W + x)[:, None] * C + channels[None, :]
     tl.store(out_ptr + own, value.to(out_ptr.dtype.element_ty), mask=inside)
 
@@ -163,16 +166,26 @@ class TritonOps:
     def statistics(self, x: Activation, norm: NormWeights) -> Tensor:
         return coefficients_of(sums(x, None, norm.input_bias), x, norm, self.rows)
 
-    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
+    def normalise(
+        self,
+        x: Activation,
+        coefficients: Tensor,
+        latent: Tensor,
+        *,
+        start: int,
+        out: Tensor,
+        scale: Tensor | None = None,
+    ) -> None:
         frames = x.stored_frames
         (height, width), channels = x.size, x.channels
         first, repeat = latent_frames(frames, latent.shape[0])
         block = block_of(channels)
         grid = (triton.cdiv(width, block), height, out.shape[0])
         _normalise_kernel[grid](
-            x.data, coefficients, latent, out, out.stride(0), start, frames, height, width, repeat,
-            (frames + first) // 2 - first, C=channels, BLOCK=block, Z_FIRST=first, SCALE=height // latent.shape[1],
-            SPLIT=x.time is Time.SPLIT, QUARTERS=x.quarters, num_warps=WARPS,
+            x.data, coefficients, latent, coefficients if scale is None else scale, out, out.stride(0), start, frames,
+            height, width, repeat, (frames + first) // 2 - first, C=channels, BLOCK=block, Z_FIRST=first,
+            SIZE=height // latent.shape[1], SPLIT=x.time is Time.SPLIT, QUARTERS=x.quarters, SCALED=scale is not None,
+            num_warps=WARPS,
         )  # fmt: skip
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from kandinsky.vae.activation import Activation, Time, dense, doubled, latent_frames
 from kandinsky.vae.decoder_weights import NORM_EPS, NormWeights
+from kandinsky.vae.float8_kernel import LARGEST
 from kandinsky.vae.rows import WHOLE, Rows
 
 
@@ -29,8 +30,20 @@ class Ops(Protocol):
         """Coefficients of the norm."""
         ...
 
-    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
-        """SiLU(spatial norm) of frames start.. to out [frames, H, W, C]; paired frames once."""
+    def normalise(
+        self,
+        x: Activation,
+        coefficients: Tensor,
+        latent: Tensor,
+        *,
+        start: int,
+        out: Tensor,
+        scale: Tensor | None = None,
+    ) -> None:
+        """SiLU(spatial norm) of frames start.. to out [frames, H, W, C]; paired frames once.
+
+        `scale` [C] multiplies it; float8 saturates.
+        """
         ...
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
@@ -63,19 +76,29 @@ class PlainOps:
         factor = (variance + NORM_EPS).rsqrt().expand_as(means).flatten() * norm.gamma
         return torch.stack([factor, (norm.input_bias - mean.expand_as(means).flatten()) * factor + norm.beta])
 
-    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
+    def normalise(
+        self,
+        x: Activation,
+        coefficients: Tensor,
+        latent: Tensor,
+        *,
+        start: int,
+        out: Tensor,
+        scale: Tensor | None = None,
+    ) -> None:
         values = dense(x)
         first, repeat = latent_frames(values.shape[0], latent.shape[0])
-        scale = x.size[0] // latent.shape[1]
+        size = x.size[0] // latent.shape[1]
         for i in range(out.shape[0]):
             t = start + i
-            # A latent pixel's terms meet the scale x scale pixels that show it: broadcast, [h, scale, w, scale, C].
+            # A latent pixel's terms meet the size x size pixels that show it: broadcast, [h, size, w, size, C].
             terms = latent[0 if t < first else first + (t - first) // repeat].float()[:, None, :, None]
             factor, offset = terms.chunk(2, -1)
-            pixels = values[t].float().unflatten(1, (-1, scale)).unflatten(0, (-1, scale))
+            pixels = values[t].float().unflatten(1, (-1, size)).unflatten(0, (-1, size))
             normed = torch.addcmul(coefficients[1], pixels, coefficients[0])
             modulated = torch.addcmul(offset, normed, factor)
-            out[i] = F.silu(modulated, inplace=True).flatten(2, 3).flatten(0, 1)
+            activated = F.silu(modulated, inplace=True).flatten(2, 3).flatten(0, 1)
+            out[i] = activated if scale is None else (activated * scale).clamp(-LARGEST, LARGEST)
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
         x.data.copy_(x.data.float() + doubled(residual).float() + bias)

@@ -1,0 +1,109 @@
+"""The decoder's convolutions in float8: which of them, with which scales, and where that runs. Lossy, by choice.
+
+Those behind a norm are, conv1 and conv2 of each resnet: 95 % of the multiplications. What they convolve is SiLU of a
+normalised activation. The others stay as they are: the first and the last, and those of upsampling and of shortcuts,
+which read the sum of all before, whose size nothing bounds and whose rounding nothing would make small again.
+
+float8 e4m3 holds 2^-9 to 448, four digits from 2^-6 on, so what matters is where a channel lies. Its size is known when
+weights are loaded: a norm's result has unit variance over its group, then come gamma and beta, then the terms of the
+latents, whose variance the configuration tells. Each channel gets the power of 2 that brings this estimate to 1 or just
+below: values of 448 times the estimate do not saturate, and a channel of a sixteenth of it still has its digits.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from kandinsky.vae.causal import convolve
+from kandinsky.vae.decoder_weights import CausalConv, DecoderConfig, DecoderWeights, NormWeights, Resnet
+from kandinsky.vae.float8_kernel import Convolve, Float8Kernel, power_of_2
+
+Convert = Callable[[DecoderWeights, DecoderConfig], DecoderWeights]
+"""What becomes of a decoder's weights when they are loaded."""
+FEWEST_CHANNELS = 16
+"""Of a convolution's input: fewer are no row that the tensor memory accelerator copies."""
+CAPABILITY = (9, 0)
+"""The kernel's tiles are those of Hopper's matrix instructions."""
+
+_log = logging.getLogger(__name__)
+
+
+def as_they_are(weights: DecoderWeights, _config: DecoderConfig) -> DecoderWeights:
+    """Nothing becomes of them."""
+    return weights
+
+
+def emulated(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int) -> None:
+    """The same products by PyTorch, in the result's dtype, which has all of float8's numbers; see `Convolve`."""
+    convolve(window.to(out.dtype), kernel.in_dtype(out.dtype), out, border=border)
+
+
+def in_float8(weights: DecoderWeights, config: DecoderConfig, *, run: Convolve = emulated) -> DecoderWeights:
+    """Convolutions behind norms in float8, carried out by `run`, on any device."""
+    deviation, convs = 1 / config.scaling_factor, list(weights.causal_convs)
+
+    def converted(conv: CausalConv, norm: NormWeights) -> CausalConv:
+        if conv.in_channels < FEWEST_CHANNELS:
+            return conv
+        scale = input_scale(norm, deviation)
+        kernels = tuple(Float8Kernel.of(kernel, scale, run) for kernel in conv.kernels if isinstance(kernel, Tensor))
+        convs[conv.slot] = replace(conv, kernels=kernels, input_scale=scale)
+        return convs[conv.slot]
+
+    def of_resnet(resnet: Resnet) -> Resnet:
+        conv1, conv2 = converted(resnet.conv1, resnet.norm1), converted(resnet.conv2, resnet.norm2)
+        return replace(resnet, conv1=conv1, conv2=conv2)
+
+    levels = tuple(replace(level, resnets=tuple(map(of_resnet, level.resnets))) for level in weights.levels)
+    return replace(weights, levels=levels, causal_convs=tuple(convs))
+
+
+def input_scale(norm: NormWeights, deviation: float) -> Tensor:
+    """What each channel of SiLU(spatial norm) is multiplied with before it is rounded, float32 `[C]`.
+
+    Args:
+        norm: before the convolution.
+        deviation: of the latents.
+    """
+    weight, bias = norm.latent_weight.float(), norm.latent_bias.float()
+    factor, offset = (weight.square().sum(1) * deviation**2 + bias.square()).chunk(2)
+    return 1 / power_of_2(((norm.gamma.square() + norm.beta.square()) * factor + offset).sqrt())
+
+
+def where_it_runs(weights: DecoderWeights, config: DecoderConfig) -> DecoderWeights:
+    """In float8 on a Hopper GPU where our kernel runs, else as they are."""
+    device = weights.out_bias.device
+    if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
+        return weights
+    if torch.cuda.get_device_capability(device) != CAPABILITY:
+        return weights
+    try:
+        from kandinsky.vae import float8_convolution
+
+        run = float8_convolution.convolve
+        launch(run, device)
+    except Exception as error:  # noqa: BLE001  # Triton, compilers and drivers each have their own
+        _log.warning("the VAE's float8 kernel does not run here, it stays as it is: %s", type(error).__name__)
+        return weights
+    return in_float8(weights, config, run=run)
+
+
+@torch.inference_mode()
+def launch(run: Convolve, device: torch.device) -> None:
+    """One convolution of zeros."""
+    place = {"device": device, "dtype": torch.bfloat16}
+    kernel = Float8Kernel.of(torch.zeros(32, 32, 3, 3, 3, **place), torch.ones(32, device=device), run)
+    window, out = torch.zeros(4, 4, 4, 32, **place).to(kernel.dtype), torch.empty(2, 4, 4, 32, **place)
+    with torch.cuda.device_of(out):  # Triton launches on the current device
+        run(window, kernel, out, border=0)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+EMULATED: Convert = partial(in_float8, run=emulated)
+"""Rounded as float8 rounds, without its speed: for devices that have no kernel, and to compare with."""
