@@ -132,7 +132,7 @@ def _decoder() -> list[Kernel]:
         combine = {"C": channels, "GROUP": channels // 32, "BLOCK": 128}
         types = ("*fp32",) * 5 + ("i32", "fp32", "fp32")
         rows.append(Kernel(f"VAE statistics, {channels} channels", vae_kernels._combine_kernel, types, combine))
-        flags = {"Z_FIRST": 1, "SCALE": 2, "SPLIT": True, "QUARTERS": True}
+        flags = {"Z_FIRST": 1, "SIZE": 2, "SPLIT": True, "QUARTERS": True}
         types = ("*bf16", "*fp32", "*bf16", "*bf16", *("i32",) * 7)
         constants = {"C": channels, "BLOCK": block, **flags}
         rows.append(Kernel(f"VAE norm, {channels} channels", vae_kernels._normalise_kernel, types, constants))

@@ -13,7 +13,7 @@ from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.adapters import with_adapters
-from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae
+from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae, vae_conversion
 from kandinsky.loading.kept import kept
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
@@ -245,6 +245,7 @@ def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
         rows_of=all_rows if messenger is None else strips_of(messenger),
         staged=not settings.modes["vae"].stays,
         kernels=settings.kernels,
+        convert=vae_conversion(settings.precision, agree=bool if messenger is None else messenger.all),
         progress=settings.progress,
     )
 
@@ -282,7 +283,8 @@ def _vae_source(settings: Settings) -> VaeSource:
     """What latents of unfinished videos say of the VAE."""
     device, dtype = settings.devices["vae"], settings.dtypes["vae"]
     folder = lasting(settings.paths.vae.absolute())
-    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving, settings.kernels)
+    kernels, precision = settings.kernels, settings.precision.name
+    return VaeSource(str(folder), str(device), _name(dtype), settings.memory_saving, kernels, precision)
 
 
 def fingerprints(paths: WeightPaths) -> dict[str, str]:

@@ -29,13 +29,14 @@ from kandinsky.config import DiTConfig
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.kept import kept
 from kandinsky.model.dit import DiT
-from kandinsky.model.precision import FAST
+from kandinsky.model.precision import FAST, Precision
 from kandinsky.model.sizes import is_quantised
 from kandinsky.text.encoder import TextEncoder
 from kandinsky.text.t5 import EMBEDDING, T5Config, T5Encoder
 from kandinsky.text.tokenizer import BackendTokenizer, json_of_transformers
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.decoder_weights import DecoderConfig
+from kandinsky.vae.float8 import Convert, as_they_are, where_it_runs
 from kandinsky.vae.rows import RowsOf, all_rows
 from kandinsky.vae.shapes import decoder_shapes
 
@@ -138,12 +139,13 @@ def load_vae(
     rows_of: RowsOf = all_rows,
     staged: bool = False,
     kernels: str = "auto",
+    convert: Convert = as_they_are,
     progress: bool = False,
 ) -> VideoAutoencoder:
     """The VAE that decodes on `device` in `dtype`.
 
     Args:
-        memory_saving, rows_of, staged, kernels: as `VideoAutoencoder` takes them.
+        memory_saving, rows_of, staged, kernels, convert: as `VideoAutoencoder` takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -165,7 +167,17 @@ def load_vae(
         rows_of=rows_of,
         staged=staged,
         kernels=kernels,
+        convert=convert,
     )
+
+
+def vae_conversion(precision: Precision, *, agree: Callable[[bool], bool] = bool) -> Convert:
+    """What a precision makes of the decoder's weights: float8 where that runs, unless it is exact.
+
+    Args:
+        agree: as `float8.where_it_runs` takes it.
+    """
+    return as_they_are if precision.is_exact else partial(where_it_runs, agree=agree)
 
 
 def _decoder_config(folder: Path, mapping: Mapping[str, Any]) -> DecoderConfig:

@@ -11,8 +11,9 @@ from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.checkpoint.pending import lasting, place_of
 from kandinsky.config import FLASH_512, ModelSet
-from kandinsky.loading.components import load_vae
+from kandinsky.loading.components import load_vae, vae_conversion
 from kandinsky.loading.devices import default_dtype, device_of
+from kandinsky.model.precision import precision_of
 from kandinsky.output.finisher import Finisher
 from kandinsky.output.unfinished import VaeSource
 from kandinsky.user_files.paths import user_path
@@ -50,7 +51,10 @@ def load_finisher(
     if not path.is_dir():
         raise FileNotFoundError(f"no VAE at {path}; name the folder of the weights with --weights")
     dtype = default_dtype(place) if source is None or device is not None else getattr(torch, source.dtype)
-    settings = {} if source is None else {"memory_saving": source.memory_saving, "kernels": source.kernels}
+    settings = {}
+    if source is not None:
+        convert = vae_conversion(precision_of(source.precision))
+        settings = {"memory_saving": source.memory_saving, "kernels": source.kernels, "convert": convert}
     vae = load_vae(path, device=place, dtype=dtype, progress=progress, **settings)
     if fingerprint is not None and fingerprint_of(open_checkpoint(path)) != fingerprint:
         warnings.warn(f"{path} is not the VAE that these latents were sampled for", UserWarning, stacklevel=2)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kandinsky.atomic import create_new, short
-from kandinsky.config import KERNELS
+from kandinsky.config import KERNELS, PRECISIONS
 from kandinsky.errors import DecodeError, RecordError, shown
 from kandinsky.output.record import DTYPES, Record
 
@@ -38,13 +38,14 @@ def no_rescue(_save: Callable[[], object]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class VaeSource:
-    """Which VAE decodes: its folder, and device, dtype (`bfloat16` ...) and the rest as `load_vae` takes them."""
+    """Which VAE decodes: its folder, device, dtype (`bfloat16` ...), and the rest as `get_T2V_pipeline` takes them."""
 
     path: str
     device: str
     dtype: str
     memory_saving: bool
     kernels: str = "auto"
+    precision: str = "exact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def _vae_source(found: dict[str, object]) -> VaeSource:
     texts = (source.path, source.device, source.dtype)
     if not all(isinstance(text, str) for text in texts) or not isinstance(source.memory_saving, bool):
         raise TypeError("its VAE is not described as this library does it")
-    for name, allowed in {"dtype": DTYPES, "kernels": KERNELS}.items():
+    for name, allowed in {"dtype": DTYPES, "kernels": KERNELS, "precision": PRECISIONS}.items():
         if getattr(source, name) not in allowed:
             raise TypeError(f"its VAE's {name} is {shown(getattr(source, name))}")
     return source

@@ -161,6 +161,10 @@ class Messenger:
             self._boxes[name] = box = Mailbox(size, self.device) if self.one_host else GroupBox(size, self.device)
         return box
 
+    def all(self, one: bool) -> bool:
+        """Whether it is so on every rank; the same answer on each. All must ask."""
+        return bool(self.ranks.gather(torch.tensor(one, device=self.device)).all())
+
     def other_half(self, name: str) -> int:
         """0 and 1 in turn: which half of a box comes next, where its halves are used in turn."""
         self._halves[name] = 1 - self._halves.get(name, 0)

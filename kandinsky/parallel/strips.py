@@ -44,6 +44,8 @@ class Strip:
 
     def fill_border(self, window: Tensor) -> None:
         """The first and last row of `window` from the neighbours; zeros at the picture's edges."""
+        if window.itemsize == 1:
+            window = window.view(torch.uint8)  # not every way to send knows float8
         shape = window[:, 0].shape
         box, (above, below) = self._places("border", 2, shape.numel() * window.element_size())
         sends, receives = [], []

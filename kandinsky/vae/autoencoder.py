@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
+from kandinsky.vae.float8 import Convert, as_they_are
 from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.rows import Rows, RowsOf, all_rows
 from kandinsky.vae.stream import Finite, decode, to_host
@@ -33,6 +34,7 @@ class VideoAutoencoder:
         rows_of: which rows of the picture are decoded here; several ranks decode a strip each.
         staged: the decoder is on the device only while it decodes.
         kernels: "torch" decodes without Triton; else its kernels are taken where they run.
+        convert: what becomes of the decoder's weights when they come to the device.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class VideoAutoencoder:
         rows_of: RowsOf = all_rows,
         staged: bool = False,
         kernels: str = "auto",
+        convert: Convert = as_they_are,
     ):
         self.config = config
         self.device = device
@@ -55,7 +58,8 @@ class VideoAutoencoder:
         self._open_autoencoder = open_autoencoder
         self._state = state if staged else {}
         self._ops = PlainOps() if kernels == "torch" else None
-        self._decoder = None if staged else CausalDecoder(state, config, ops=self._ops)
+        self._convert = convert
+        self._decoder = None if staged else self._decoder_of(state)
 
     @classmethod
     def from_diffusers(cls, autoencoder: Any, **settings: Any) -> "VideoAutoencoder":
@@ -77,9 +81,8 @@ class VideoAutoencoder:
         alone._rows_of = all_rows
         return alone
 
-    def _staged(self) -> CausalDecoder:
-        state = {name: value.to(self.device) for name, value in self._state.items()}
-        return CausalDecoder(state, self.config, ops=self._ops)
+    def _decoder_of(self, state: Mapping[str, Tensor]) -> CausalDecoder:
+        return CausalDecoder(state, self.config, ops=self._ops, convert=self._convert)
 
     def rows(self, latents: Tensor) -> Rows | None:
         """Which rows of `[T, H, W, C]` latents are decoded here; None if others decode them all."""
@@ -103,7 +106,7 @@ class VideoAutoencoder:
             FloatingPointError: after the last frame, if any was not finite.
         """
         saving = self.memory_saving if memory_saving is None else memory_saving
-        decoder = self._decoder or self._staged()
+        decoder = self._decoder or self._decoder_of({k: value.to(self.device) for k, value in self._state.items()})
         rows = self.rows(latents)
         if rows is None:
             return

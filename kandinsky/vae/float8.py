@@ -13,7 +13,7 @@ below: values of 448 times the estimate do not saturate, and a channel of a sixt
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
@@ -70,27 +70,42 @@ def input_scale(norm: NormWeights, deviation: float) -> Tensor:
         norm: before the convolution.
         deviation: of the latents.
     """
-    weight, bias = norm.latent_weight.float(), norm.latent_bias.float()
-    factor, offset = (weight.square().sum(1) * deviation**2 + bias.square()).chunk(2)
-    return 1 / power_of_2(((norm.gamma.square() + norm.beta.square()) * factor + offset).sqrt())
+    # Of latents of this deviation and a constant 1: terms are linear in them, so moments are products of their rows.
+    terms = torch.cat((norm.latent_weight.float() * deviation, norm.latent_bias.float()[:, None]), 1)
+    factor, offset = terms.chunk(2)
+    normed = norm.gamma.square() + norm.beta.square()
+    square = normed * factor.square().sum(1) + 2 * norm.beta * (factor * offset).sum(1) + offset.square().sum(1)
+    return 1 / power_of_2(square.clamp_min(0).sqrt())
 
 
-def where_it_runs(weights: DecoderWeights, config: DecoderConfig) -> DecoderWeights:
-    """In float8 on a Hopper GPU where our kernel runs, else as they are."""
-    device = weights.out_bias.device
+def where_it_runs(
+    weights: DecoderWeights, config: DecoderConfig, *, agree: Callable[[bool], bool] = bool
+) -> DecoderWeights:
+    """In float8 on a Hopper GPU where our kernel runs, else as they are.
+
+    Args:
+        agree: whether it runs here -> whether it does for all who decode a picture together.
+    """
+    run = kernel_on(weights.out_bias.device)
+    everywhere = agree(run is not None)
+    return weights if run is None or not everywhere else in_float8(weights, config, run=run)
+
+
+@cache
+def kernel_on(device: torch.device) -> Convolve | None:
+    """Our kernel if the device is a Hopper GPU and a launch succeeds."""
     if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
-        return weights
+        return None
     if torch.cuda.get_device_capability(device) != CAPABILITY:
-        return weights
+        return None
     try:
-        from kandinsky.vae import float8_convolution
+        from kandinsky.vae.float8_convolution import convolve as run
 
-        run = float8_convolution.convolve
         launch(run, device)
     except Exception as error:  # noqa: BLE001  # Triton, compilers and drivers each have their own
         _log.warning("the VAE's float8 kernel does not run here, it stays as it is: %s", type(error).__name__)
-        return weights
-    return in_float8(weights, config, run=run)
+        return None
+    return run
 
 
 @torch.inference_mode()

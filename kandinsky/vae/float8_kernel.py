@@ -66,6 +66,6 @@ class Float8Kernel:
 
 
 def power_of_2(x: Tensor) -> Tensor:
-    """The next one that is not smaller, for numbers that are not negative."""
+    """The next one that is not smaller, of float32 numbers that are not negative."""
     mantissa, exponent = torch.frexp(x.clamp_min(SMALLEST))
-    return torch.ldexp(torch.ones_like(x), exponent - (mantissa == 0.5).int())
+    return ((exponent - (mantissa == 0.5).int() + 127) << 23).view(torch.float32)  # no rounding of a power

@@ -11,6 +11,7 @@ rows are 64 bits wide: a large video's activation passes 2^31 elements.
 
 # pyright: reportIndexIssue=false, reportMissingImports=false, reportPossiblyUnboundVariable=false
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false
 # (Triton's launch syntax and its compile-time branches; the package is not there on every platform.)
 # ruff: noqa: N803 (constants of a kernel are written in capitals)
 
@@ -152,7 +153,7 @@ def _normalise_kernel(x_ptr, coefficient_ptr, latent_ptr, scale_ptr, out_ptr, ou
     # the approximate division: the other one's range checks are a seventh of the kernel's instructions
     value = libdevice.fast_dividef(value, 1.0 + tl.exp(-value))
     if SCALED:
-        value *= tl.load(scale_ptr + channels)[None, :]
+        value = value * tl.load(scale_ptr + channels)[None, :]
     own = frame.to(tl.int64) * out_stride + (y * W + x)[:, None] * C + channels[None, :]
     tl.store(out_ptr + own, value.to(out_ptr.dtype.element_ty), mask=inside)
 

@@ -43,6 +43,25 @@ def test_kernels_equal_plain(layout, channels):
     assert relative_error(out, expected) < 1e-5
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float8_equals_plain(layout):
+    """But for the few numbers that lie in the middle between two of the format."""
+    from kandinsky.vae.kernels import TritonOps
+
+    x, norm = activation(layout, 128), norm_weights(128)
+    coefficients = PlainOps().statistics(x, norm)
+    coefficients[:, :4] *= 1e6  # saturates
+    latent = torch.randn(2 + x.stored_frames % 2 if x.stored_frames > 1 else 1, 2, 3, 256, device="cuda").bfloat16()
+    scale = 2.0 ** torch.randint(-3, 4, (128,), device="cuda")
+    made = [torch.empty(x.stored_frames, 16, 24, 128, device="cuda", dtype=torch.float8_e4m3fn) for _ in range(2)]
+    for ops, out in zip((PlainOps(), TritonOps()), made, strict=True):
+        ops.normalise(x, coefficients, latent, start=0, out=out, scale=scale)
+    expected, out = (one.float() for one in made)
+    assert (out == 448).any()
+    assert (out != expected).float().mean() < 1e-3
+    assert relative_error(out, expected) < 1e-2
+
+
 @pytest.mark.parametrize("layout", [one for one in LAYOUTS if one[0] is not Time.SPLIT])
 def test_residual_sum_equals_plain(layout):
     from kandinsky.vae.kernels import TritonOps
