@@ -5,7 +5,8 @@
 
 Prints errors of both decoders against diffusers in float32, times and peaks, a table of kernels in one chunk, and the
 limit: what the convolutions of a chunk take when each distinct shape is timed by itself, with nothing of it in the
-cache. The last line is JSON. Needs CUDA and diffusers; a CPU tells no peaks of memory.
+cache. Where it runs, the decoder of precision="fast" too: how far its frames are from the exact decoder's, times, peaks
+and kernels. The last line is JSON. Needs CUDA and diffusers; a CPU tells no peaks of memory.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from vae_convolutions import convolutions, timed
 
 from kandinsky.checkpoint.random_weights import SIZES
 from kandinsky.loading.devices import default_dtype
+from kandinsky.vae import float8
 from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.stream import chunk_bounds, decode, to_host, to_uint8
 
@@ -39,6 +41,7 @@ ACCURACY_LATENTS = 5
 CHUNK_FRAMES = 8
 KINDS: Mapping[str, str] = MappingProxyType(
     {
+        "_convolve": "convolutions in float8",
         "_normalise_kernel": "normalise",
         "_sums_kernel": "statistics, residual",
         "_combine_kernel": "statistics, combine",
@@ -184,6 +187,19 @@ def diffusers_times(autoencoder: Any, latents: Tensor) -> dict[str, float | None
     return {"seconds": seconds(run, autoencoder.device), **peaks(run, autoencoder.device)}
 
 
+def fast_figures(size: str, device: torch.device, latents: Tensor, expected: Tensor) -> dict[str, Any]:
+    """Of the same weights in float8, of whose first latents the exact decoder makes `expected`; prints as it goes."""
+    autoencoder = random_autoencoder(size, device, default_dtype(device))
+    fast = CausalDecoder.from_diffusers(autoencoder, convert=float8.where_it_runs)
+    del autoencoder
+    difference = relative(our_frames(fast, latents[:ACCURACY_LATENTS]), expected)
+    figures = {"difference": difference, **stream_times(fast, latents)}
+    print("fast", figures, flush=True)
+    saving = stream_times(fast, latents, memory_saving=True)
+    z = (latents.to(fast.device) / CONFIG["scaling_factor"]).to(fast.dtype)
+    return {**figures, "memory_saving": saving, "kernels_ms": kernel_table(fast, z)}
+
+
 def measure_all(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """All figures; prints as it goes."""
     generator = torch.Generator().manual_seed(0)
@@ -212,6 +228,10 @@ def measure_all(given: argparse.Namespace, device: torch.device) -> dict[str, An
         longer = latents.repeat(-(-given.long // len(latents)), 1, 1, 1)[: given.long]
         report["long_peak_gib"] = peak_gib(lambda: decode_to_host(ours, longer), device)
         print(f"peak with {given.long} latents: {gib(report['long_peak_gib'])}")
+    if float8.kernel_on(device) is not None:
+        expected = our_frames(ours, latents[:ACCURACY_LATENTS])
+        del ours  # its weights are not to be counted
+        report["fast"] = fast_figures(given.size, device, latents, expected)
     return report
 
 

@@ -34,6 +34,7 @@ from kandinsky.parallel.ranks import Ranks, open_group
 from kandinsky.parallel.strips import strips_of
 from kandinsky.parallel.tensor import PIECE_ROWS, Sum, SummedLinear
 from kandinsky.parallel.watchdog import Watchdog, rescue
+from kandinsky.vae.float8 import EMULATED
 from kandinsky.vae.rows import Rows
 from kandinsky.video_shape import VideoShape
 
@@ -175,11 +176,13 @@ def in_strips(ranks: Ranks, _folder: Path) -> dict:
         saving: [chunk.clone() for chunk in vae.decode(some_latents(), memory_saving=saving)]
         for saving in (False, True)
     }
+    fast = load_vae(TINY / "vae", device=CPU, dtype=torch.float32, rows_of=rows_of, convert=EMULATED)
     flat = some_latents()[:, : ranks.size - 1]
     rows = rows_of(5)
     chunks = vae.decode(some_latents(), everywhere=True)
     return {
         "frames": found,
+        "float8": [chunk.clone() for chunk in fast.decode(some_latents())],
         "rows": rows.rows,
         "flat": [chunk.clone() for chunk in vae.decode(flat)],
         "everywhere": [chunk.clone() for chunk in vae.decode(some_latents(), everywhere=True)],

@@ -23,8 +23,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kandinsky.vae.float8_kernel import Float8Kernel
 
-RECTANGLES = ((16, 16), (8, 32), (32, 8))
-"""Rows and columns of a program's pixels, the most compact first: its taps share the most."""
+RECTANGLES = {256: ((16, 16), (8, 32), (32, 8)), 128: ((16, 8), (8, 16), (32, 4))}
+"""Rows and columns of a program's pixels, by their number, the most compact first: its taps share the most."""
 PRODUCT = 32
 """Channels of one product of the tensor cores in float8, the fewest that are summed up at once."""
 
@@ -50,8 +50,10 @@ class Tile:
     @classmethod
     def of(cls, height: int, width: int, *, inputs: int, outputs: int) -> "Tile":
         """The one with the fewest programs for frames of this size."""
-        rows, columns = min(RECTANGLES, key=lambda one: -(-height // one[0]) * -(-width // one[1]))
-        return cls(rows, columns, min(outputs, 128), max(min(inputs, 128), PRODUCT))
+        block = min(outputs, 256)
+        rectangles = RECTANGLES[128 if block == 256 else 256]
+        rows, columns = min(rectangles, key=lambda one: -(-height // one[0]) * -(-width // one[1]))
+        return cls(rows, columns, block, max(min(inputs, 128), PRODUCT))
 
 
 @triton.jit
