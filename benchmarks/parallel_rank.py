@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from measure import synchronise
-from random_parts import PROMPT, WORKLOADS, assembled, make_fast_, random_prompts
+from random_parts import PROMPT, WORKLOADS, assembled, fast_vae, make_fast_, random_prompts
 from silence import silenced
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -201,6 +202,7 @@ def work(
         for precision in precisions:
             if precision == "fast":
                 make_fast_(dit)
+                pipe = Kandinsky4T2VPipeline(replace(pipe.parts, vae=fast_vae(vae, messenger)))
             figures = measure_video(pipe, workload.shape(seconds), folder, precision)
             if ranks.is_main:
                 write({"gpus": ranks.size, "mode": mode, "precision": precision, **figures}, folder / LOG)

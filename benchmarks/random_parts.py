@@ -13,13 +13,15 @@ import torch
 from kandinsky.checkpoint.random_weights import SCHEDULER, SIZES, random_dit, random_text_encoder, random_vae
 from kandinsky.config import FLASH_512, ModelSet
 from kandinsky.loading.assemble import configure_
-from kandinsky.loading.components import load_tokenizer
+from kandinsky.loading.components import load_tokenizer, vae_conversion
 from kandinsky.loading.devices import default_dtype
 from kandinsky.loading.parts import Parts, modulation_table
 from kandinsky.memory.modes import offload_modulation_
 from kandinsky.model.dit import DiT
 from kandinsky.model.precision import EXACT, FAST
+from kandinsky.parallel.boxes import Messenger
 from kandinsky.parallel.ranks import Ranks
+from kandinsky.parallel.strips import strips_of
 from kandinsky.sampler import Schedule
 from kandinsky.text.encoder import TextEncoder
 from kandinsky.text.t5 import T5Encoder
@@ -100,6 +102,18 @@ def assembled(
         team=ranks,
         progress=False,
     )
+
+
+def fast_vae(vae: VideoAutoencoder, messenger: Messenger | None = None) -> VideoAutoencoder:
+    """What "fast" makes of a VAE from `VideoAutoencoder.from_diffusers`; the same where float8 does not run.
+
+    Args:
+        messenger: of the ranks that decode in strips.
+    """
+    if messenger is None:
+        return VideoAutoencoder.from_diffusers(vae.autoencoder, convert=vae_conversion(FAST))
+    strips = {"rows_of": strips_of(messenger), "convert": vae_conversion(FAST, agree=messenger.all)}
+    return VideoAutoencoder.from_diffusers(vae.autoencoder, **strips)
 
 
 def make_fast_(dit: DiT) -> None:

@@ -110,7 +110,8 @@ def in_ranks(ranks: Ranks, _folder: Path) -> dict:
 
 def in_boxes(ranks: Ranks, _folder: Path) -> dict:
     """What comes into a box: from each rank its number, in two exchanges that are under way at once."""
-    box = Messenger(ranks, CPU).box("letters", 4 * 2 * ranks.size)
+    messenger = Messenger(ranks, CPU)
+    box = messenger.box("letters", 4 * 2 * ranks.size)
     others = [other for other in range(ranks.size) if other != ranks.rank]
     waits = []
     for channel in range(2):
@@ -123,7 +124,8 @@ def in_boxes(ranks: Ranks, _folder: Path) -> dict:
     column = torch.arange(6.0).view(3, 2)[:, 1] + ranks.rank  # not contiguous
     place = box.view(0, (3,), torch.float32)
     box.deliver([Letter(column, (ranks.rank + 1) % ranks.size, 0)], [(place, (ranks.rank - 1) % ranks.size)])
-    return {"came": came, "delivered": place.clone()}
+    agreed = [messenger.all(one) for one in (True, ranks.is_main, False)]
+    return {"came": came, "delivered": place.clone(), "agreed": agreed}
 
 
 def in_sums(ranks: Ranks, _folder: Path) -> dict:

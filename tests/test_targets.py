@@ -25,7 +25,7 @@ def test_every_kernel_fits(capability):
     from triton_targets import REGISTERS, SHARED, SPILLED, kernels_of_ours, use_on
 
     for kernel in kernels_of_ours(capability):
-        if kernel.capability > capability:
+        if not kernel.is_for(capability):
             continue
         use = use_on(kernel, capability)
         assert use.shared <= SHARED[capability] * 1024, kernel.name
@@ -51,12 +51,13 @@ def test_every_kernel_is_looked_at():
     from triton_targets import kernels_of_ours
 
     from kandinsky.model import float8_operands, kernels, triton_attention
+    from kandinsky.vae import float8_convolution
     from kandinsky.vae import kernels as vae_kernels
 
     helpers = {"_store_row", "_exp2", "_step", "_stored_row"}
     found = {
         name
-        for module in (float8_operands, kernels, triton_attention, vae_kernels)
+        for module in (float8_operands, kernels, triton_attention, vae_kernels, float8_convolution)
         for name, value in vars(module).items()
         if isinstance(value, JITFunction) and value.__module__ == module.__name__
     }
@@ -68,7 +69,7 @@ def table() -> None:
 
     for index, kernel in enumerate(kernels_of_ours()):
         uses = [
-            use_on(kernels_of_ours(capability)[index], capability) if kernel.capability <= capability else None
+            use_on(kernels_of_ours(capability)[index], capability) if kernel.is_for(capability) else None
             for capability in CAPABILITIES
         ]
         cells = ["-" if use is None else cell(use) for use in (*uses, use_on_amd(kernel) if kernel.on_amd else None)]

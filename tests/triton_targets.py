@@ -12,7 +12,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kandinsky.model import float8_operands, kernels, triton_attention
+from kandinsky.vae import float8_convolution
 from kandinsky.vae import kernels as vae_kernels
+from kandinsky.vae.float8_convolution import Tile
 
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KB of shared memory that one block may have, by compute capability (CUDA C++ Programming Guide, table of
@@ -39,6 +41,7 @@ class Kernel:
         constants: by name.
         warps, stages: of a launch.
         capability: smallest that it is launched on.
+        newest: largest that it is launched on; None for all.
         on_amd: whether it can be compiled for AMD's cards: it has no instructions of NVIDIA's and no float8 of theirs.
     """
 
@@ -50,6 +53,11 @@ class Kernel:
     stages: int = 3
     capability: int = 80
     on_amd: bool = True
+    newest: int | None = None
+
+    def is_for(self, capability: int) -> bool:
+        """Whether it is launched on such a card."""
+        return self.capability <= capability <= (self.newest or capability)
 
     def signature(self) -> dict[str, str]:
         types = iter(self.types)
@@ -133,16 +141,40 @@ def _decoder() -> list[Kernel]:
         types = ("*fp32",) * 5 + ("i32", "fp32", "fp32")
         rows.append(Kernel(f"VAE statistics, {channels} channels", vae_kernels._combine_kernel, types, combine))
         flags = {"Z_FIRST": 1, "SIZE": 2, "SPLIT": True, "QUARTERS": True}
-        types = ("*bf16", "*fp32", "*bf16", "*bf16", *("i32",) * 7)
-        constants = {"C": channels, "BLOCK": block, **flags}
-        rows.append(Kernel(f"VAE norm, {channels} channels", vae_kernels._normalise_kernel, types, constants))
+        for scaled in (False, True):
+            out, capability = ("*fp8e4nv", 90) if scaled else ("*bf16", 80)
+            types = ("*bf16", "*fp32", "*bf16", "*fp32", out, *("i32",) * 7)
+            constants = {"C": channels, "BLOCK": block, **flags, "SCALED": scaled}
+            name = f"VAE norm, {channels} channels" + ", float8" * scaled
+            rows.append(
+                Kernel(name, vae_kernels._normalise_kernel, types, constants, 4, 3, capability, on_amd=not scaled)
+            )
+    return rows
+
+
+def _float8_convolutions() -> list[Kernel]:
+    rows: list[Kernel] = []
+    for inputs, outputs in ((16, 16), (128, 128), (256, 128), (512, 512)):
+        tile = Tile.of(384, 672, inputs=inputs, outputs=outputs)
+        pixels = f"1, {tile.rows}, {tile.columns}"
+        tiles = (
+            (pixels, tile.channels, "fp8e4nv"),
+            (tile.outputs, tile.channels, "fp8e4nv"),
+            (pixels, tile.outputs, "bf16"),
+        )
+        types = (*(f"tensordesc<{dtype}[{size}, {last}]>" for size, last, dtype in tiles), "*fp32", *("i32",) * 3)
+        constants = {"INPUTS": inputs, "OUTPUTS": outputs, "KT": 3, "ROWS": tile.rows, "COLUMNS": tile.columns}
+        constants |= {"BLOCK": tile.outputs, "AT_ONCE": tile.channels, "PARTS": -(-inputs // tile.channels)}
+        name = f"VAE convolution in float8, {inputs} to {outputs} channels"
+        launch = {"warps": tile.warps, "stages": tile.stages, "capability": 90, "newest": 90, "on_amd": False}
+        rows.append(Kernel(name, float8_convolution._convolve, types, constants, **launch))
     return rows
 
 
 @cache
 def kernels_of_ours(capability: int = 90) -> tuple[Kernel, ...]:
     """Every kernel, with the sizes of the published model and the tiles that a compute capability gets."""
-    return (*_attention(capability), *_element_wise(), *_float8_operands(), *_decoder())
+    return (*_attention(capability), *_element_wise(), *_float8_operands(), *_decoder(), *_float8_convolutions())
 
 
 def _compiled(kernel: Kernel, target: GPUTarget) -> Any:

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.errors import CheckpointError
 from kandinsky.loading import components
-from kandinsky.loading.components import load_dit, load_t5, load_text_encoder, load_tokenizer, load_vae
+from kandinsky.loading.components import load_dit, load_t5, load_text_encoder, load_tokenizer, load_vae, vae_conversion
 from kandinsky.model.dit import DiT
+from kandinsky.model.precision import EXACT, FAST
 from kandinsky.text.t5 import EMBEDDING
+from kandinsky.vae import float8
 from kandinsky.vae.rows import Whole
 
 CPU = torch.device("cpu")
@@ -106,6 +108,19 @@ def test_vae_takes_what_it_is_given():
     assert vae.staged
     assert next(vae.decode(torch.zeros(1, 4, 4, 16))).shape == (1, 32, 32, 3)
     assert asked == [4]
+
+
+def test_a_precision_says_what_becomes_of_the_vae(monkeypatch):
+    monkeypatch.setattr(float8, "kernel_on", lambda _device: float8.emulated)
+    latents = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
+    conversions = [None, vae_conversion(EXACT), vae_conversion(FAST), vae_conversion(FAST, agree=lambda _one: False)]
+    settings = [{} if convert is None else {"convert": convert} for convert in conversions]
+    plain, exact, fast, alone = (next(load_vae(TINY / "vae", **one, **PLACE).decode(latents)) for one in settings)
+    assert torch.equal(exact, plain)
+    assert not torch.equal(fast, plain)
+    assert torch.equal(alone, plain)
+    staged = load_vae(TINY / "vae", staged=True, convert=vae_conversion(FAST), **PLACE)
+    assert torch.equal(next(staged.decode(latents)), fast)
 
 
 @pytest.mark.parametrize(

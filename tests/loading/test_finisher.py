@@ -13,10 +13,11 @@ from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.pending import SAVED
 from kandinsky.checkpoint.replace_set import settle
-from kandinsky.config import FLASH_512
+from kandinsky.config import FLASH_512, PRECISIONS
 from kandinsky.errors import CheckpointError
 from kandinsky.loading.finisher import load_finisher, model_set_beside
 from kandinsky.output.unfinished import VaeSource
+from kandinsky.vae import float8
 from kandinsky.vae.norm import PlainOps
 
 SOURCE = VaeSource(str(TINY / "vae"), "cpu", "bfloat16", memory_saving=True)
@@ -37,6 +38,20 @@ def test_kernels_are_those_of_the_sampling_process():
     plain = load_finisher(replace(SOURCE, kernels="torch"), progress=False)
     assert plain.vae._ops == PlainOps()
     assert load_finisher(SOURCE, progress=False).vae._ops is None
+
+
+def test_precision_is_that_of_the_sampling_process(monkeypatch):
+    """As a card decodes that has a kernel for it."""
+    monkeypatch.setattr(float8, "kernel_on", lambda _device: float8.emulated)
+    latents = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
+    decoded = {
+        precision: torch.cat(
+            list(load_finisher(replace(SOURCE, precision=precision), progress=False).vae.decode(latents))
+        )
+        for precision in PRECISIONS
+    }
+    assert not torch.equal(decoded["exact"], decoded["fast"])
+    assert torch.equal(decoded["exact"], torch.cat(list(load_finisher(SOURCE, progress=False).vae.decode(latents))))
 
 
 def test_another_device_has_its_own_dtype():

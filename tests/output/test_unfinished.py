@@ -107,6 +107,17 @@ def test_a_file_from_before_kernels_were_told(tmp_path):
     assert load_unfinished(file)[0].vae == VAE
 
 
+def test_a_file_from_before_precision_was_told(tmp_path):
+    """Its VAE was exact."""
+    file = save_unfinished(unfinished(tmp_path / "v.mp4", vae=replace(VAE, precision="fast")))
+    assert load_unfinished(file)[0].vae.precision == "fast"
+    damage(file, vae=json.dumps({**asdict(VAE), "precision": "rough"}))
+    with pytest.raises(RecordError, match="precision is 'rough'"):
+        load_unfinished(file)
+    damage(file, vae=json.dumps({name: value for name, value in asdict(VAE).items() if name != "precision"}))
+    assert load_unfinished(file)[0].vae == VAE
+
+
 def test_a_file_that_was_cut(tmp_path):
     file = save_unfinished(unfinished(tmp_path / "v.mp4"))
     for content in (file.read_bytes()[:-1], b"", b"damaged"):

@@ -36,6 +36,11 @@ def test_an_exchange_of_nothing_is_over():
     assert GroupBox(8, CPU).exchange([], [])() is None
 
 
+def test_ranks_agree_on_what_holds_for_all(processes):
+    assert [rank["agreed"] for rank in processes.of("boxes")] == processes.size * [[True, False, False]]
+    assert Messenger(Ranks(), CPU).all(True)
+
+
 def test_boxes_are_kept_until_they_are_too_small():
     messenger = Messenger(Ranks(0, 2), CPU)
     box = messenger.box("one", 100)
