@@ -6,8 +6,9 @@
 
 Captions that were held out from training; for each row the share of clips whose attributes are what the prompt says, by
 a judge that is no network, and the PSNR of its frames against the first row's, the same prompts and seeds. A row is a
-line in `ROWS`: arguments of the factory, and a number of processes. Rows that this machine cannot run are left out.
-The limit: clips that the world itself drew, before the same judge. Nothing is timed. The last line is JSON.
+line in `ROWS`: arguments of the factory, a number of processes, what becomes of the VAE. Rows that this machine cannot
+run are left out; the VAE's float8 alone is emulated, on any machine. The limit: clips that the world itself drew,
+before the same judge. Nothing is timed. The last line is JSON.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.output.options import OutputOptions
 from kandinsky.output.result import FramesResult
+from kandinsky.pipeline import Kandinsky4T2VPipeline
 from kandinsky.request import request_of
 from kandinsky.training.world.evaluate import accuracy, some_scenes
 from kandinsky.training.world.grammar import Scene, caption
 from kandinsky.training.world.render import render
+from kandinsky.vae.autoencoder import VideoAutoencoder
+from kandinsky.vae.float8 import EMULATED, Convert, as_they_are
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "tiny"
 PROMPTS, SECONDS = {"full": 60, "tiny": 2}, {"full": 2, "tiny": 1}
@@ -39,12 +43,20 @@ PROMPTS, SECONDS = {"full": 60, "tiny": 2}, {"full": 2, "tiny": 1}
 
 @dataclass(frozen=True)
 class Row:
-    """An option: what the factory is called with, by how many processes, and whether it needs a GPU."""
+    """An option.
+
+    Args:
+        options: what the factory is called with.
+        processes: how many call it.
+        gpu: whether it needs a GPU.
+        convert: what becomes of the VAE's decoder afterwards, in one process.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1
     gpu: bool = False
+    convert: Convert = as_they_are
 
     def runs_on(self, device: torch.device) -> bool:
         return self.processes <= torch.cuda.device_count() if device.type == "cuda" else not self.gpu
@@ -58,6 +70,7 @@ ROWS = (
     Row("attention bounded", {"attention": "bounded"}, gpu=True),
     Row("float32", {"dtype": torch.float32, "kernels": "torch"}),
     Row("fast", {"precision": "fast"}, gpu=True),
+    Row("VAE alone in float8", convert=EMULATED),
     Row("fast, attention float8", {"precision": "fast", "attention": "float8"}, gpu=True),
     Row("tensor, 2 processes", {"parallelism": "tensor"}, processes=2),
     Row("sequence, 2 processes", {"parallelism": "sequence"}, processes=2),
@@ -69,6 +82,9 @@ def make(row: Row, file: Path, given: argparse.Namespace) -> None:
     """Write a row's clips, uint8 `[frames, height, width, 3]` each."""
     options = {"cache_dir": given.weights, "local_files_only": True, "progress": False, **row.options}
     pipe = get_T2V_pipeline(device_in(given), **options)
+    if row.convert is not as_they_are:
+        vae = VideoAutoencoder.from_diffusers(pipe.vae.autoencoder, convert=row.convert)
+        pipe = Kandinsky4T2VPipeline(replace(pipe.parts, vae=vae))
     request = request_of(
         [caption(scene) for scene in some_scenes(given.prompts)],
         time_length=SECONDS[given.size],

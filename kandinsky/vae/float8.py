@@ -1,8 +1,9 @@
 """The decoder's convolutions in float8: which of them, with which scales, and where that runs. Lossy, by choice.
 
 Those behind a norm are, conv1 and conv2 of each resnet: 95 % of the multiplications. What they convolve is SiLU of a
-normalised activation. The others stay as they are: the first and the last, and those of upsampling and of shortcuts,
-which read the sum of all before, whose size nothing bounds and whose rounding nothing would make small again.
+normalised activation. Our kernel takes multiples of 128 channels, which the published decoder has everywhere. The
+others stay as they are: the first and the last, and those of upsampling and of shortcuts, which read the sum of all
+before, whose size nothing bounds and whose rounding nothing would make small again.
 
 float8 e4m3 holds 2^-9 to 448, four digits from 2^-6 on, so what matters is where a channel lies. Its size is known when
 weights are loaded: a norm's result has unit variance over its group, then come gamma and beta, then the terms of the
@@ -21,12 +22,10 @@ from torch import Tensor
 
 from kandinsky.vae.causal import convolve
 from kandinsky.vae.decoder_weights import CausalConv, DecoderConfig, DecoderWeights, NormWeights, Resnet
-from kandinsky.vae.float8_kernel import Convolve, Float8Kernel, power_of_2
+from kandinsky.vae.float8_kernel import CHANNELS, Convolve, Float8Kernel, power_of_2
 
 Convert = Callable[[DecoderWeights, DecoderConfig], DecoderWeights]
 """What becomes of a decoder's weights when they are loaded."""
-FEWEST_CHANNELS = 16
-"""Of a convolution's input: fewer are no row that the tensor memory accelerator copies."""
 CAPABILITY = (9, 0)
 """The kernel's tiles are those of Hopper's matrix instructions."""
 
@@ -43,12 +42,19 @@ def emulated(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int) 
     convolve(window.to(out.dtype), kernel.in_dtype(out.dtype), out, border=border)
 
 
-def in_float8(weights: DecoderWeights, config: DecoderConfig, *, run: Convolve = emulated) -> DecoderWeights:
-    """Convolutions behind norms in float8, carried out by `run`, on any device."""
+def in_float8(
+    weights: DecoderWeights, config: DecoderConfig, *, run: Convolve = emulated, channels: int = 1
+) -> DecoderWeights:
+    """Convolutions behind norms in float8, on any device.
+
+    Args:
+        run: carries them out.
+        channels: those whose numbers of channels are multiples of this.
+    """
     deviation, convs = 1 / config.scaling_factor, list(weights.causal_convs)
 
     def converted(conv: CausalConv, norm: NormWeights) -> CausalConv:
-        if conv.in_channels < FEWEST_CHANNELS:
+        if conv.in_channels % channels or conv.out_channels % channels:
             return conv
         scale = input_scale(norm, deviation)
         kernels = tuple(Float8Kernel.of(kernel, scale, run) for kernel in conv.kernels if isinstance(kernel, Tensor))
@@ -81,14 +87,16 @@ def input_scale(norm: NormWeights, deviation: float) -> Tensor:
 def where_it_runs(
     weights: DecoderWeights, config: DecoderConfig, *, agree: Callable[[bool], bool] = bool
 ) -> DecoderWeights:
-    """In float8 on a Hopper GPU where our kernel runs, else as they are.
+    """In float8 what our kernel takes, on a Hopper GPU where it runs; else as they are.
 
     Args:
         agree: whether it runs here -> whether it does for all who decode a picture together.
     """
+    if all(channels % CHANNELS for channels in config.block_out_channels):
+        return weights
     run = kernel_on(weights.out_bias.device)
     everywhere = agree(run is not None)
-    return weights if run is None or not everywhere else in_float8(weights, config, run=run)
+    return weights if run is None or not everywhere else in_float8(weights, config, run=run, channels=CHANNELS)
 
 
 @cache
@@ -111,9 +119,9 @@ def kernel_on(device: torch.device) -> Convolve | None:
 @torch.inference_mode()
 def launch(run: Convolve, device: torch.device) -> None:
     """One convolution of zeros."""
-    place = {"device": device, "dtype": torch.bfloat16}
-    kernel = Float8Kernel.of(torch.zeros(32, 32, 3, 3, 3, **place), torch.ones(32, device=device), run)
-    window, out = torch.zeros(4, 4, 4, 32, **place).to(kernel.dtype), torch.empty(2, 4, 4, 32, **place)
+    place, count = {"device": device, "dtype": torch.bfloat16}, CHANNELS
+    kernel = Float8Kernel.of(torch.zeros(count, count, 3, 3, 3, **place), torch.ones(count, device=device), run)
+    window, out = torch.zeros(4, 4, 4, count, **place).to(kernel.dtype), torch.empty(2, 4, 4, count, **place)
     with torch.cuda.device_of(out):  # Triton launches on the current device
         run(window, kernel, out, border=0)
     if device.type == "cuda":

@@ -21,12 +21,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from kandinsky.vae.float8_kernel import Float8Kernel
+from kandinsky.vae.float8_kernel import CHANNELS, Float8Kernel
 
-RECTANGLES = {256: ((16, 16), (8, 32), (32, 8)), 128: ((16, 8), (8, 16), (32, 4))}
-"""Rows and columns of a program's pixels, by their number, the most compact first: its taps share the most."""
-PRODUCT = 32
-"""Channels of one product of the tensor cores in float8, the fewest that are summed up at once."""
+RECTANGLES = ((16, 16), (8, 32), (32, 8))
+"""Rows and columns of a program's pixels, the most compact first: its taps share the most."""
+MANY_OUTPUTS = 512
+"""Frames of so many channels are small: with half of the pixels there are more programs, two on a multiprocessor."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,25 @@ class Tile:
 
     rows: int
     columns: int
-    outputs: int
-    channels: int
+    outputs: int = CHANNELS
+    channels: int = CHANNELS
     warps: int = 8
     stages: int = 3
 
     @classmethod
-    def of(cls, height: int, width: int, *, inputs: int, outputs: int) -> "Tile":
-        """The one with the fewest programs for frames of this size."""
-        block = min(outputs, 256)
-        rectangles = RECTANGLES[128 if block == 256 else 256]
-        rows, columns = min(rectangles, key=lambda one: -(-height // one[0]) * -(-width // one[1]))
-        return cls(rows, columns, block, max(min(inputs, 128), PRODUCT))
+    def of(cls, height: int, width: int, outputs: int) -> "Tile":
+        """The one with the fewest programs for frames of this size; as it was measured on an H100."""
+        if outputs >= MANY_OUTPUTS:
+            return cls(16, 8)
+        return cls(*min(RECTANGLES, key=lambda one: -(-height // one[0]) * -(-width // one[1])))
 
 
 @triton.jit
 def _convolve(window, kernel, out, scale_ptr, across, down, border, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
               KT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-              AT_ONCE: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
-    """ROWS x COLUMNS pixels, BLOCK output channels; inputs come AT_ONCE, in PARTS. Programs that share pixels follow
-    each other. across, down: rectangles of a frame. With fewer INPUTS than AT_ONCE, pixels are zero beyond them."""
+              AT_ONCE: tl.constexpr):  # fmt: skip
+    """ROWS x COLUMNS pixels, BLOCK output channels; inputs come AT_ONCE. Programs that share pixels follow each other.
+    across, down: rectangles of a frame."""
     program = tl.program_id(0)
     first = program % (OUTPUTS // BLOCK) * BLOCK
     rectangle = program // (OUTPUTS // BLOCK)
@@ -69,9 +68,9 @@ def _convolve(window, kernel, out, scale_ptr, across, down, border, INPUTS: tl.c
     y = rectangle // across % down * ROWS
     t = rectangle // (across * down)
     total = tl.zeros((BLOCK, ROWS * COLUMNS), dtype=tl.float32)
-    for step in tl.range(0, KT * 9 * PARTS):
-        tap = step // PARTS
-        channel = step % PARTS * AT_ONCE
+    for step in tl.range(0, KT * 9 * (INPUTS // AT_ONCE)):
+        tap = step // (INPUTS // AT_ONCE)
+        channel = step % (INPUTS // AT_ONCE) * AT_ONCE
         weights = kernel.load([first, tap * INPUTS + channel])
         pixels = window.load([t + tap // 9, y + tap // 3 % 3 + border - 1, x + tap % 3 - 1, channel])
         total = tl.dot(weights, pixels.reshape(ROWS * COLUMNS, AT_ONCE).T, total)
@@ -80,14 +79,16 @@ def _convolve(window, kernel, out, scale_ptr, across, down, border, INPUTS: tl.c
 
 
 def convolve(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int, tile: Tile | None = None) -> None:
-    """See `float8_kernel.Convolve`. Numbers of channels are powers of 2, 16 and more.
+    """See `float8_kernel.Convolve`.
 
     Args:
-        tile: how it is cut, by default for a Hopper GPU.
+        tile: how it is cut, by default for a Hopper GPU; numbers of channels are multiples of its own.
     """
     frames, height, width, outputs = out.shape
     inputs = window.shape[-1]
-    tile = tile or Tile.of(height, width, inputs=inputs, outputs=outputs)
+    tile = tile or Tile.of(height, width, outputs)
+    assert outputs % tile.outputs == 0
+    assert inputs % tile.channels == 0
     down, across = triton.cdiv(height, tile.rows), triton.cdiv(width, tile.columns)
     rectangle = [1, tile.rows, tile.columns]
     _convolve[(frames * down * across * (outputs // tile.outputs),)](
@@ -95,6 +96,5 @@ def convolve(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int, 
         TensorDescriptor.from_tensor(kernel.values, [tile.outputs, tile.channels]),
         TensorDescriptor.from_tensor(out, [*rectangle, tile.outputs]),
         kernel.scale, across, down, border, inputs, outputs, KT=kernel.shape[2], ROWS=tile.rows, COLUMNS=tile.columns,
-        BLOCK=tile.outputs, AT_ONCE=tile.channels, PARTS=triton.cdiv(inputs, tile.channels),
-        num_warps=tile.warps, num_stages=tile.stages,
+        BLOCK=tile.outputs, AT_ONCE=tile.channels, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

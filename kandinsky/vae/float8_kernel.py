@@ -13,6 +13,8 @@ from torch import Tensor
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = 448.0
 """Of the format."""
+CHANNELS = 128
+"""What `float8_convolution` takes are multiples of this, in and out."""
 SMALLEST = 2.0**-100
 """Of what is divided by: a channel of zeros has a scale too."""
 

@@ -26,7 +26,14 @@ def test_psnr_of_equal_clips_is_none(script):
 
 def test_rows_of_this_machine(script):
     rows = [row.name for row in script("quality").ROWS if row.runs_on(torch.device("cpu"))]
-    assert rows == ["exact", "kernels torch", "float32", "tensor, 2 processes", "sequence, 2 processes"]
+    alone = ["exact", "kernels torch", "float32", "VAE alone in float8"]
+    assert rows == [*alone, "tensor, 2 processes", "sequence, 2 processes"]
+
+
+@pytest.mark.slow
+def test_a_row_with_another_vae(run):
+    found = run("quality", "--prompts", "1", "--only", "VAE alone in float8")
+    assert 40 < found["rows"]["VAE alone in float8"]["psnr"] < 65
 
 
 @pytest.mark.slow

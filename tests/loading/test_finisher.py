@@ -43,6 +43,7 @@ def test_kernels_are_those_of_the_sampling_process():
 def test_precision_is_that_of_the_sampling_process(monkeypatch):
     """As a card decodes that has a kernel for it."""
     monkeypatch.setattr(float8, "kernel_on", lambda _device: float8.emulated)
+    monkeypatch.setattr(float8, "CHANNELS", 16)
     latents = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
     decoded = {
         precision: torch.cat(

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from helpers import relative_error
-from vae_helpers import latents_of, our_frames, smallest_autoencoder
+from vae_helpers import latents_of, our_frames, smallest_autoencoder, tiny_autoencoder
 
 from kandinsky.vae import float8
 from kandinsky.vae.decoder import CausalDecoder
@@ -106,11 +106,17 @@ def test_what_is_too_large_saturates(decoder):
     assert (out.float() == 448).all()
 
 
-def test_few_channels_stay_as_they_are():
-    autoencoder = smallest_autoencoder(block_out_channels=(8, 16, 16, 16))
-    decoder = CausalDecoder.from_diffusers(autoencoder, convert=EMULATED)
-    kinds = {(conv.in_channels, conv.dtype) for conv in decoder.weights.causal_convs[1:-1]}
-    assert kinds == {(8, torch.float32), (16, FLOAT8)}
+def test_channels_that_a_kernel_does_not_take_stay_as_they_are():
+    autoencoder = smallest_autoencoder(block_out_channels=(16, 32, 32, 32))
+    decoder = CausalDecoder.from_diffusers(autoencoder, convert=partial(in_float8, channels=32))
+    kinds = {(conv.in_channels, conv.out_channels, conv.dtype) for conv in decoder.weights.causal_convs[1:-1]}
+    assert kinds == {(32, 32, FLOAT8), (32, 16, torch.float32), (16, 16, torch.float32)}
+    assert relative_error(our_frames(decoder, Z), decoded(autoencoder)) < 0.05
+
+
+def test_a_narrow_decoder_asks_for_no_kernel(decoder, monkeypatch):
+    monkeypatch.setattr(float8, "kernel_on", lambda _device: pytest.fail("nothing to launch"))
+    assert where_it_runs(decoder.weights, decoder.config) is decoder.weights
 
 
 def test_an_emulated_convolution_is_that_of_the_numbers():
@@ -123,7 +129,8 @@ def test_an_emulated_convolution_is_that_of_the_numbers():
 
 
 def test_a_cpu_stays_exact(decoder):
-    assert where_it_runs(decoder.weights, decoder.config) is decoder.weights
+    wide = replace(decoder.config, block_out_channels=(128, 128, 128, 128))
+    assert where_it_runs(decoder.weights, wide) is decoder.weights
 
 
 @pytest.fixture
@@ -169,6 +176,7 @@ def test_other_machines_do_not(card, caplog, run, machine):
 @pytest.mark.parametrize("everywhere", [True, False])
 def test_all_who_decode_together_do_the_same(decoder, monkeypatch, everywhere):
     monkeypatch.setattr(float8, "kernel_on", lambda _device: emulated)
+    monkeypatch.setattr(float8, "CHANNELS", 16)
     asked = []
     convert = partial(where_it_runs, agree=lambda one: asked.append(one) or everywhere)
     found = convert(decoder.weights, decoder.config)
@@ -177,37 +185,21 @@ def test_all_who_decode_together_do_the_same(decoder, monkeypatch, everywhere):
 
 
 @pytest.mark.gpu
+@pytest.mark.timeout(90)
 def test_the_kernel_decodes_what_is_emulated():
-    """At full width, in few pixels: halos on the host too, and the same bits each time."""
-    from vae_helpers import FULL_CHANNELS, tiny_autoencoder
-
+    """Halos on the host too, and the same bits each time."""
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
-    sizes = {"block_out_channels": FULL_CHANNELS, "layers_per_block": 3, "norm_num_groups": 32}
-    autoencoder = tiny_autoencoder(**sizes).cuda().bfloat16()
-    z = torch.randn(5, 12, 20, 16, device="cuda").bfloat16()
+    autoencoder = tiny_autoencoder(block_out_channels=(128, 128, 128, 128), norm_num_groups=32).cuda().bfloat16()
+    z = latents_of(5, 6, 10).cuda().bfloat16()
     exact, rounded, fast = (
         CausalDecoder.from_diffusers(autoencoder, convert=convert)
         for convert in (float8.as_they_are, EMULATED, where_it_runs)
     )
-    assert fast.weights.levels[0].resnets[0].conv1.dtype == FLOAT8
+    assert fast.weights.levels[0].resnets[0].conv1.kernels[0].run is not emulated
     found, expected = our_frames(fast, z), our_frames(exact, z)
     error = relative_error(found, expected)
-    assert error < 0.1
+    assert 1e-3 < error < 0.1
     assert error < 1.1 * relative_error(our_frames(rounded, z), expected)
     assert torch.equal(our_frames(fast, z), found)
     assert torch.equal(our_frames(fast, z, memory_saving=True), found)
-
-
-@pytest.mark.gpu
-def test_narrow_decoders_run_on_the_kernel():
-    from vae_helpers import tiny_autoencoder
-
-    if torch.cuda.get_device_capability() != (9, 0):
-        pytest.skip("needs a Hopper GPU")
-    autoencoder = tiny_autoencoder(block_out_channels=(16, 32, 64, 64), norm_num_groups=8).cuda().bfloat16()
-    z = latents_of(5).cuda().bfloat16()
-    exact, fast = (CausalDecoder.from_diffusers(autoencoder, convert=c) for c in (float8.as_they_are, where_it_runs))
-    assert fast.weights.levels[0].resnets[0].conv1.dtype == FLOAT8
-    assert relative_error(our_frames(fast, z), our_frames(exact, z)) < 0.1
-    assert replace(fast.weights, levels=()).conv_out.dtype == torch.bfloat16

@@ -15,7 +15,8 @@ SHAPES = [
     ((3, 5, 7, 64, 16, 2), 0),
 ]
 """Of what is convolved, and rows above and below that the window has."""
-LARGE = [((4, 17, 35, 128, 128, 3), 0), ((5, 16, 33, 256, 256, 2), 1), ((3, 9, 40, 32, 512, 3), 0)]
+ON_A_GPU = [((4, 17, 35, 128, 128, 3), 0), ((4, 17, 35, 128, 128, 3), 1), ((3, 16, 33, 256, 512, 2), 0)]
+"""Each kind is compiled, which takes seconds."""
 
 
 def check(shape, border, device, *, tile=None, **place):
@@ -47,29 +48,24 @@ def test_on_a_cpu():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "channels", "expected"),
-    [
-        (384, 672, 128, (16, 16, 128, 128)),
-        (96, 168, 256, (16, 8, 256, 128)),
-        (48, 84, 512, (16, 8, 256, 128)),
-        (60, 90, 512, (32, 4, 256, 128)),
-        (8, 64, 16, (8, 32, 16, 32)),
-    ],
+    ("height", "width", "outputs", "expected"),
+    [(384, 672, 128, (16, 16)), (96, 168, 256, (32, 8)), (8, 64, 128, (8, 32)), (48, 84, 512, (16, 8))],
 )
-def test_tiles(height, width, channels, expected):
+def test_tiles(height, width, outputs, expected):
     """Few programs, whose pixels are whole."""
     pytest.importorskip("triton")
     from kandinsky.vae.float8_convolution import Tile
 
-    tile = Tile.of(height, width, inputs=channels, outputs=channels)
-    assert (tile.rows, tile.columns, tile.outputs, tile.channels) == expected
+    tile = Tile.of(height, width, outputs)
+    assert (tile.rows, tile.columns) == expected
+    assert tile.outputs == tile.channels == 128
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("shape", "border"), [*SHAPES, *LARGE])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu(shape, border, dtype):
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("shape", "border"), ON_A_GPU)
+def test_on_a_gpu(shape, border):
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
     torch.backends.cudnn.allow_tf32 = False
-    check(shape, border, "cuda", dtype=dtype)
+    check(shape, border, "cuda", dtype=torch.bfloat16)
