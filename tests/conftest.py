@@ -1,5 +1,6 @@
 """Shared fixtures: pipelines of tiny weights, loaded once, and settings of the process that make tests fast."""
 
+import atexit
 import ctypes
 import gc
 import os
@@ -43,14 +44,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    atexit.register(gc.unfreeze)  # modules in C++ tell of whatever the interpreter leaves at its end
     if len(session.items) > MANY and not session.config.option.collectonly:
         fork_server()
         forkserver.ensure_running()
-
-
-def pytest_unconfigure() -> None:
-    """Let the interpreter take apart all that it has: modules in C++ tell of whatever it leaves."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Nothing of it is garbage, so that none is looked for meanwhile, and in no process later.
 """
 
+import atexit
 import gc
 from importlib import import_module
 
@@ -17,3 +18,4 @@ for name in (
     import_module(name)
 gc.freeze()
 gc.enable()
+atexit.register(gc.unfreeze)  # in the server: modules in C++ tell of whatever the interpreter leaves at its end
