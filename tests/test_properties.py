@@ -1,6 +1,6 @@
 """Whatever a call or a line of a prompt file says, it is accepted or refused with ValueError: random requests.
 
-No model runs: what is tried is the checking, and the arithmetic of shapes. 300 requests by default, 3,000 if there is
+No model runs: what is tried is the checking, and the arithmetic of shapes. 750 requests by default, 3,000 if there is
 time.
 """
 
@@ -18,7 +18,7 @@ from kandinsky.batch.prompts import DEFAULTS, read_prompts
 from kandinsky.output.options import OutputOptions
 from kandinsky.request import check_targets, request_of
 
-COUNTS = [100, pytest.param(1000, marks=pytest.mark.slow)]
+COUNTS = [250, pytest.param(1000, marks=pytest.mark.slow)]
 TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 """With control characters and halves of surrogate pairs."""
 ODD = st.one_of(

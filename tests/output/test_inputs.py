@@ -131,12 +131,11 @@ def arguments(draw):
     return {name: draw(ODD if draw(st.integers(0, 7)) == 0 else RIGHT[name]) for name in chosen}
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])
-def test_whatever_is_said_is_accepted_or_refused(tmp_path, monkeypatch, count):
+def test_whatever_is_said_is_accepted_or_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = Counter()
 
-    @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(arguments())
     def check(asked):
         try:
@@ -152,5 +151,5 @@ def test_whatever_is_said_is_accepted_or_refused(tmp_path, monkeypatch, count):
             assert found.anew is None or len(found.anew) in (1, shape.num_frames)
 
     check()
-    assert min(counts.values()) > count / 8, counts
+    assert min(counts.values()) > 50, counts
     assert list(tmp_path.iterdir()) == []
