@@ -37,12 +37,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Collect garbage from here on, but look at nothing that is there by now: it stays for the whole run.
+    """Collect garbage from here on, less often, and without what is there by now: it stays for the whole run.
 
     Of many tests some need the server that forks processes: it is loaded by another core meanwhile.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
     atexit.register(gc.unfreeze)  # modules in C++ tell of whatever the interpreter leaves at its end
     if len(session.items) > MANY and not session.config.option.collectonly:
