@@ -108,7 +108,8 @@ def load_parts(settings: Settings) -> Parts:
 def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
     """Load what this rank needs.
 
-    T5's weights come first: while the others are read, the tokenizer is loaded and the first prompt encoded.
+    T5's weights come first: while the DiT's are read, the tokenizer is loaded and the first prompt encoded. The VAE's
+    are few, but much is computed from them: it is loaded beside all others.
 
     Args:
         marks: fingerprints of the weights, which are being taken; the team's first rank needs them.
@@ -116,14 +117,16 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     devices = settings.devices
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
-    with ThreadPoolExecutor(1) as pool:
-        prompts = None
+    with ThreadPoolExecutor(2) as pool:
+        vae, prompts = None, None
+        if team.is_main or decoding is not None:
+            vae = pool.submit(_vae_in_a_thread, settings, decoding)
         if marks is not None:
             model = t5_of(settings) if settings.prompt_cache is None else None
             prompts = pool.submit(_prompts, settings, model, marks)
         dit = dit_of(settings, team)
-        vae = vae_of(settings, decoding) if team.is_main or decoding is not None else None
-        return Components(dit, prompts.result() if prompts is not None else None, vae, messenger)
+        text_encoder = None if prompts is None else prompts.result()
+        return Components(dit, text_encoder, None if vae is None else vae.result(), messenger)
 
 
 def make_ready_(
@@ -247,6 +250,13 @@ def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
         kernels=settings.kernels,
         progress=settings.progress,
     )
+
+
+def _vae_in_a_thread(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
+    """`vae_of`, whose kernels are tried on the current GPU, which each thread has for itself."""
+    device = settings.devices["vae"]
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return vae_of(settings, messenger)
 
 
 def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str]) -> Origin:
