@@ -108,8 +108,8 @@ def load_parts(settings: Settings) -> Parts:
 def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
     """Load what this rank needs.
 
-    T5's weights come first: while the DiT's are read, the tokenizer is loaded and the first prompt encoded. The VAE's
-    are few, but much is computed from them: it is loaded beside all others.
+    T5's weights come first: while the DiT's are read, the tokenizer is loaded and the first prompt encoded. The VAE has
+    few, but much is computed from them: it is loaded beside all others.
 
     Args:
         marks: fingerprints of the weights, which are being taken; the team's first rank needs them.
@@ -118,9 +118,8 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
     with ThreadPoolExecutor(2) as pool:
-        vae, prompts = None, None
-        if team.is_main or decoding is not None:
-            vae = pool.submit(_vae_in_a_thread, settings, decoding)
+        vae = pool.submit(vae_of, settings, decoding) if team.is_main or decoding is not None else None
+        prompts = None
         if marks is not None:
             model = t5_of(settings) if settings.prompt_cache is None else None
             prompts = pool.submit(_prompts, settings, model, marks)
@@ -239,24 +238,21 @@ def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[st
 
 
 def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
-    """The VAE, whose pictures are decoded in strips by the messenger's ranks, if there is one."""
-    return load_vae(
-        settings.paths.vae,
-        device=settings.devices["vae"],
-        dtype=settings.dtypes["vae"],
-        memory_saving=settings.memory_saving,
-        rows_of=all_rows if messenger is None else strips_of(messenger),
-        staged=not settings.modes["vae"].stays,
-        kernels=settings.kernels,
-        progress=settings.progress,
-    )
-
-
-def _vae_in_a_thread(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
-    """`vae_of`, whose kernels are tried on the current GPU, which each thread has for itself."""
+    """The VAE, ready to decode, its pictures in strips by the messenger's ranks, if there is one."""
     device = settings.devices["vae"]
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return vae_of(settings, messenger)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # each thread has its own
+        vae = load_vae(
+            settings.paths.vae,
+            device=device,
+            dtype=settings.dtypes["vae"],
+            memory_saving=settings.memory_saving,
+            rows_of=all_rows if messenger is None else strips_of(messenger),
+            staged=not settings.modes["vae"].stays,
+            kernels=settings.kernels,
+            progress=settings.progress,
+        )
+        vae.warm_up()
+    return vae
 
 
 def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str]) -> Origin:
