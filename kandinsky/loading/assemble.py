@@ -18,6 +18,7 @@ from kandinsky.loading.kept import kept
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings, exact_checkpoint
+from kandinsky.loading.threads import current_gpu, switching_often
 from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
@@ -116,7 +117,7 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     devices = settings.devices
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
-    with ThreadPoolExecutor(2) as pool:
+    with switching_often(), ThreadPoolExecutor(2) as pool:
         prompts = pool.submit(_prompts, settings, marks) if marks is not None else None
         vae = pool.submit(vae_of, settings, decoding) if team.is_main or decoding is not None else None
         dit = dit_of(settings, team)
@@ -211,7 +212,7 @@ def _prompts(settings: Settings, marks: "Future[dict[str, str]]") -> PromptCache
     """The text encoder with its memory of prompts; with a folder for these it is loaded when it is first needed."""
     device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
     tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
-    with _current(device):
+    with current_gpu(device):
         loaded = text_encoder_of(settings) if settings.prompt_cache is None else None
         weights = marks.result()["text_encoder"]
         mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
@@ -232,7 +233,7 @@ def _prompts(settings: Settings, marks: "Future[dict[str, str]]") -> PromptCache
 def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
     """The VAE, ready to decode, its pictures in strips by the messenger's ranks, if there is one."""
     device = settings.devices["vae"]
-    with _current(device):
+    with current_gpu(device):
         vae = load_vae(
             settings.paths.vae,
             device=device,
@@ -245,11 +246,6 @@ def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
         )
         vae.warm_up()
     return vae
-
-
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU this thread's current one, which for a new thread is the first."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str]) -> Origin:
