@@ -10,6 +10,7 @@
 import argparse
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def machine(device: torch.device) -> dict[str, str]:
     """What figures are to be read with: the GPU's name, or "cpu", and PyTorch's version."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"device": name, "torch": torch.__version__}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def write_json(figures: Mapping[str, Any], file: Path | None) -> None:

@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from script import device_in, finish, machine, parser_of
+from script import device_in, finish, free_port, machine, parser_of
 
 TINY = Path(__file__).parents[1] / "weights" / "tiny"
 PROMPT = "a woolly mammoth in deep snow, take {}"
@@ -55,9 +54,7 @@ class Server:
     """`kandinsky serve` in a process of its own."""
 
     def __init__(self, weights: str, device: str, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log.jsonl"
         command = [sys.executable, "-m", "kandinsky", "serve", "--port", str(port), "--data", str(folder / "data")]

@@ -13,7 +13,6 @@ tokenizer) and is told apart; figures are medians of the others. The limit is a 
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from script import device_in, finish, machine, parser_of
+from script import device_in, finish, free_port, machine, parser_of
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "weights" / "tiny"
@@ -64,10 +63,7 @@ def _ranks(given: argparse.Namespace) -> list[tuple[list[str], dict[str, str]]]:
     """Arguments and environment of each process."""
     if given.gpus == 1:
         return [([], dict(os.environ))]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(given.gpus), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {"WORLD_SIZE": str(given.gpus), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared["LOCAL_WORLD_SIZE"] = shared["WORLD_SIZE"]
     ranks = [{**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(given.gpus)]
     return [(["--parallelism", given.parallelism], rank) for rank in ranks]

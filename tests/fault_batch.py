@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from fakes import WatchedDit, changed
-from helpers import SMALL
+from helpers import SMALL, wait_for_a_signal
 
 from kandinsky import get_T2V_pipeline
 from kandinsky.batch import read_prompts, run_batch
@@ -28,7 +28,7 @@ def make_batch(prompts: Path, folder: Path, weights: Path, connection: Connectio
             while (folder / "report.jsonl").read_text().count('"done"') < LAST - 1:
                 time.sleep(0.01)
             connection.send("waiting")
-            time.sleep(120)
+            wait_for_a_signal()
 
     torch.set_num_threads(1)
     pipe = get_T2V_pipeline("cpu", cache_dir=weights, local_files_only=True, progress=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from fakes import DisturbedVae, WatchedDit, changed, ffmpeg_script
+from helpers import wait_for_a_signal
 
 from kandinsky import Kandinsky4T2VPipeline, get_T2V_pipeline
 from kandinsky.cli.common import Parser, parse_and_run
@@ -47,7 +48,7 @@ def run(folder: Path, connection: Connection, weights: Path) -> None:
 
     def wait() -> None:
         connection.send((stage, os.getpid()))
-        time.sleep(60)
+        wait_for_a_signal()
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     torch.set_num_threads(1)  # threads do not survive a fork

@@ -76,6 +76,13 @@ def golden_case(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     return call, load_file(path)
 
 
+def wait_for_a_signal(seconds: float = LONG) -> None:
+    """Sleep until a signal ends it. One that came just before a single long sleep would be seen after it only."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def until(true: Callable[[], Any], seconds: float = LONG) -> Any:
     """Wait until something is so, and return it."""
     end = time.monotonic() + seconds

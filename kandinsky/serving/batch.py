@@ -121,7 +121,8 @@ class Workers:
                 self._end(item, message, report)
         elif isinstance(message, Gone):
             self._lose(name, message, report)
-        self._give(worker, report)
+        for each in list(self._running.values()):  # what one has lost may be for another, which has nothing to say
+            self._give(each, report)
 
     def _give(self, worker: Worker, report: Report) -> None:
         held = self._held.get(worker.name)

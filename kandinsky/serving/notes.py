@@ -45,7 +45,7 @@ class Notes:
         content = message.content
         if content is not None:
             self.insist(lambda: _write(file, content))
-        size = sum(path.stat().st_size for path in file.parent.rglob("*") if path.is_file())
+        size = self.insist(lambda: sum(path.stat().st_size for path in file.parent.rglob("*") if path.is_file()))
         if self.ended(job, "completed", timings=dict(message.timings), size=size):
             for stage, seconds in message.timings.items():
                 self._seconds(stage, seconds)

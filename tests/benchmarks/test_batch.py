@@ -14,4 +14,4 @@ def test_figures(run):
 @pytest.mark.slow
 def test_a_process_for_each_video(run):
     found = run("batch", "--count", "1", "--process")
-    assert all_positive(found["process_s"], found["single_s"])
+    assert found["process_s"] > found["single_s"]

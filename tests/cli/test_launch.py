@@ -63,6 +63,7 @@ def small(small_weights):
     return ["--weights", str(small_weights), "--device", "cpu", "--width", "96", "--height", "64"]
 
 
+@pytest.mark.slow
 def test_all_end_when_one_raises(raised):
     ranks, said, folder = raised
     assert codes_of(ranks) == [1, 1]

@@ -181,6 +181,7 @@ def own_weights_with_sound(folder, small_weights, weights):
 SHORT = ("--sound", "--time-length", "1", "--text", "a cat", "--save-path", "v.mp4")
 
 
+@pytest.mark.slow
 def test_a_video_with_a_sound(with_sound, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kandinsky.audio.pipeline.make_scheduler", lambda config, _steps: make_scheduler(config, 1))
     assert with_sound(*SHORT, "--trust-remote-code", "--sound-prompt", "rain", "--json", "--seed", "5") == 0

@@ -85,6 +85,7 @@ def test_the_file_is_not_written_to(small_weights, adapters):
     assert torch.equal(parts.base.checkpoint.tensor(name, CPU), fresh)
 
 
+@pytest.mark.slow
 def test_all_modes_compute_the_same(small_weights, adapters):
     """The sum of two adapters, resident and streamed."""
     found = []

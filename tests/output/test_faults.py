@@ -79,7 +79,7 @@ def interrupted(tmp_path_factory, small_weights):
     process = fork_server().Process(target=fault_process.run, args=(base, theirs, small_weights))
     process.start()
     for stage, how in STAGES:
-        assert ours.poll(60)
+        assert ours.poll(LONG)
         name, pid = ours.recv()
         assert name == stage
         os.kill(pid, getattr(signal, how))

@@ -54,7 +54,7 @@ def four(tmp_path_factory: pytest.TempPathFactory, dit_file: Path) -> Processes:
     return Processes(folder, run_together(4, folder, SMALL_JOBS))
 
 
-@pytest.fixture(params=["two", "four"])
+@pytest.fixture(params=["two", pytest.param("four", marks=pytest.mark.slow)])
 def processes(request: pytest.FixtureRequest) -> Processes:
     """Two processes, then four."""
     return request.getfixturevalue(request.param)

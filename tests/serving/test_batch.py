@@ -2,9 +2,10 @@
 
 import errno
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from helpers import SMALL
+from helpers import LONG, SMALL
 from serving_kit import HandWorker, until
 
 from kandinsky.batch.prompts import make_items
@@ -63,6 +64,26 @@ def test_jobs_of_a_worker_that_ends_go_to_another(tmp_path):
 
     result = run_batch_on(Workers({"a": start}), items("a", "b", "c"), tmp_path)
     assert (result.made, result.failed, len(lost)) == (3, {}, 2)
+
+
+def test_what_is_lost_goes_to_a_worker_that_waits(tmp_path):
+    """The one that is started in the place of the lost one may wait for room for ever."""
+    workers = {}
+
+    def start(name, report):
+        first = name not in workers
+        workers[name] = Quick(name, report, lambda one: one.name == "a") if first else HandWorker(name, report)
+        return workers[name]
+
+    run = Workers({"a": start, "b": start})
+    thread = Thread(target=lambda: run_batch_on(run, items(*"abcdef"), tmp_path), daemon=True)
+    thread.start()
+    lost = workers.get("a") or until(lambda: workers.get("a"))
+    until(lambda: len(list(tmp_path.glob("*.mp4"))) == 4)  # the other one has nothing more to do
+    lost.report(lost, Gone("its node is lost"))
+    until(lambda: len(list(tmp_path.glob("*.mp4"))) == 6)
+    thread.join(LONG)
+    assert not thread.is_alive()
 
 
 def test_an_item_that_takes_workers_with_it_and_one_that_fails(tmp_path):

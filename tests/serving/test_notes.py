@@ -2,6 +2,7 @@
 
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from serving_kit import ASKED, names_in
@@ -51,6 +52,17 @@ def test_a_file_that_came_by_message_is_put_there_whole(store, notes):
     empty = running(store)
     notes.completed(empty, Done(empty.id, content=b""))
     assert store.file_of(empty).read_bytes() == b""
+
+
+def test_a_file_that_vanishes_while_sizes_are_added_up_leaves_no_job_open(store, notes, monkeypatch):
+    job = running(store)
+    store.file_of(job).write_bytes(b"12345")
+    gone = store.folder_of(job.id) / "v.latents.safetensors"
+    found = [[gone, store.file_of(job)], [store.file_of(job)]]
+    monkeypatch.setattr(Path, "is_file", lambda _path: True)
+    monkeypatch.setattr(Path, "rglob", lambda *_: found.pop(0))
+    notes.completed(job, Done(job.id))
+    assert (store.get(job.id).status, store.get(job.id).size) == ("completed", 5)
 
 
 def test_one_that_was_cancelled_or_deleted_meanwhile_leaves_nothing(store, notes):

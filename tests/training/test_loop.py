@@ -89,11 +89,13 @@ def test_two_processes_equal_one(runs, kind, name):
         torch.testing.assert_close(two[key], one[key], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_in_bfloat16_are_near(runs):
     one, half = lines_of(runs / "one")[0], lines_of(runs / "half")[0]
     for name in ("heads", "norm/student", "norm/heads"):
         assert abs(half[name] / one[name] - 1) < 0.03, name
 
 
+@pytest.mark.slow
 def test_sharded_weights_are_sampled(runs):
     assert (runs / "half" / "samples" / "step-00000001.mp4").stat().st_size > 0

@@ -52,6 +52,7 @@ def test_a_folder_becomes_a_file(folder, tmp_path):
     assert len(lora.layers) == 16
 
 
+@pytest.mark.slow
 def test_one_clip_is_refused_for_ladd_and_taken_for_velocity(folder, tmp_path, capsys):
     (folder / "b.txt").unlink()
     code, said = refused(arguments(folder, tmp_path), capsys)

@@ -43,7 +43,7 @@ function arrange() {
   document.getElementById("seconds").textContent = SECONDS[what] || "Seconds";
   const most = model && (what === "extend" ? model.max_extension : model.max_seconds);
   Object.assign(form.seconds, { max: most || "", required: what !== "change", placeholder: what === "change" ? "all" : "" });
-  form.seconds.value = what === "change" ? "" : form.seconds.value || Math.min(5, most || 5);
+  form.seconds.value = what === "change" ? "" : Math.min(form.seconds.value || 5, most || Infinity);
   form.querySelector("button[type=submit]").textContent = what === "image" ? "Make images" : "Make the video";
   say(null);
 }

@@ -62,6 +62,7 @@ def test_an_evaluation_has_the_model_sets_clips(weights):
     assert (noise.shape, noise.dtype) == ((4, 2, 3, 4, 4, 16), torch.float32)
 
 
+@pytest.mark.slow
 def test_a_whole_evaluation(teacher, tmp_path, capsys):
     """Rows of what was drawn, of the teacher with many steps and few, and of the student; of weights just saved."""
     (tmp_path / "w").mkdir()

@@ -64,6 +64,7 @@ def test_the_base_does_not_know_it(tmp_path):
     assert rows_of["nothing, old captions"] == rows_of["base, old captions"]
 
 
+@pytest.mark.slow
 def test_data_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "kandinsky.training.world.novelty.new_clips", lambda weights, device: new_clips(weights, device, clips=1)
