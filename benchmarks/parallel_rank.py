@@ -200,7 +200,7 @@ def work(
             torch.cuda.empty_cache()
         for precision in precisions:
             if precision == "fast":
-                make_fast_(dit)
+                make_fast_(dit, ranks)
             figures = measure_video(pipe, workload.shape(seconds), folder, precision)
             if ranks.is_main:
                 write({"gpus": ranks.size, "mode": mode, "precision": precision, **figures}, folder / LOG)
