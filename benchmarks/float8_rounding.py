@@ -44,7 +44,7 @@ class Rounding:
     Args:
         logits: "float64", "bfloat16", "float16", "e4m3" or "int8" queries and keys, and "keys less their mean" or
             "rotated" behind them; logits are float16 behind float16 ones.
-        weights: "exact", "e4m3", "bytes" or "corrected", as `hopper_float8.cu` has them.
+        weights: "exact", "e4m3", "bytes" as `hopper_float8.cu` has them, or these "corrected" towards the exponential.
         values: "exact" or "e4m3".
         summed: keys that the tensor cores sum up, 0 for all; None is exact.
     """

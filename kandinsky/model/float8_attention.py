@@ -28,8 +28,8 @@ MAX_SPREAD = 1.5
 and a weight by 2.7 % for each unit: 0.041 here, which makes 0.058 with the 0.041 of weights and values."""
 LARGE_ROWS = 0.15
 """A row whose query lies in its norm's largest channels has a spread of up to an eighth of the bound, and an error as
-much larger. Weighed like this beside the mean square, the two tell the error of norms that have up to 16 channels six
-times as large as the others, or none, with 0 to 20 % to spare."""
+much larger; where few channels are large, such rows make most of the error. Weighed like this beside the mean square,
+both tell it for norms with 0 to 16 large channels (`benchmarks/attention.py` has three of them)."""
 MAX_LOGIT = 200.0
 """In units of log2; weights of 4 in both norms allow 185. Logits from 128 on are rounded to steps of 1/8, which moves a
 weight by 2.5 % (rms); its own rounding moves it by 3 %."""
