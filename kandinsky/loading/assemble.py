@@ -180,15 +180,17 @@ def configure_(
         operations: its element-wise steps.
         attention: that was named; None is `preferred`, or what is measured.
         ranks: all take the attention that the first one has.
-        preferred: by the precision; None where that leaves it open.
+        preferred: by the precision, taken if it runs on all ranks; None where that leaves it open.
     """
     head_dim, logits = dit.config.head_dim, largest(dit.logits())
     place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
     dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
     pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)
     triton = dit.operations is not PLAIN
-    wanted = attention or unasked(preferred, logits=logits, **place)
-    chosen = choose_attention(wanted, logits=logits, triton=triton, pick=pick, **place)
+    if attention is None and preferred is not None:
+        found = unasked(preferred, logits=logits, **place)
+        attention = found if all(ranks.share(ranks.collect(found is not None)) or ()) else None
+    chosen = choose_attention(attention, logits=logits, triton=triton, pick=pick, **place)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank
 
 

@@ -186,6 +186,13 @@ def test_how_a_dit_runs_is_set_in_one_place(settings):
     assert parts.dit.operations.name == "torch"
 
 
+class OneCannot(Ranks):
+    """Of two ranks the other one has a GPU of another kind."""
+
+    def collect(self, value):
+        return [value, False]
+
+
 def test_a_precision_prefers_an_attention_that_nobody_named(settings, monkeypatch):
     """It is taken where it runs; else what is measured is, and what was named wins in any case."""
     dit, cudnn, operations = load_parts(settings).dit, BACKENDS["cudnn"], EXACT.operations("auto", CPU)
@@ -194,6 +201,9 @@ def test_a_precision_prefers_an_attention_that_nobody_named(settings, monkeypatc
     configure_(dit, operations, attention=None, **run)
     assert dit.attention is cudnn
     configure_(dit, operations, attention=TORCH, **run)
+    assert dit.attention is TORCH
+    dit.attention = cudnn
+    configure_(dit, operations, attention=None, ranks=OneCannot(), preferred=cudnn)
     assert dit.attention is TORCH
     dit.attention = cudnn
     monkeypatch.setattr(assemble, "unasked", lambda _backend, **_: None)
