@@ -1,7 +1,7 @@
 """What each rounding of 8-bit attention costs, worked out on a CPU as Hopper's tensor cores do, for one head.
 
     python benchmarks/float8_rounding.py
-    python benchmarks/float8_rounding.py --size tiny            # to try the benchmark itself
+    python benchmarks/float8_rounding.py --size tiny --device cpu     # to try the benchmark itself
 
 Queries, keys and values are random, without a common part: they average out to nothing, which leaves their rounding.
 That is the worst case; `offset` gives each channel a mean of its own. Norms' weights are 1, 2, 4 and 8, or 1 and one
@@ -44,7 +44,7 @@ class Rounding:
     Args:
         logits: "float64", "bfloat16", "float16", "e4m3" or "int8" queries and keys, and "keys less their mean" or
             "rotated" behind them; logits are float16 behind float16 ones.
-        weights: "exact", "e4m3", "bytes" or "corrected", as `hopper_float8.cu` has them.
+        weights: "exact", "e4m3", "bytes" as `hopper_float8.cu` has them, or these "corrected" towards the exponential.
         values: "exact" or "e4m3".
         summed: keys that the tensor cores sum up, 0 for all; None is exact.
     """

@@ -14,7 +14,7 @@ from kandinsky.loading.assemble import dit_of, fingerprints, make_ready_, text_e
 from kandinsky.loading.parts import Parts
 from kandinsky.loading.settings import Settings, settings_of
 from kandinsky.memory.choose import choose_modes
-from kandinsky.model.attention import prepare
+from kandinsky.model.attention_choice import prepare
 from kandinsky.parallel.ranks import Ranks
 from kandinsky.progress import Clock
 
@@ -30,7 +30,7 @@ def parts_in_steps(folder: Path, device: torch.device, clock: Clock) -> Parts:
     with clock.stage("fingerprints"):
         fingerprints(settings.paths)
     with clock.stage("attention compiled"):
-        prepare(settings.attention, device=device, dtype=settings.dtypes["dit"])
+        prepare(settings.attention or settings.precision.attention, device=device, dtype=settings.dtypes["dit"])
     home, modulation = make_ready_(dit, settings, alone, stage=clock.stage)
     return Parts(
         dit=dit,

@@ -6,8 +6,9 @@ fastest to the slowest.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kandinsky.loading.devices import default_dtype
 from kandinsky.model.attention import BACKENDS, Attention
-from kandinsky.model.bounded import logit_bound
+from kandinsky.model.bounded import Logits
 
 CACHE_BYTES = 256 * 10**6
 """Written between cold runs: more than any GPU's second-level cache holds."""
@@ -154,13 +155,9 @@ def attention_inputs(tokens: int, heads: int, device: torch.device, *, head_dim:
     return qkv
 
 
-def attention_timing(backend: Attention, qkv: Tensor, *, bound: float) -> tuple[Timing, float]:
-    """Time of a backend for a block whose norms allow logits up to `bound`, and its relative error against float32.
-
-    The error is that of the first and last 2,048 queries in the first and last head.
-    """
+def attention_timing(backend: Attention, qkv: Tensor) -> tuple[Timing, float]:
+    """Time of a backend, and its relative error against float32 for the first and last 2,048 queries of two heads."""
     tokens, _, heads, head_dim = qkv.shape
-    backend = backend.for_logits(bound)
     scaled = qkv.clone()
     scaled[:, 0] *= backend.query_scale(head_dim)
     scaled = scaled.bfloat16()
@@ -178,34 +175,37 @@ def attention_timing(backend: Attention, qkv: Tensor, *, bound: float) -> tuple[
     return measure(lambda: backend.attend(scaled), device=qkv.device, tflop=tflop), error.item()
 
 
-def norm_of(weight: float, outlier: float, head_dim: int, device: torch.device) -> torch.nn.LayerNorm:
-    """A LayerNorm whose weights are all the same but for one channel's."""
-    norm = torch.nn.LayerNorm(head_dim, device=device).requires_grad_(False)
+def norm_of(weight: float, outlier: float, large: int, device: torch.device) -> torch.nn.LayerNorm:
+    """A LayerNorm over 64 channels whose weights are all the same but for `large` channels, each in another pair."""
+    norm = torch.nn.LayerNorm(64, device=device).requires_grad_(False)
     norm.weight.fill_(weight)
-    norm.weight[9] = outlier
+    norm.weight[: 2 * large : 2] = outlier
     return norm
 
 
 def attention_table(
-    tokens: int, heads: int, device: torch.device, *, weight: float = 1.0, outlier: float = 1.0, lossy: bool = False
+    tokens: int,
+    heads: int,
+    device: torch.device,
+    norm: torch.nn.LayerNorm | None = None,
+    others: Mapping[str, Attention] = MappingProxyType({}),
 ) -> dict[str, tuple[Timing, float]]:
-    """Every backend that runs here, fitted to a block whose norms have these weights.
+    """Every exact backend that runs here, fitted to a block.
 
     Args:
         tokens, heads: of the input.
         device: that it is on.
-        weight, outlier: as `norm_of` takes them.
-        lossy: those too.
+        norm: of the block's queries and keys; None has weights of 1.
+        others: measured as well, as they are.
     """
     qkv, table = attention_inputs(tokens, heads, device), {}
-    norm = norm_of(weight, outlier, qkv.shape[-1], device)
+    norm = norm or norm_of(1.0, 1.0, 0, device)
     qkv[:, :2] *= norm.weight
-    bound = logit_bound(norm, norm)
-    for name, backend in BACKENDS.items():
-        if backend.lossy and not lossy:
-            continue
+    logits = Logits.of(norm, norm)
+    fitted = {name: backend.for_logits(logits) for name, backend in BACKENDS.items() if not backend.lossy}
+    for name, backend in (fitted | dict(others)).items():
         try:
-            table[name] = attention_timing(backend, qkv, bound=bound)
+            table[name] = attention_timing(backend, qkv)
         except (ImportError, RuntimeError, ValueError) as error:
             print(f"  attention {name}: does not run here ({str(error).splitlines()[0]})")
     return table

@@ -201,7 +201,7 @@ def work(
             torch.cuda.empty_cache()
         for precision in precisions:
             if precision == "fast":
-                make_fast_(dit)
+                make_fast_(dit, ranks)
                 pipe = Kandinsky4T2VPipeline(replace(pipe.parts, vae=fast_vae(vae, messenger)))
             figures = measure_video(pipe, workload.shape(seconds), folder, precision)
             if ranks.is_main:

@@ -70,8 +70,8 @@ ROWS = (
     Row("attention bounded", {"attention": "bounded"}, gpu=True),
     Row("float32", {"dtype": torch.float32, "kernels": "torch"}),
     Row("fast", {"precision": "fast"}, gpu=True),
+    Row("fast, attention bounded", {"precision": "fast", "attention": "bounded"}, gpu=True),
     Row("VAE alone in float8", convert=EMULATED),
-    Row("fast, attention float8", {"precision": "fast", "attention": "float8"}, gpu=True),
     Row("tensor, 2 processes", {"parallelism": "tensor"}, processes=2),
     Row("sequence, 2 processes", {"parallelism": "sequence"}, processes=2),
 )

@@ -116,8 +116,9 @@ def fast_vae(vae: VideoAutoencoder, messenger: Messenger | None = None) -> Video
     return VideoAutoencoder.from_diffusers(vae.autoencoder, **strips)
 
 
-def make_fast_(dit: DiT) -> None:
+def make_fast_(dit: DiT, ranks: Ranks = ALONE) -> None:
     """What "fast" does to a DiT that is exact; it needs a GPU."""
     for block in dit.blocks:
         FAST.convert_block_(block)
-    dit.operations = FAST.operations("auto", dit.device)
+    operations = FAST.operations("auto", dit.device)
+    configure_(dit, operations, attention=None, ranks=ranks, preferred=FAST.attention)

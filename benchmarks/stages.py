@@ -136,7 +136,7 @@ def block_error(size: str, device: torch.device, seed: int) -> dict[str, float]:
     models["float32"].float()
     if device.type == "cuda":
         models["fused"].operations = fused()
-        models["fused"].attention = models["fast"].attention = BACKENDS["bounded"]
+        models["fused"].attention = BACKENDS["bounded"]
         make_fast_(models["fast"])
     visual = torch.randn(*shape.latent_grid, config.in_visual_dim, device=device).bfloat16().float()
     text = torch.randn(text_tokens, config.in_text_dim, device=device).bfloat16().float() * 0.2

@@ -39,7 +39,11 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "kandinsky.checkpoint.gpu_copy": {"read_all": "load: reading"},
     "kandinsky.checkpoint.fingerprint": {"fingerprint": "load: fingerprint"},
-    "kandinsky.model.attention": {"prepare": "load: attention compiled", "choose_attention": "load: attention chosen"},
+    "kandinsky.model.attention_choice": {
+        "prepare": "load: attention compiled",
+        "unasked": "load: attention tried",
+        "choose_attention": "load: attention chosen",
+    },
     "kandinsky.model.trial": {"operations_that_run": "load: kernels tried"},
     "kandinsky.memory.modes": {"offload_modulation_": "load: modulation off the GPU"},
     "kandinsky.loading.parts": {"modulation_table": "load: modulation table"},

@@ -50,14 +50,15 @@ def get_T2V_pipeline(  # noqa: N802  # the published name
         dit_path, text_encoder_path, tokenizer_path, vae_path, scheduler_path: explicit places; they win over
             `conf_path` and `cache_dir`.
         conf_path: YAML file in the published schema; wins over `cache_dir` and `resolution`.
-        precision: "exact", or "fast": the blocks' Linears in float8, on Hopper the VAE's convolutions too, which
+        precision: "exact", or "fast": the blocks' Linears in float8, on Hopper GPUs attention and the VAE too, which
             changes the video slightly; needs a GPU of compute capability 8.9 or newer.
         memory: where weights are while they are not used: "resident" on the GPU, "staged" in host memory, "blocks"
             there too and on the GPU only a few blocks at a time, "disk" read from their files a few blocks at a time;
             or a mapping with these for `dit`, `vae`, `text_embedder`. The result is the same. "auto" takes the fastest
             that fits 12 s (see `kandinsky plan`).
         attention: a backend of `kandinsky.model.attention.BACKENDS`, or "auto",
-            which measures them once, takes the fastest that is right, and remembers it in the user's cache folder.
+            which measures the exact ones once, takes the fastest that is right, and remembers it in the user's cache
+            folder. With precision="fast" "auto" is "float8" where that runs.
         kernels: "torch" for plain PyTorch, without Triton in the VAE and in the attention that "auto" takes too;
             "triton" for the fused kernels; "auto" for these where they run.
         vae_memory_saving: decode with 1.3 GB less of the GPU's memory, slower; the result is the same.

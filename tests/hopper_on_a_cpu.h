@@ -24,9 +24,6 @@ static Index blockDim, gridDim;
 
 // ---- bits
 template <class To, class From> To bits(From x) { To r; static_assert(sizeof r == sizeof x); memcpy(&r, &x, sizeof r); return r; }
-float __int_as_float(int x) { return bits<float>(x); }
-int __float_as_int(float x) { return bits<int>(x); }
-u32 __float_as_uint(float x) { return bits<u32>(x); }
 float __frcp_rn(float x) { return 1 / x; }
 
 // ---- numbers; two float16 in a register
@@ -39,15 +36,12 @@ u32 both(float a, float b) { return pair(a, b); }
 float low_of(u32 x) { return first(x); }
 float high_of(u32 x) { return second(x); }
 u32 larger(u32 a, u32 b) { return pair(max(first(a), first(b)), max(second(a), second(b))); }
-u32 add2(u32 a, u32 b) { return pair((double)first(a) + (double)first(b), (double)second(a) + (double)second(b)); }
 u32 fma2(u32 a, u32 b, u32 c) {
   return pair((double)first(a) * (double)first(b) + (double)first(c), (double)second(a) * (double)second(b) + (double)second(c));
 }
 u32 fma2_to_1(u32 a, u32 b, u32 c) {
   return pair(clamped((double)first(a) * (double)first(b) + (double)first(c)), clamped((double)second(a) * (double)second(b) + (double)second(c)));
 }
-float fma_to_1(float a, float b, float c) { return clamped(fmaf(a, b, c)); }
-u32 exp2_both(u32 x) { return pair(exp2((double)first(x)), exp2((double)second(x))); }
 float exp2_fast(float x) { return exp2f(x); }
 u32 permute(u32 a, u32 b, u32 selector) {
   u64 from = (u64)b << 32 | a;
@@ -60,17 +54,6 @@ float of_e4m3(unsigned char x) {
   float size = (x & 127) == 127 ? NAN : exponent ? ldexpf(8 + mantissa, exponent - 10) : ldexpf(mantissa, -9);
   return x & 128 ? -size : size;
 }
-u32 to_e4m3(float x) {
-  float size = min(fabsf(x), 448.f);
-  u32 nearest = 0;
-  for (u32 i = 1; i < 127; i++) {
-    float nearer = fabsf(of_e4m3(nearest) - size) - fabsf(of_e4m3(i) - size);
-    if (nearer > 0 || (nearer == 0 && !(i & 1))) nearest = i;
-  }
-  return nearest | (x < 0 ? 128 : 0);
-}
-u32 pack4(float a, float b, float c, float d) { return to_e4m3(a) | to_e4m3(b) << 8 | to_e4m3(c) << 16 | to_e4m3(d) << 24; }
-u32 round4(u32 a, u32 b) { return pack4(first(a), second(a), first(b), second(b)); }
 u32 bfloat16(float x) { u32 u = bits<u32>(x); return (u + 0x7fff + (u >> 16 & 1)) >> 16; }
 u32 pack(float lo, float hi) { return bfloat16(lo) | bfloat16(hi) << 16; }
 
@@ -160,13 +143,9 @@ template <int N> void multiply(float (&d)[N], const u32 (&a)[4], u64 b, int keep
   group.together.arrive_and_wait();
 }
 void mma_values(float (&d)[36], const u32 (&a)[4], u64 b, int keep) { multiply(d, a, b, keep, false); }
-#if HALF
 void mma_logits(u32 (&d)[32], const u32 (&a)[4], u64 b, int keep) {
   float sums[64];
   for (int i = 0; i < 64; i++) sums[i] = i & 1 ? second(d[i / 2]) : first(d[i / 2]);
-  multiply(sums, a, b, keep, QUERIES == 1);
+  multiply(sums, a, b, keep, ROW_BYTES == 128);
   for (int i = 0; i < 32; i++) d[i] = pair(sums[2 * i], sums[2 * i + 1]);
 }
-#else
-void mma_logits(float (&d)[64], const u32 (&a)[4], u64 b, int keep) { multiply(d, a, b, keep, QUERIES == 1); }
-#endif

@@ -107,7 +107,7 @@ def _attention(capability: int) -> list[Kernel]:
 
 
 def _float8_operands() -> list[Kernel]:
-    tile, heads = float8_operands.TOKENS, {"block_heads": triton.next_power_of_2(HEADS), "dim": 64}
+    tile, heads = float8_operands.TOKENS, triton.next_power_of_2(HEADS)
     rows = [
         Kernel(
             "float8 values",
@@ -120,11 +120,16 @@ def _float8_operands() -> list[Kernel]:
             False,
         )
     ]
-    for norm in (False, True):
-        terms = (*("*bf16",) * 4, "*fp32") if norm else ("*fp16",) * 5
-        types = ("*bf16", "*fp16", *terms, "i32", "i32", *("fp32",) * 3)
-        name = f"float8 queries and keys, norm {norm}"
-        rows.append(Kernel(name, float8_operands._queries_keys, types, {**heads, "norm": norm}, 4, 3, 90, False))
+    for out in ("*fp16", "*fp8e4nv"):
+        kind = "float8" if out == "*fp8e4nv" else "float16"
+        types = ("*bf16", out, "i32", "i32", "fp32")
+        constants = {"block_heads": heads, "head_dim": 64}
+        rows.append(
+            Kernel(f"{kind} queries and keys", float8_operands._queries_keys, types, constants, 4, 3, 90, False)
+        )
+        types = ("*bf16", out, *("*bf16",) * 4, "*fp32", "i32", *("fp32",) * 3)
+        name, function = f"norm_rope, {kind} queries and keys", float8_operands._norm_rope_queries_keys
+        rows.append(Kernel(name, function, types, {**constants, "block_dim": 64}, 4, 3, 90, False))
     return rows
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEMO_SIZE = {"width": 672, "height": 384}
 INTERPOLATE_WITH = "ffmpeg (default), its motion-compensated filter on the CPU, or network, ours, on the VAE's device"
+PRECISION = "fast: Linears in float8, on Hopper GPUs attention too; lossy"
 STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
 
 
@@ -112,7 +113,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--attention",
         default="auto",
         choices=("auto", *ATTENTIONS),
-        help="auto: the fastest that is right here, which is measured once and remembered (see `kandinsky doctor`)",
+        help="auto: the precision's, or the fastest that is right here, which is measured once and remembered "
+        "(see `kandinsky doctor`)",
     )
     parser.add_argument(
         "--kernels", default="auto", choices=KERNELS, help="torch: nothing of Triton's; auto: Triton's where they run"

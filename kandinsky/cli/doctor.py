@@ -83,7 +83,7 @@ def gathered(folder: Path, device_name: str | None, precision_name: str) -> tupl
     }
     missing = [name for name, said in found["weights"].items() if not said.startswith("found")]
     facts_that_may_fail: dict[str, Callable[[], Any]] = {
-        "attention": lambda: facts.attention(device),
+        "attention": lambda: facts.attention(device, precision.attention),
         "memory mode": lambda: facts.mode(standing(), model_set, precision, device),
     }
     if missing:

@@ -28,7 +28,9 @@ from kandinsky.errors import NothingFits
 from kandinsky.loading.devices import default_dtype
 from kandinsky.loading.remembered import driver_version, remembered_name
 from kandinsky.memory.choose import available_host, compare_modes, free_gpu, weight_bytes
-from kandinsky.model.attention import Trial, best_of, candidates, trials
+from kandinsky.model.attention import Attention, candidates
+from kandinsky.model.attention_choice import Trial, best_of, trials, unasked
+from kandinsky.model.bounded import Logits
 from kandinsky.model.fused_support import first_line, why_not_fused
 from kandinsky.model.precision import Precision
 from kandinsky.video_shape import VideoShape
@@ -39,8 +41,8 @@ SECONDS = 20
 """For a program that is asked for its version."""
 Run = Callable[[Sequence[str]], str]
 """A command to the first line that it says."""
-BOUND = 12.0
-"""Bound of the published norms' logits, for which attention is tried."""
+LOGITS = Logits(12.0, 1.5)
+"""Those of norms of 1, for which attention is tried."""
 
 
 def said_by(command: Sequence[str]) -> str:
@@ -98,16 +100,27 @@ def tools(*, run: Run = said_by, which: Callable[[str], str | None] = shutil.whi
     return {"C compiler": _compiler(run, which), "NVRTC": _nvrtc(), "ffmpeg": _ffmpeg(run)}
 
 
-def attention(device: torch.device, *, try_all: Callable[..., list[Trial]] = trials) -> dict[str, Any]:
-    """Each backend with its time or why it does not run, and the one that "auto" takes."""
+def attention(
+    device: torch.device, preferred: Attention | None = None, *, try_all: Callable[..., list[Trial]] = trials
+) -> dict[str, Any]:
+    """Each exact backend with its time or why it does not run, and the one that "auto" takes.
+
+    Args:
+        device: that it is tried on.
+        preferred: by the precision; taken where it runs.
+        try_all: as `trials`.
+    """
     head_dim, dtype = 64, torch.bfloat16 if device.type == "cuda" else torch.float32
-    backends = candidates(device=device, dtype=dtype, head_dim=head_dim, bound=BOUND)
+    place = {"device": device, "dtype": dtype, "head_dim": head_dim, "logits": LOGITS}
+    backends, wanted = candidates(**place), unasked(preferred, **place)
     if len(backends) == 1:
         return {"taken": backends[0].name, "why": "the only one on this device"}
     tried = try_all(backends, device=device, head_dim=head_dim)
     known = remembered_name(backends, device=device, head_dim=head_dim)
     times = {t.backend.name: t.error if t.milliseconds is None else f"{t.milliseconds:.3f} ms" for t in tried}
     why = "remembered from an earlier run" if known else "the fastest now; a run remembers what it measures"
+    if wanted is not None:
+        return {"taken": wanted.name, "why": "it goes with the precision and runs here", "tried": times}
     return {"taken": known or best_of(tried).name, "why": why, "tried": times}
 
 

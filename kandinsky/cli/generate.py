@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kandinsky.cli.common import (
+    PRECISION,
     Defaults,
     Outcome,
     add_backend_arguments,
@@ -94,7 +95,7 @@ def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_lora_argument(parser)
     add_no_distributed(parser)
-    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
+    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help=PRECISION)
     parser.add_argument(
         "--memory",
         default="auto",

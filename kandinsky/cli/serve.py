@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kandinsky.cli.common import (
+    PRECISION,
     Defaults,
     Outcome,
     add_backend_arguments,
@@ -54,7 +55,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--weights", type=file_argument, default="./weights/", help="folder of the weights")
     parser.add_argument("--device", default="cuda", help="where workers run: cuda, cuda:1, cpu, mps")
-    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="fast: float8 Linears, lossy")
+    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help=PRECISION)
     parser.add_argument(
         "--memory",
         default="auto",

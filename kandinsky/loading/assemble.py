@@ -21,7 +21,9 @@ from kandinsky.loading.settings import Settings, exact_checkpoint
 from kandinsky.loading.threads import current_gpu, switching_often
 from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
-from kandinsky.model.attention import BACKENDS, Attention, choose_attention, prepare
+from kandinsky.model.attention import BACKENDS, Attention
+from kandinsky.model.attention_choice import choose_attention, prepare, unasked
+from kandinsky.model.bounded import largest
 from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
 from kandinsky.model.isolation import isolated
@@ -82,7 +84,8 @@ def load_parts(settings: Settings) -> Parts:
     settings = replace(settings, progress=settings.progress and ranks.is_main)
     keep_code(partial(kept, kind="code"))
     with ThreadPoolExecutor(2) as pool:  # beside the reading of weights
-        pool.submit(prepare, settings.attention, device=device, dtype=settings.dtypes["dit"])
+        wanted = settings.attention or settings.precision.attention
+        pool.submit(prepare, wanted, device=device, dtype=settings.dtypes["dit"])
         marks = pool.submit(fingerprints, settings.paths) if team.is_main else None
         loaded = load_components(settings, team, marks)
     home, modulation = make_ready_(loaded.dit, settings, team, messenger=loaded.messenger)
@@ -147,7 +150,8 @@ def make_ready_(
         with stage("modulation table"):
             modulation = modulation_table(dit, settings.schedule)
     with stage("attention chosen"):
-        configure_(dit, settings.operations, attention=settings.attention, ranks=team)
+        preferred = settings.precision.attention
+        configure_(dit, settings.operations, attention=settings.attention, ranks=team, preferred=preferred)
     with stage("modulation off the GPU"):
         offload_modulation_(dit, settings.checkpoint)
     if messenger is not None:
@@ -160,14 +164,32 @@ def make_ready_(
     return home, modulation
 
 
-def configure_(dit: DiT, operations: Operations, *, attention: Attention | None, ranks: Ranks) -> None:
-    """How a DiT is to run; `ranks` all take the attention that the first one has."""
-    head_dim, bound = dit.config.head_dim, max(dit.logit_bounds())
+def configure_(
+    dit: DiT,
+    operations: Operations,
+    *,
+    attention: Attention | None,
+    ranks: Ranks,
+    preferred: Attention | None = None,
+) -> None:
+    """How a DiT is to run.
+
+    Args:
+        dit: with its weights.
+        operations: its element-wise steps.
+        attention: that was named; None is `preferred`, or what is measured.
+        ranks: all take the attention that the first one has.
+        preferred: by the precision, taken if it runs on all ranks; None where that leaves it open.
+    """
+    head_dim, logits = dit.config.head_dim, largest(dit.logits())
     place = {"device": dit.device, "dtype": dit.dtype, "head_dim": head_dim}
     dit.operations = operations_that_run(operations, model_dim=dit.config.model_dim, **place)
     pick = partial(remembered_or_fastest, device=dit.device, head_dim=head_dim)
     triton = dit.operations is not PLAIN
-    chosen = choose_attention(attention, bound=bound, triton=triton, pick=pick, **place)
+    if attention is None and preferred is not None:
+        found = unasked(preferred, logits=logits, **place)
+        attention = found if all(ranks.share(ranks.collect(found is not None)) or ()) else None
+    chosen = choose_attention(attention, logits=logits, triton=triton, pick=pick, **place)
     dit.attention = BACKENDS[ranks.share(chosen.name)]  # measured on each rank
 
 

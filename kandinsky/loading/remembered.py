@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from kandinsky.atomic import write_text
 from kandinsky.config import VERSION
-from kandinsky.model.attention import Attention, best_of, trials
+from kandinsky.model.attention import Attention
+from kandinsky.model.attention_choice import best_of, trials
 
 _log = logging.getLogger(__name__)
 NAME = "attention.json"

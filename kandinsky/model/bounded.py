@@ -23,7 +23,8 @@ on others or where NVRTC is missing. Figures of both, and of what else was tried
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,34 @@ MAX_LOGIT = 100.0
 """In units of log2: 2^100 summed over a million keys stays below float32's 2^128, and 2^-100 above its smallest."""
 MAX_SHIFTED = 2 * MAX_LOGIT
 """A row whose first tile has a logit above zero is safe with a shift up to here."""
+
+
+@dataclass(frozen=True)
+class Logits:
+    """How large a block's logits are, in units of log2, as far as its norms tell.
+
+    Args:
+        bound: |logit| at most.
+        spread: root mean square of a logit whose channels are as large as the norms make them in the mean, and
+            independent; see `logit_spread`.
+    """
+
+    bound: float
+    spread: float
+
+    @classmethod
+    def of(cls, query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> "Logits":
+        """Of a block with such norms."""
+        return cls(logit_bound(query_norm, key_norm), logit_spread(query_norm, key_norm))
+
+
+ANY = Logits(math.inf, math.inf)
+"""Where nothing is known of them."""
+
+
+def largest(logits: Sequence[Logits]) -> Logits:
+    """What holds for each of several blocks."""
+    return Logits(max(each.bound for each in logits), max(each.spread for each in logits))
 
 
 def query_scale(head_dim: int) -> float:
@@ -59,6 +88,23 @@ def logit_bound(query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> float:
         + biases[0] @ biases[1]
     )
     return query_scale(head_dim) * bound.item()
+
+
+def logit_spread(query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> float:
+    """Root mean square of a logit in units of log2, from the norms' weights; norms of 1 have log2(e).
+
+    A channel's mean square behind its norm is weight^2 + bias^2, as a normalised one's is 1 in the mean over channels.
+    The product of a query's channel and a key's has their product, and independent ones add up. RoPE mixes the two
+    channels of a pair: the pair's sum is then between that of the products as they are and that of them crosswise.
+
+    A relative error that each channel has by itself moves a logit by that error times this.
+    """
+    query, key = (
+        (norm.weight.detach().double().square() + norm.bias.detach().double().square()).view(-1, 2)
+        for norm in (query_norm, key_norm)
+    )
+    pairs = torch.maximum((query * key).sum(1), (query * key.flip(1)).sum(1))
+    return query_scale(query.numel()) * pairs.sum().sqrt().item()
 
 
 def attend_bounded(qkv: Tensor) -> Tensor:
@@ -94,6 +140,11 @@ def attend_for(bound: float) -> Callable[[Tensor], Tensor]:
     if bound <= MAX_LOGIT:
         return attend_bounded
     return attend_shifted if bound <= MAX_SHIFTED else attend_any
+
+
+def fit(logits: Logits) -> tuple[Callable[[Tensor], Tensor], None]:
+    """`attend_for` as `attention.Fit` wants it: there is no form that takes a projection."""
+    return attend_for(logits.bound), None
 
 
 def _attend(qkv: Tensor, form: str) -> Tensor:

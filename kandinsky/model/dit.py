@@ -9,7 +9,6 @@ differentiable with plain operations. Sequence lengths are Python ints. Attentio
 given by whoever builds the model.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from kandinsky.config import DiTConfig
 from kandinsky.model.attention import TORCH, Attention
-from kandinsky.model.bounded import logit_bound
+from kandinsky.model.bounded import ANY, Logits
 from kandinsky.model.context import Context, ModulationTable
 from kandinsky.model.grouping import attend_clips
 from kandinsky.model.layers import (
@@ -111,9 +110,9 @@ class DiT(nn.Module):
 
     @attention.setter
     def attention(self, attention: Attention) -> None:
-        fits = attention.attend_for is not None  # others are the same for any norms, which are not asked then
-        bounds = self.logit_bounds() if fits else [math.inf] * len(self.blocks)
-        self._attention, self._attentions = attention, [attention.for_logits(bound) for bound in bounds]
+        fits = attention.fit is not None  # others are the same for any norms, which are not asked then
+        logits = self.logits() if fits else [ANY] * len(self.blocks)
+        self._attention, self._attentions = attention, [attention.for_logits(of_block) for of_block in logits]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,10 +127,10 @@ class DiT(nn.Module):
         """All transformer blocks in the order in which they run: local, global, local, ..."""
         return [block for pair in self.transformer_blocks for block in pair]  # type: ignore[union-attr]
 
-    def logit_bounds(self) -> list[float]:
-        """Largest possible |logit| of each block's attention, in units of log2."""
+    def logits(self) -> list[Logits]:
+        """How large those of each block's attention are."""
         parts = [block.self_attention for block in self.blocks]
-        return [logit_bound(part.query_norm, part.key_norm) for part in parts]
+        return [Logits.of(part.query_norm, part.key_norm) for part in parts]
 
     def layout(self, grid: tuple[int, int, int], text_tokens: int) -> TokenLayout:
         """Layout of one clip whose latents are `grid` (T, H, W)."""

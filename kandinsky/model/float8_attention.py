@@ -1,34 +1,52 @@
 """Attention with softmax's weights and values in float8 e4m3, on Hopper.
 
-Lossy, and only by choice. Queries and keys stay in 16 bits: in 8, with norms' weights of 4, they alone would cost six
-times the error of all the rest. Sums of weights and values are float32 but for the 128 keys of a tile, logits are
-float16. A block whose norms allow logits beyond `MAX_LOGIT` takes `bounded` attention, exact, instead: float16 has 11
-bits for them.
+Lossy. Sums of weights and values are float32 but for the 128 keys of a tile, logits are float16. That much costs an
+error of 0.030 to 0.043 whatever the norms are. Queries and keys stay in 16 bits where 8 would cost more than a little:
+an error of a channel moves a logit the more the larger the logits are, so that norms' weights of 1, 2 and 4 cost 0.04,
+0.11 and 0.17 (docs/benchmarks.md). Each block takes what its own norms allow:
+
+- queries and keys in e4m3 while the spread of their logits is under `MAX_SPREAD`
+- in float16 while no logit can be beyond `MAX_LOGIT`
+- beyond, `bounded` attention, which is exact: float16 has 11 bits for logits
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from kandinsky.model import bounded
+from kandinsky.model.bounded import Logits
+from kandinsky.model.quantised import FLOAT8
 
+MAX_ERROR = 0.06
+"""Relative, against float32, for random values: these average out to nothing, which leaves the rounding."""
+MAX_SPREAD = 1.5
+"""In units of log2, of a row's logits; norms of 1 have 1.44. Queries and keys in e4m3 move a logit by 3.9 % of it (rms)
+and a weight by 2.7 % for each unit: 0.041 here, which makes 0.058 with the 0.041 of weights and values."""
+LARGE_ROWS = 0.15
+"""A row whose query lies in its norm's largest channels has a spread of up to an eighth of the bound, and an error as
+much larger; where few channels are large, such rows make most of the error. Weighed like this beside the mean square,
+both tell it for norms with 0 to 16 large channels (`benchmarks/attention.py` has three of them)."""
 MAX_LOGIT = 200.0
 """In units of log2; weights of 4 in both norms allow 185. Logits from 128 on are rounded to steps of 1/8, which moves a
 weight by 2.5 % (rms); its own rounding moves it by 3 %."""
 
 
-def attend(qkv: Tensor) -> Tensor:
+def attend(qkv: Tensor, *, dtype: torch.dtype) -> Tensor:
     """Attention of every token with every token.
 
     Args:
         qkv: as `bounded.attend_bounded` takes it.
+        dtype: of queries and keys, float16 or float8 e4m3.
 
     Returns:
         `[tokens, heads, 64]` bfloat16, contiguous.
 
     Raises:
-        ValueError: another dtype, shape, stride or alignment.
+        ValueError: another dtype, shape, stride or alignment of qkv.
         RuntimeError: not a Hopper GPU.
         OSError: NVRTC is not there.
     """
@@ -36,18 +54,24 @@ def attend(qkv: Tensor) -> Tensor:
     from kandinsky.model import float8_operands, hopper_float8
 
     with torch.cuda.device(qkv.device):
-        form = hopper_float8.FORM
-        operands = float8_operands.operands(qkv, dtype=form.dtype)
-        return hopper_float8.launch(operands.queries_keys, operands.values, form=form)
+        made = float8_operands.operands(qkv, dtype=dtype)
+        return hopper_float8.launch(made.queries_keys, made.values)
 
 
 def attend_projected(
-    qkv: Tensor, query_norm: nn.LayerNorm, key_norm: nn.LayerNorm, rope: Tensor, query_scale: float
+    qkv: Tensor,
+    query_norm: nn.LayerNorm,
+    key_norm: nn.LayerNorm,
+    rope: Tensor,
+    query_scale: float,
+    *,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """The same from a projection that is neither normed nor turned, whose operands are made in the same pass.
+    """The same, to the bit, from a projection that is neither normed nor turned: its operands are made on the way.
 
     Args:
-        qkv, query_norm, key_norm, rope, query_scale: as `operations.norm_rope` takes them; qkv as `attend` does.
+        qkv, query_norm, key_norm, rope, query_scale: as `operations.norm_rope` takes them; qkv contiguous bfloat16.
+        dtype: of queries and keys, float16 or float8 e4m3.
 
     Returns and raises what `attend` does.
     """
@@ -55,19 +79,23 @@ def attend_projected(
     from kandinsky.model import float8_operands, hopper_float8
 
     with torch.cuda.device(qkv.device):
-        form = hopper_float8.FORM
-        terms = (qkv, query_norm, key_norm, rope, query_scale)
-        operands = float8_operands.norm_rope_operands(*terms, dtype=form.dtype)
-        return hopper_float8.launch(operands.queries_keys, operands.values, form=form)
+        made = float8_operands.norm_rope_operands(qkv, query_norm, key_norm, rope, query_scale, dtype=dtype)
+        return hopper_float8.launch(made.queries_keys, made.values)
 
 
 def prepare(device: torch.device) -> None:
-    """Compile the kernel for a GPU, as the first call would."""
+    """Compile the kernel's forms for a GPU, as the first calls would."""
     from kandinsky.model import hopper_float8
 
-    hopper_float8.kernel(device.index, hopper_float8.FORM)
+    for form in hopper_float8.FORMS.values():
+        hopper_float8.kernel(device.index, form)
 
 
-def attend_for(bound: float) -> Callable[[Tensor], Tensor]:
-    """What a block takes whose |logits| are at most `bound`, in units of log2."""
-    return attend if bound <= MAX_LOGIT else bounded.attend_for(bound)
+def fit(logits: Logits) -> tuple[Callable[[Tensor], Tensor], Callable[..., Tensor] | None]:
+    """What a block with such logits takes: as `attend`, and as `attend_projected` where there is that."""
+    if not logits.bound <= MAX_LOGIT:
+        return bounded.fit(logits)
+    largest_row = logits.bound / math.sqrt(bounded.HEAD_DIM)
+    spread = math.hypot(logits.spread * math.sqrt(1 - LARGE_ROWS), largest_row * math.sqrt(LARGE_ROWS))
+    dtype = FLOAT8 if spread <= MAX_SPREAD else torch.float16
+    return partial(attend, dtype=dtype), partial(attend_projected, dtype=dtype)

@@ -1,9 +1,11 @@
-"""Operands of 8-bit attention from a packed projection: two Triton kernels, each reading its input once.
+"""Operands of 8-bit attention from a packed projection: Triton kernels, each reading its input once.
 
 Legend:  qkv: [tokens, 3, heads, 64]      queries_keys: [tokens, 2, heads, 64]      values: [heads, 64, padded tokens]
 
-Queries and keys, in float16 or float8 e4m3, are normed and turned on the way unless they are already; values, in e4m3,
-are transposed, and the keys of each 16 stand in the order that `hopper_float8.cu` wants. Both have no backward pass.
+Queries and keys are rounded to bfloat16 behind norm and RoPE, as without 8 bits, and then to float16, which loses
+nothing of the numbers that occur, or to float8 e4m3. So a projection gives the same bits on one device as in pieces on
+several. Values, in e4m3, are transposed, and the keys of each 16 stand in the order that `hopper_float8.cu` wants.
+Nothing here has a backward pass.
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false, reportCallIssue=false, reportArgumentType=false
@@ -17,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from kandinsky.model.kernels import normed_and_turned
 from kandinsky.model.quantised import FLOAT8
 
 HEAD_DIM = 64
@@ -35,31 +38,31 @@ class Operands:
 
 
 @triton.jit
-def _queries_keys(
-    qkv, out, query_weight, query_bias, key_weight, key_bias, rope, stride, heads, eps, query_scale, key_scale,
-    block_heads: tl.constexpr, dim: tl.constexpr, norm: tl.constexpr,
+def _norm_rope_queries_keys(
+    qkv, out, query_weight, query_bias, key_weight, key_bias, rope, heads, eps, query_scale, balance,
+    block_heads: tl.constexpr, head_dim: tl.constexpr, block_dim: tl.constexpr,
 ):  # fmt: skip
-    """One program: all heads of one token's query (part 0) or key (part 1)."""
+    """One program: all heads of one token's query (part 0) or key (part 1), rounded as `kernels.norm_rope_` does."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    head, channel = tl.arange(0, block_heads)[:, None], tl.arange(0, dim)[None, :]
+    head, channel = tl.arange(0, block_heads)[:, None], tl.arange(0, block_dim)[None, :]
+    inside = (head < heads) & (channel < head_dim)
+    x = normed_and_turned(
+        qkv, query_weight, query_bias, key_weight, key_bias, rope, row, part, head, channel, inside, heads, eps,
+        query_scale, block_heads, head_dim, block_dim,
+    ).to(tl.float32)  # fmt: skip
+    x *= tl.where(part == 0, balance, 1.0 / balance)
+    tl.store(out + ((row * 2 + part) * heads + head) * head_dim + channel, x.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _queries_keys(qkv, out, stride, heads, balance, block_heads: tl.constexpr, head_dim: tl.constexpr):
+    """The same of queries and keys that are normed and turned already; `stride` is from one token to the next."""
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    head, channel = tl.arange(0, block_heads)[:, None], tl.arange(0, head_dim)[None, :]
     inside = head < heads
-    x = tl.load(qkv + row * stride + (part * heads + head) * dim + channel, mask=inside, other=0.0).to(tl.float32)
-    if norm:  # as in `kernels._norm_rope`
-        centred = x - tl.sum(x, 1)[:, None] / dim
-        x = centred * tl.rsqrt(tl.sum(centred * centred, 1) / dim + eps)[:, None]
-        if part == 0:
-            weight = tl.load(query_weight + channel).to(tl.float32)
-            bias = tl.load(query_bias + channel).to(tl.float32)
-        else:
-            weight = tl.load(key_weight + channel).to(tl.float32)
-            bias = tl.load(key_bias + channel).to(tl.float32)
-        x = (x * weight + bias).to(qkv.dtype.element_ty).to(tl.float32)
-        first, second = tl.split(x.reshape(block_heads, dim // 2, 2))
-        angles = rope + row * dim + 2 * tl.arange(0, dim // 2)[None, :]
-        cos, sin = tl.load(angles), tl.load(angles + 1)
-        x = tl.join(first * cos - second * sin, first * sin + second * cos).reshape(block_heads, dim)
-    x *= tl.where(part == 0, query_scale, key_scale)
-    tl.store(out + ((row * 2 + part) * heads + head) * dim + channel, x.to(out.dtype.element_ty), mask=inside)
+    at = qkv + row * stride + (part * heads + head) * head_dim + channel
+    x = tl.load(at, mask=inside, other=0.0).to(tl.float32) * tl.where(part == 0, balance, 1.0 / balance)
+    tl.store(out + ((row * 2 + part) * heads + head) * head_dim + channel, x.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -83,10 +86,13 @@ def operands(qkv: Tensor, *, dtype: torch.dtype) -> Operands:
         qkv: `[tokens, 3, heads, 64]`, contiguous but for a slice along tokens.
         dtype: of queries and keys, float16 or float8 e4m3.
     """
-    made = _empty(qkv, dtype)
-    terms = (made.queries_keys,) * 5  # stand for what is not read
-    _write(qkv, made, terms, norm=False, eps=0.0, query_scale=1.0)
-    return made
+    tokens, _, heads, dim = qkv.shape
+    made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
+    _queries_keys[(tokens, 2)](
+        qkv, made, qkv.stride(0), heads, _balance(dtype),
+        block_heads=triton.next_power_of_2(heads), head_dim=dim, num_warps=4,
+    )  # fmt: skip
+    return Operands(made, _stored_values(qkv))
 
 
 def norm_rope_operands(
@@ -98,32 +104,31 @@ def norm_rope_operands(
     *,
     dtype: torch.dtype,
 ) -> Operands:
-    """From a projection, as `kernels.norm_rope_` would norm and turn it; the other arguments are the same."""
-    made = _empty(qkv, dtype)
-    terms = (query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope)
-    _write(qkv, made, terms, norm=True, eps=query_norm.eps, query_scale=query_scale)
-    return made
+    """From a projection: what `operands` makes of it behind `kernels.norm_rope_`, to the bit, in one pass less.
+
+    Args:
+        qkv, query_norm, key_norm, rope, query_scale: as `kernels.norm_rope_` takes them; qkv stays as it is.
+        dtype: of queries and keys, float16 or float8 e4m3.
+    """
+    tokens, _, heads, dim = qkv.shape
+    made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
+    _norm_rope_queries_keys[(tokens, 2)](
+        qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
+        query_scale, _balance(dtype),
+        block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
+    )  # fmt: skip
+    return Operands(made, _stored_values(qkv))
 
 
-def _empty(qkv: Tensor, dtype: torch.dtype) -> Operands:
+def _balance(dtype: torch.dtype) -> float:
+    return BALANCE if dtype == FLOAT8 else 1.0
+
+
+def _stored_values(qkv: Tensor) -> Tensor:
     tokens, _, heads, dim = qkv.shape
     padded = triton.cdiv(tokens, TOKENS) * TOKENS
-    return Operands(
-        torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device),
-        torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device),
-    )
-
-
-def _write(
-    qkv: Tensor, made: Operands, terms: tuple[Tensor, ...], *, norm: bool, eps: float, query_scale: float
-) -> None:
-    tokens, _, heads, dim = qkv.shape
-    padded, stride = made.values.shape[2], qkv.stride(0)
-    balance = BALANCE if made.queries_keys.dtype == FLOAT8 else 1.0
-    _queries_keys[(tokens, 2)](
-        qkv, made.queries_keys, *terms, stride, heads, eps, query_scale * balance, 1 / balance,
-        block_heads=triton.next_power_of_2(heads), dim=dim, norm=norm, num_warps=4,
-    )  # fmt: skip
+    made = torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device)
     _values[(padded // TOKENS, heads)](
-        qkv, made.values, tokens, padded, stride, heads, block=TOKENS, dim=dim, num_warps=4
+        qkv, made, tokens, padded, qkv.stride(0), heads, block=TOKENS, dim=dim, num_warps=4
     )
+    return made

@@ -1,4 +1,4 @@
-"""The Hopper kernel of `float8` attention (`hopper_float8.cu`) in its forms: compiled with NVRTC at first use."""
+"""The Hopper kernel of `float8` attention (`hopper_float8.cu`) in its two forms: compiled with NVRTC at first use."""
 
 import ctypes
 import functools
@@ -15,33 +15,21 @@ KEYS = 128
 """Of a tile."""
 BEHIND = (HEAD_DIM + 8) * KEYS
 """Bytes behind the keys of a tile: its values and eight rows of ones."""
-EXP2, POLYNOMIAL, BYTES, CORRECTED = range(4)
-"""How a logit becomes a weight; `hopper_float8.cu` says what each of them does."""
+GROUPS = 3
+"""Warpgroups of 64 query rows."""
 _UINT8, _SWIZZLE_64, _SWIZZLE_128 = 0, 2, 3  # values of the driver's enumerations
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the kernel is compiled with; `hopper_float8.cu` says what each of them does.
+    """What the kernel is compiled with.
 
     Args:
-        dtype: of queries and keys, float8 e4m3 or float16.
-        half: logits in float16.
-        weights: how a logit becomes a weight.
-        share: of each 16 weights, how many POLYNOMIAL computes on the FMA units.
-        maximum: whether a row's shift follows its largest logit.
-        ahead: whether the next tile's logits are computed under this tile's softmax.
-        groups: warpgroups of 64 query rows.
+        dtype: of queries and keys, float16 or float8 e4m3.
         stages: tiles in flight.
     """
 
-    dtype: torch.dtype = torch.float16
-    half: bool = True
-    weights: int = BYTES
-    share: int = 4
-    maximum: bool = True
-    ahead: bool = False
-    groups: int = 3
+    dtype: torch.dtype
     stages: int = 3
 
     @property
@@ -58,13 +46,7 @@ class Form:
     def macros(self) -> dict[str, int]:
         """Of the compiler's command line."""
         return {
-            "QUERIES": int(self.dtype == torch.float16),
-            "HALF": int(self.half),
-            "WEIGHTS": self.weights,
-            "SHARE": self.share,
-            "MAXIMUM": int(self.maximum),
-            "AHEAD": int(self.ahead),
-            "GROUPS": self.groups,
+            "GROUPS": GROUPS,
             "KEYS": KEYS,
             "STAGES": self.stages,
             "ROW_BYTES": self.row_bytes,
@@ -72,9 +54,8 @@ class Form:
         }
 
 
-FORM = Form()
-"""In use: queries and keys in 16 bits, because an error of a logit grows with the norms' weights and one of a weight
-does not; weights as bytes, because the exponential unit would be the slowest part by far."""
+FORMS = {dtype: Form(dtype) for dtype in (torch.float16, FLOAT8)}
+"""By the dtype of queries and keys."""
 
 
 class _Arguments(ctypes.Structure):
@@ -101,20 +82,20 @@ def kernel(device: int, form: Form) -> ctypes.c_void_p:
     return nvrtc.load(cubin, "attend", device=device, shared=form.shared)
 
 
-def launch(queries_keys: Tensor, values: Tensor, *, form: Form) -> Tensor:
+def launch(queries_keys: Tensor, values: Tensor) -> Tensor:
     """Queue the kernel on the current stream, which must be of the tensors' device.
 
     Args:
-        queries_keys: `[tokens, 2, heads, 64]` of the form's dtype, contiguous; their products are logits in units of
-            log2.
+        queries_keys: `[tokens, 2, heads, 64]` float16 or float8 e4m3, contiguous; their products are logits in units
+            of log2.
         values: float8 e4m3 `[heads, 64, tokens padded to a multiple of 128]`, contiguous, as `float8_operands` orders
             them, with zeros behind the last.
-        form: of the kernel.
 
     Returns:
         `[tokens, heads, 64]` bfloat16.
     """
-    assert (queries_keys.dtype, values.dtype) == (form.dtype, FLOAT8)
+    assert values.dtype == FLOAT8
+    form = FORMS[queries_keys.dtype]
     tokens, _, heads, _ = queries_keys.shape
     device, padded = queries_keys.device.index, values.shape[2]
     out = torch.empty(tokens, heads, HEAD_DIM, dtype=torch.bfloat16, device=queries_keys.device)
@@ -127,8 +108,8 @@ def launch(queries_keys: Tensor, values: Tensor, *, form: Form) -> Tensor:
         nvrtc.tensor_map(values.data_ptr(), _UINT8, *transposed, _SWIZZLE_128),
     ]
     arguments = _Arguments(queries_keys.data_ptr(), out.data_ptr(), row, tokens, heads)
-    tiles = -(-tokens // (64 * form.groups)) * heads
+    tiles = -(-tokens // (64 * GROUPS)) * heads
     blocks = min(tiles, nvrtc.processors(device))  # persistent: one a multiprocessor
-    threads = 128 * (form.groups + 1)
+    threads = 128 * (GROUPS + 1)
     nvrtc.launch(kernel(device, form), maps, arguments, blocks=blocks, threads=threads, shared=form.shared)
     return out

@@ -58,14 +58,11 @@ def _add_norm(
 
 
 @triton.jit
-def _norm_rope(
-    qkv, query_weight, query_bias, key_weight, key_bias, rope, heads, eps, query_scale,
-    block_heads: tl.constexpr, head_dim: tl.constexpr, block_dim: tl.constexpr,
+def normed_and_turned(
+    qkv, query_weight, query_bias, key_weight, key_bias, rope, row, part, head, channel, inside, heads, eps,
+    query_scale, block_heads: tl.constexpr, head_dim: tl.constexpr, block_dim: tl.constexpr,
 ):  # fmt: skip
-    """One program: all heads of one token's query (part 0) or key (part 1), in place."""
-    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    head, channel = tl.arange(0, block_heads)[:, None], tl.arange(0, block_dim)[None, :]
-    inside = (head < heads) & (channel < head_dim)
+    """All heads of one token's query (part 0) or key (part 1) behind norm and RoPE, rounded to qkv's dtype."""
     at = qkv + ((row * 3 + part) * heads + head) * head_dim + channel
     x = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     centred = tl.where(inside, x - tl.sum(x, 1)[:, None] / head_dim, 0.0)
@@ -85,7 +82,23 @@ def _norm_rope(
     sin = tl.load(angles + 1, mask=2 * pair < head_dim, other=0.0)
     x = tl.join(first * cos - second * sin, first * sin + second * cos).reshape(block_heads, block_dim)
     x *= tl.where(part == 0, query_scale, 1.0)
-    tl.store(at, x.to(qkv.dtype.element_ty), mask=inside)
+    return x.to(qkv.dtype.element_ty)
+
+
+@triton.jit
+def _norm_rope(
+    qkv, query_weight, query_bias, key_weight, key_bias, rope, heads, eps, query_scale,
+    block_heads: tl.constexpr, head_dim: tl.constexpr, block_dim: tl.constexpr,
+):  # fmt: skip
+    """One program: all heads of one token's query (part 0) or key (part 1), in place."""
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    head, channel = tl.arange(0, block_heads)[:, None], tl.arange(0, block_dim)[None, :]
+    inside = (head < heads) & (channel < head_dim)
+    x = normed_and_turned(
+        qkv, query_weight, query_bias, key_weight, key_bias, rope, row, part, head, channel, inside, heads, eps,
+        query_scale, block_heads, head_dim, block_dim,
+    )  # fmt: skip
+    tl.store(qkv + ((row * 3 + part) * heads + head) * head_dim + channel, x, mask=inside)
 
 
 @triton.jit

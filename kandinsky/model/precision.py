@@ -1,8 +1,8 @@
-"""How the Linears of the DiT's blocks are computed: a value for each name that `precision` may have.
+"""How exactly the DiT's blocks are computed: a value for each name that `precision` may have.
 
-Everything that a precision decides hangs on its value: which operations run, what becomes of a block's Linears, what a
-converted file is called and holds, which GPUs can run it. Below the place where the name is looked up nobody compares
-names. A new precision is a row of `PRECISIONS` and a name in `config`.
+Everything that a precision decides hangs on its value: which operations run, what becomes of a block's Linears, which
+attention is taken unasked, what a converted file is called and holds, which GPUs can run it. Below the place where the
+name is looked up nobody compares names. A new precision is a row of `PRECISIONS` and a name in `config`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kandinsky.config import PRECISIONS as NAMES
+from kandinsky.model.attention import FLOAT8, Attention
 from kandinsky.model.operations import Operations, choose_operations
 from kandinsky.model.quantised import quantise_weight
 
@@ -23,7 +24,7 @@ LINEARS = ("to_query_key_value", "output_layer", "in_layer", "out_layer")
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """One way to compute the blocks' Linears.
+    """One way to compute the blocks.
 
     Args:
         name: as the user says it.
@@ -32,6 +33,7 @@ class Precision:
         convert_block_: replaces the Linears of a block whose weights are there; those that are replaced already stay.
         quantise: a weight `[out, in]` to its 8-bit form and float32 scales `[1, out]`; None if they stay as they are.
         capability: smallest CUDA compute capability; None runs on any device.
+        attention: the backend that goes with it where none is named and it runs; None is the fastest exact one.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Precision:
     convert_block_: Callable[[nn.Module], None]
     quantise: Callable[[Tensor], tuple[Tensor, Tensor]] | None
     capability: tuple[int, int] | None
+    attention: Attention | None
 
     @property
     def is_exact(self) -> bool:
@@ -72,6 +75,7 @@ EXACT = Precision(
     convert_block_=_keep_,
     quantise=None,
     capability=None,
+    attention=None,
 )
 FAST = Precision(
     name="fast",
@@ -80,6 +84,7 @@ FAST = Precision(
     convert_block_=_to_float8_,
     quantise=quantise_weight,
     capability=(8, 9),
+    attention=FLOAT8,
 )
 PRECISIONS: Mapping[str, Precision] = MappingProxyType(dict(zip(NAMES, (EXACT, FAST), strict=True)))
 """From the most exact to the fastest."""

@@ -5,7 +5,9 @@ from benchmark_helpers import all_positive
 
 def test_figures(run):
     found = run("attention")
-    assert set(found["backends"]) == {"1", "2", "4", "8", "1, one channel 30"}
+    assert set(found["backends"]) == set(found["float8"]) >= {"1", "2", "4", "8", "1, one channel 6"}
     assert all_positive(found["backends"], found["step_ms"])
-    assert set(found["step_ms"]) >= {"1", "2", "4", "1 but one block of 8"}
+    assert set(found["step_ms"]) == {"1", "2", "4"}
     assert "fast" not in found
+    forms = [found["float8"][norms] for norms in ("1", "2", "8", "0.53, 16 channels 1.30")]
+    assert forms == ["torch.float8_e4m3fn", "torch.float16", "exact", "torch.float8_e4m3fn"]

@@ -50,7 +50,7 @@ def test_a_precision_that_does_not_run_here(capsys):
 
 
 def test_a_fact_that_cannot_be_had_is_a_problem_and_no_traceback(monkeypatch, capsys):
-    def broken(_device):
+    def broken(*_):
         raise KeyError("driver")
 
     monkeypatch.setattr(facts, "attention", broken)

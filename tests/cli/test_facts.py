@@ -13,7 +13,8 @@ from kandinsky.cli import facts
 from kandinsky.config import FLASH_512
 from kandinsky.errors import NothingFits
 from kandinsky.memory.choose import available_host
-from kandinsky.model.attention import TORCH, Attention, Trial, torch_sdpa
+from kandinsky.model.attention import TORCH, Attention, torch_sdpa
+from kandinsky.model.attention_choice import Trial
 from kandinsky.model.precision import EXACT
 
 CPU = torch.device("cpu")
@@ -95,6 +96,9 @@ def test_candidates_with_times_and_errors(monkeypatch):
     monkeypatch.setattr(facts, "remembered_name", lambda *_, **__: "other")
     found = facts.attention(CPU, try_all=lambda *_, **__: tried)
     assert (found["taken"], found["why"]) == ("other", "remembered from an earlier run")
+    monkeypatch.setattr(facts, "unasked", lambda backend, **_: backend)
+    found = facts.attention(CPU, Attention("rough", torch_sdpa), try_all=lambda *_, **__: tried)
+    assert (found["taken"], found["why"]) == ("rough", "it goes with the precision and runs here")
 
 
 def test_weights_found_and_missing(tmp_path):

@@ -20,7 +20,7 @@ from kandinsky.loading.assemble import configure_, load_components, load_parts
 from kandinsky.loading.parts import is_resident
 from kandinsky.loading.settings import settings_of
 from kandinsky.model.attention import BACKENDS, TORCH
-from kandinsky.model.bounded import MAX_LOGIT
+from kandinsky.model.bounded import MAX_LOGIT, largest
 from kandinsky.model.operations import Operations
 from kandinsky.model.precision import EXACT
 from kandinsky.parallel.apply import check_size
@@ -162,8 +162,8 @@ def test_norms_do_not_bar_an_attention(weights):
     name = "transformer_blocks.0.0.self_attention.query_norm.weight"
     torch.save({**state, name: state[name] * 100}, weights / FLASH_512.dit_file)
     settings = settings_of("cpu", cache_dir=weights, progress=False)
-    bounds = load_parts(replace(settings, attention=BACKENDS["bounded"])).dit.logit_bounds()
-    assert bounds[0] > MAX_LOGIT > max(bounds[1:])
+    logits = load_parts(replace(settings, attention=BACKENDS["bounded"])).dit.logits()
+    assert logits[0].bound > MAX_LOGIT > largest(logits[1:]).bound
 
 
 @pytest.mark.parametrize("name", ["vae", "text_encoder"])
@@ -184,6 +184,31 @@ def test_how_a_dit_runs_is_set_in_one_place(settings):
     assert parts.dit.attention is TORCH
     configure_(parts.dit, EXACT.operations("auto", CPU), attention=None, ranks=Ranks())
     assert parts.dit.operations.name == "torch"
+
+
+class OneCannot(Ranks):
+    """Of two ranks the other one has a GPU of another kind."""
+
+    def collect(self, value):
+        return [value, False]
+
+
+def test_a_precision_prefers_an_attention_that_nobody_named(settings, monkeypatch):
+    """It is taken where it runs; else what is measured is, and what was named wins in any case."""
+    dit, cudnn, operations = load_parts(settings).dit, BACKENDS["cudnn"], EXACT.operations("auto", CPU)
+    run = {"ranks": Ranks(), "preferred": cudnn}
+    monkeypatch.setattr(assemble, "unasked", lambda backend, **_: backend)
+    configure_(dit, operations, attention=None, **run)
+    assert dit.attention is cudnn
+    configure_(dit, operations, attention=TORCH, **run)
+    assert dit.attention is TORCH
+    dit.attention = cudnn
+    configure_(dit, operations, attention=None, ranks=OneCannot(), preferred=cudnn)
+    assert dit.attention is TORCH
+    dit.attention = cudnn
+    monkeypatch.setattr(assemble, "unasked", lambda _backend, **_: None)
+    configure_(dit, operations, attention=None, **run)
+    assert dit.attention is TORCH
 
 
 def test_without_fused_kernels_attention_is_chosen_without_triton_too(settings, monkeypatch):

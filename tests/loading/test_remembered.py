@@ -9,7 +9,8 @@ import torch
 
 from kandinsky.loading import remembered
 from kandinsky.loading.remembered import NAME, driver_version, forget, key_of, remembered_or_fastest, user_cache
-from kandinsky.model.attention import TORCH, Attention, Trial, torch_sdpa
+from kandinsky.model.attention import TORCH, Attention, torch_sdpa
+from kandinsky.model.attention_choice import Trial
 
 CPU = torch.device("cpu")
 OTHER = Attention("other", lambda qkv: torch_sdpa(qkv) * 1.0)

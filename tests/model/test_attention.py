@@ -1,8 +1,6 @@
-"""Attention backends against a float64 oracle, and which one is taken."""
+"""Attention backends against a float64 oracle, and which ones may run where."""
 
-import math
 import re
-import subprocess
 
 import pytest
 import torch
@@ -14,34 +12,15 @@ from kandinsky.model.attention import (
     BOUNDED,
     FLOAT8,
     TORCH,
-    Attention,
     attention_of,
     candidates,
     check_device,
     check_head_dim,
-    choose_attention,
-    fastest,
-    torch_sdpa,
-    trials,
+    runs,
 )
+from kandinsky.model.bounded import Logits
 
-ON_A_CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "head_dim": 64, "bound": 12.0}
-WRONG = Attention("wrong", lambda qkv: torch_sdpa(qkv) * 1.01)
-
-
-def fail(_qkv):
-    raise RuntimeError("not built for this device")
-
-
-def first_of(*candidates, fast):
-    """What is taken of some backends on a CPU, where `fast` are ten times as fast as the others."""
-    return fastest(
-        list(candidates),
-        device=torch.device("cpu"),
-        head_dim=64,
-        tokens=173,
-        measure=lambda attend, _: 0.1 if attend in {backend.attend for backend in fast} else 1.0,
-    )
+ON_A_CPU = {"device": torch.device("cpu"), "dtype": torch.float32, "head_dim": 64, "logits": Logits(12.0, 1.5)}
 
 
 @pytest.mark.parametrize("tokens", [1, 17, 130])
@@ -60,25 +39,6 @@ def test_names():
             attention_of(name)
     with pytest.raises(ValueError, match="needs the package flash_attn_interface"):
         attention_of("flash_attn_3")
-
-
-def test_auto_on_a_cpu_is_torch():
-    assert choose_attention(None, **ON_A_CPU) is TORCH
-
-
-def test_what_is_wanted_is_taken():
-    assert choose_attention(WRONG, **ON_A_CPU) is WRONG
-    assert choose_attention(BOUNDED, **ON_A_CPU) is BOUNDED
-    assert choose_attention(BOUNDED, **{**ON_A_CPU, "bound": 101.0}) is BOUNDED
-
-
-def test_the_callable_for_large_logits_is_checked_where_it_is_needed():
-    half = Attention("half", WRONG.attend, attend_for=lambda bound: torch_sdpa if bound <= 100 else WRONG.attend)
-    places = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 173, "measure": lambda *_: 1.0}
-    small, large = half.for_logits(100.0), half.for_logits(101.0)
-    assert fastest([small], **places) is small
-    assert fastest([large, TORCH], **places) is TORCH
-    assert small.label == "half" != large.label
 
 
 GPU = torch.device("cuda", 0)
@@ -134,59 +94,6 @@ def test_sizes_of_heads():
                 check_head_dim(BACKENDS[name], size)
 
 
-def test_the_fastest_is_taken():
-    other = Attention("other", lambda qkv: torch_sdpa(qkv) * 1.0)
-    assert first_of(TORCH, other, fast=[other]) is other
-    assert first_of(TORCH, other, fast=[TORCH]) is TORCH
-
-
-def test_a_backend_that_is_wrong_or_does_not_run_is_never_taken():
-    """What is faster but off by more than rounding."""
-    broken = [WRONG, Attention("nothing", lambda qkv: torch_sdpa(qkv) * math.nan), Attention("fails", fail)]
-    assert first_of(TORCH, *broken, fast=broken) is TORCH
-    assert first_of(*broken, fast=broken) is TORCH
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        RuntimeError("no kernel image"),
-        ImportError("undefined symbol"),
-        subprocess.CalledProcessError(1, ["cc"]),
-        FileNotFoundError("cc"),
-        AttributeError("nvrtcGetCUBIN"),
-        type("OutOfResources", (Exception,), {})("shared memory"),  # Triton's own are Exceptions and nothing else
-    ],
-    ids=lambda failure: type(failure).__name__,
-)
-def test_whatever_a_candidate_raises_it_is_one_that_does_not_run(failure):
-    def broken(_qkv):
-        raise failure
-
-    backend = Attention("broken", broken)
-    assert first_of(TORCH, backend, fast=[backend]) is TORCH
-    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
-    (trial,) = trials([backend], **settings)
-    assert trial.milliseconds is None
-    assert trial.error.startswith(type(failure).__name__)
-
-
-def test_what_was_tried_is_told():
-    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
-    right, wrong = trials([TORCH, WRONG], **settings)
-    assert (right.backend, right.milliseconds, right.error) == (TORCH, 1.0, None)
-    assert wrong.error.startswith("off by 0.01")
-
-
-def test_who_picks_is_given_what_may_run(monkeypatch):
-    monkeypatch.setattr("kandinsky.model.attention.why_not_fused", lambda _device: "it is a test")
-    monkeypatch.setattr("kandinsky.model.attention._is_installed", lambda backend: "flash" not in backend.name)
-    asked = []
-    on_a_gpu = {**ON_A_CPU, "device": torch.device("cuda"), "dtype": torch.bfloat16, "bound": 101.0}
-    assert choose_attention(None, pick=lambda found: asked.append(found) or found[1], **on_a_gpu).name == "cudnn"
-    assert [backend.name for backend in asked[0]] == ["torch", "cudnn"]
-
-
 def test_without_triton_only_the_kernel_of_nvrtc_is_left(monkeypatch):
     """`kernels="torch"`: where our own attention would be Triton's, it is not even tried."""
     monkeypatch.setattr("kandinsky.model.attention.why_not_fused", lambda _device: None)
@@ -196,25 +103,8 @@ def test_without_triton_only_the_kernel_of_nvrtc_is_left(monkeypatch):
         monkeypatch.setattr("kandinsky.model.hopper.kernel", lambda _index, compiled=compiled: compiled)
         assert [backend.name for backend in candidates(**on_a_gpu, triton=False)] == expected
         assert [backend.name for backend in candidates(**on_a_gpu)] == ["torch", "cudnn", "bounded"]
-        large = candidates(**{**on_a_gpu, "bound": 1000.0})
+        large = candidates(**{**on_a_gpu, "logits": Logits(1000.0, 100.0)})
         assert [backend.label for backend in large] == ["torch", "cudnn", "bounded:attend_any"]
-
-
-def test_a_candidate_that_found_no_memory_may_run_another_time():
-    def full(_qkv):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    settings = {"device": torch.device("cpu"), "head_dim": 64, "tokens": 33, "measure": lambda *_: 1.0}
-    first, second = trials([Attention("full", full), WRONG], **settings)
-    assert (first.passing, second.passing) == (True, False)
-
-
-@pytest.mark.gpu
-def test_auto_takes_a_backend_that_is_right():
-    arguments = {"device": torch.device("cuda", 0), "dtype": torch.bfloat16, "head_dim": 64}
-    assert choose_attention(None, bound=12.0, **arguments).name in BACKENDS
-    assert choose_attention(None, bound=500.0, **arguments).name in BACKENDS
-    assert choose_attention(None, bound=12.0, **{**arguments, "head_dim": 32}).name != "bounded"
 
 
 @pytest.mark.gpu
@@ -228,3 +118,19 @@ def test_what_is_let_pass_runs(name):
             scaled = qkv.clone()
             scaled[:, 0] *= backend.query_scale(head_dim)
             assert relative_error(backend.attend(scaled.bfloat16()), oracle(qkv)) < 1e-2
+
+
+def test_where_it_may_run_without_trying(monkeypatch):
+    monkeypatch.setattr("kandinsky.model.attention._is_installed", lambda backend: "flash" not in backend.name)
+    place = {"device": GPU, "dtype": torch.bfloat16, "head_dim": 64}
+    for capability, expected in (((9, 0), True), ((8, 9), False), ((10, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, found=capability: found)
+        assert runs(FLOAT8, **place) is expected
+        assert runs(BOUNDED, **place)
+        assert not runs(BOUNDED, **{**place, "head_dim": 32})
+        assert not runs(BACKENDS["flash_attn_3"], **place)
+    assert not runs(FLOAT8, **{**place, "device": torch.device("cpu")})
+
+
+def test_what_is_lossy_is_no_candidate():
+    assert [backend.name for backend in BACKENDS.values() if backend.lossy] == ["float8"]

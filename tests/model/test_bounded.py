@@ -9,7 +9,19 @@ from torch import nn
 
 from kandinsky.model import bounded
 from kandinsky.model.attention import BACKENDS
-from kandinsky.model.bounded import attend_any, attend_bounded, attend_for, attend_shifted, logit_bound, query_scale
+from kandinsky.model.bounded import (
+    Logits,
+    attend_any,
+    attend_bounded,
+    attend_for,
+    attend_shifted,
+    fit,
+    largest,
+    logit_bound,
+    logit_spread,
+    query_scale,
+)
+from kandinsky.model.rope import rotate
 
 
 def test_the_bound_of_fresh_norms():
@@ -31,6 +43,32 @@ def test_one_large_channel_does_not_meet_another_norms():
     assert logit_bound(query_norm, key_norm) == pytest.approx(8 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
     query_norm.weight.data[4], key_norm.weight.data[5] = 8, 8  # of one pair
     assert logit_bound(query_norm, key_norm) == pytest.approx(64 * logit_bound(nn.LayerNorm(64), nn.LayerNorm(64)))
+
+
+def test_the_spread_of_logits():
+    """That of independent channels, and no less behind RoPE."""
+    assert logit_spread(nn.LayerNorm(64), nn.LayerNorm(64)) == pytest.approx(math.log2(math.e))
+    query_norm, key_norm = random_norm(64), random_norm(64)
+    query, key = query_norm(torch.randn(4000, 64)), key_norm(torch.randn(4000, 64))
+    angles = 6 * torch.rand(4000, 32)
+    rope = torch.stack((angles.cos(), angles.sin()), -1)
+    turned = [rotate(x[:, None], rope)[:, 0] for x in (query, key)]
+    for q, k in ((query, key), turned):
+        found = (q.square() * k.square()).sum(1).mean().sqrt() * query_scale(64)
+        assert found < 1.03 * logit_spread(query_norm, key_norm) < 1.25 * found
+
+
+def test_the_spread_when_rope_lays_one_channel_on_another():
+    query_norm, key_norm = nn.LayerNorm(64), nn.LayerNorm(64)
+    with torch.no_grad():
+        query_norm.weight[4], key_norm.weight[5] = 3, 3  # of one pair
+    assert logit_spread(query_norm, key_norm) == pytest.approx(query_scale(64) * math.sqrt(62 + 81 + 1))
+
+
+def test_the_largest_of_several_blocks():
+    blocks = [Logits(3.0, 1.0), Logits(2.0, 1.5)]
+    assert largest(blocks) == Logits(3.0, 1.5)
+    assert fit(largest(blocks)) == (attend_bounded, None)
 
 
 def test_the_form_follows_the_norms():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.model.attention import Attention, torch_sdpa
-from kandinsky.model.bounded import MAX_LOGIT, logit_bound
+from kandinsky.model.bounded import MAX_LOGIT, Logits, largest
 from kandinsky.model.layout import Clip, TokenLayout
 
 CASES = ("single", "image", "packed", "grouped")
@@ -74,14 +74,14 @@ def test_one_block_with_large_norms_takes_the_slower_kernel_alone():
     dit = random_dit(SMALL_DIT, torch.Generator().manual_seed(0))
     worst = dit.blocks[2].self_attention
     worst.query_norm.weight.mul_(50)
-    assert max(dit.logit_bounds()) == logit_bound(worst.query_norm, worst.key_norm)
+    assert largest(dit.logits()) == Logits.of(worst.query_norm, worst.key_norm)
     taken = []
 
     def recorded(size):
         return lambda qkv: taken.append(size) or torch_sdpa(qkv)
 
     dit.attention = Attention(
-        "two", recorded("any"), attend_for=lambda bound: recorded("small" if bound <= MAX_LOGIT else "any")
+        "two", recorded("any"), fit=lambda logits: (recorded("small" if logits.bound <= MAX_LOGIT else "any"), None)
     )
     dit(torch.randn(2, 4, 4, 16).bfloat16(), torch.randn(3, 64).bfloat16(), torch.tensor([749]))
     assert taken == ["small", "small", "any", "small"]

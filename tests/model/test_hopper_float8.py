@@ -1,7 +1,5 @@
 """The Hopper kernel of 8-bit attention, given its operands."""
 
-from dataclasses import replace
-
 import hopper_on_a_cpu
 import pytest
 import torch
@@ -9,55 +7,34 @@ from helpers import relative_error
 from model_helpers import LENGTHS, stored
 
 from kandinsky.model import hopper_float8
-from kandinsky.model.hopper_float8 import CORRECTED, EXP2, POLYNOMIAL, Form
+from kandinsky.model.hopper_float8 import FORMS
 from kandinsky.model.nvrtc import source_of
 
 FLOAT8 = torch.float8_e4m3fn
-FORMS = [
-    Form(),
-    Form(groups=4),
-    Form(weights=EXP2),
-    Form(weights=CORRECTED),
-    Form(maximum=False),
-    Form(groups=2, stages=4, ahead=True),
-    Form(half=False),
-    Form(half=False, weights=EXP2),
-    Form(FLOAT8),
-    Form(FLOAT8, groups=4),
-    Form(FLOAT8, weights=EXP2),
-    Form(FLOAT8, half=False),
-    Form(FLOAT8, half=False, weights=EXP2),
-    Form(FLOAT8, half=False, weights=POLYNOMIAL),
-    Form(FLOAT8, groups=2, stages=4, ahead=True),
-]
+DTYPES = pytest.mark.parametrize("dtype", FORMS, ids=str)
 
 
-def weights_of(logits: torch.Tensor, form: Form) -> torch.Tensor:
+def weights_of(logits: torch.Tensor) -> torch.Tensor:
     """Softmax's weights as the kernel rounds them, up to a factor for each row; logits in units of log2."""
-    logits = logits.half().double() if form.half else logits
-    x = logits - (logits.amax(-1, keepdim=True).ceil() - 7)
-    if form.weights in (EXP2, POLYNOMIAL):
-        return x.exp2().to(FLOAT8).double()
-    binades = (x + 7).clamp_min(0)
-    if form.weights == CORRECTED:
-        distance = (binades - binades.round()).abs()
-        binades = binades - 0.344 * distance * (1 - distance)
-    return (8 * binades).round().to(torch.uint8).view(FLOAT8).double()
+    logits = logits.half().double()
+    binades = logits - logits.amax(-1, keepdim=True).ceil() + 14
+    return (8 * binades.clamp_min(0)).round().to(torch.uint8).view(FLOAT8).double()
 
 
 def test_the_source_lies_beside_the_module():
     source = source_of("hopper_float8.cu").decode()
-    assert all(name in source for name in (*Form().macros, "attend"))
+    assert all(name in source for form in FORMS.values() for name in (*form.macros, "attend"))
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a PyTorch without CUDA")
-def test_it_is_refused_where_it_does_not_run():
+@DTYPES
+def test_it_is_refused_where_it_does_not_run(dtype):
     with pytest.raises(RuntimeError, match="attention='float8' needs a Hopper GPU"):
-        hopper_float8.kernel(0, Form())
+        hopper_float8.kernel(0, FORMS[dtype])
 
 
 def test_tiles_fit_into_shared_memory():
-    assert all(form.shared <= 227 * 1024 for form in FORMS)
+    assert all(form.shared <= 227 * 1024 for form in FORMS.values())
 
 
 def test_the_order_of_keys():
@@ -68,51 +45,47 @@ def test_the_order_of_keys():
 
 
 def test_a_byte_is_a_weight():
-    """The bytes of BYTES, read as float8, against 2^x: exact at whole x, else a line between them and a rounding."""
+    """Its bytes, read as float8, against 2^x: exact at whole x, else a line between them and a rounding."""
     x = torch.linspace(-6, 8, 14 * 64 + 1, dtype=torch.float64)
     top = torch.tensor([8.0], dtype=torch.float64)
-    exact, found = (x - 1).exp2(), weights_of(torch.cat((x, top)), Form())[:-1]  # the largest is 2^7
+    exact, found = (x - 1).exp2(), weights_of(torch.cat((x, top)))[:-1]  # the largest is 2^7
     normal = exact >= 2**-6
     whole = normal & (x == x.round())
     assert torch.equal(found[whole], exact[whole])
     assert ((found - exact) / exact)[normal].abs().max() < 0.0861 + 2**-4
 
 
-def expected(queries_keys: torch.Tensor, values: torch.Tensor, form: Form) -> torch.Tensor:
+def expected(queries_keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Attention in float64 with the weights as the kernel rounds them."""
     query, key = queries_keys.double().permute(1, 2, 0, 3)
-    weights = weights_of(query @ key.mT, form)
+    weights = weights_of(query @ key.mT)
     return (weights @ values.double().transpose(0, 1) / weights.sum(-1, keepdim=True)).transpose(0, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(hopper_on_a_cpu.COMPILER is None, reason="needs g++")
-@pytest.mark.parametrize("form", [form for form in FORMS if form.groups == 3 and form.maximum], ids=str)
-def test_the_source_on_a_cpu(form, tmp_path):
-    form = replace(form, groups=1)  # as many threads as needed
-    program = hopper_on_a_cpu.compiled(form, tmp_path)
+@DTYPES
+def test_the_source_on_a_cpu(dtype, tmp_path):
+    program = hopper_on_a_cpu.compiled(FORMS[dtype], tmp_path)
     for tokens, heads, spread in ((65, 2, 0.5), (300, 1, 1.5)):
-        queries_keys = (spread * torch.randn(tokens, 2, heads, 64)).to(form.dtype)
+        queries_keys = (spread * torch.randn(tokens, 2, heads, 64)).to(dtype)
         values = (torch.randn(tokens, heads, 64) + 1).to(FLOAT8)
         out = hopper_on_a_cpu.run(program, queries_keys, stored(values.float()).to(FLOAT8))
-        assert relative_error(out, expected(queries_keys, values, form)) < (0.01 if form.half else 0.002)
+        assert relative_error(out, expected(queries_keys, values)) < 0.01
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@DTYPES
 @pytest.mark.parametrize(("tokens", "heads"), LENGTHS)
 @pytest.mark.parametrize("spread", [0.3, 1.5])
-def test_against_float64_on_the_same_operands(tokens, heads, spread, form):
+def test_against_float64_on_the_same_operands(tokens, heads, spread, dtype):
     """With the weights as they are rounded; float16 keeps 11 bits of logits that are sums of 64 products."""
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
-    if spread > 1 and not form.maximum:
-        pytest.skip("is for logits that are known to be small")
-    queries_keys = (spread * torch.randn(tokens, 2, heads, 64, device="cuda")).to(form.dtype)
+    queries_keys = (spread * torch.randn(tokens, 2, heads, 64, device="cuda")).to(dtype)
     values = (torch.randn(tokens, heads, 64, device="cuda") + 1).to(FLOAT8)
     operands = queries_keys, stored(values.float()).to(FLOAT8)
-    outputs = [hopper_float8.launch(*operands, form=form) for _ in range(2)]
-    # bfloat16 of the result; logits of 32 to 64 are rounded to steps of 1/32 where they are float16.
-    limit = 0.004 if not form.half else 0.01 if spread < 1 else 0.03
-    assert relative_error(outputs[0], expected(queries_keys, values, form)) < limit
+    outputs = [hopper_float8.launch(*operands) for _ in range(2)]
+    # Logits of 32 to 64 are rounded to steps of 1/32.
+    assert relative_error(outputs[0], expected(queries_keys, values)) < (0.01 if spread < 1 else 0.03)
     assert torch.equal(*outputs)

@@ -8,6 +8,7 @@ from model_helpers import SMALL_DIT
 from kandinsky.checkpoint.random_weights import random_dit
 from kandinsky.config import PRECISIONS as NAMES
 from kandinsky.factory import get_T2V_pipeline
+from kandinsky.model.attention import BACKENDS
 from kandinsky.model.operations import PLAIN
 from kandinsky.model.precision import EXACT, FAST, PRECISIONS, is_block_linear, precision_of
 from kandinsky.model.quantised import FLOAT8
@@ -37,6 +38,12 @@ def test_operations_that_go_with_them():
     assert EXACT.operations("auto", CPU) is PLAIN
     with pytest.raises(ValueError, match="precision='fast' needs Triton's kernels"):
         FAST.operations("auto", CPU)
+
+
+def test_attention_that_goes_with_them():
+    """Exact is never lossy."""
+    assert EXACT.attention is None
+    assert FAST.attention is BACKENDS["float8"]
 
 
 def test_four_linears_of_each_block_are_what_it_is_about():
