@@ -225,7 +225,16 @@ class _SizedOps:
         _partial = x.data.new_empty(STATISTICS_PROGRAMS, 2, x.channels, dtype=torch.float32)
         return x.data.new_empty(2, x.channels, dtype=torch.float32)
 
-    def normalise(self, x: Activation, coefficients: Tensor, latent: Tensor, *, start: int, out: Tensor) -> None:
+    def normalise(
+        self,
+        x: Activation,
+        coefficients: Tensor,
+        latent: Tensor,
+        *,
+        start: int,
+        out: Tensor,
+        scale: Tensor | None = None,
+    ) -> None:
         """Writes to `out` only."""
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
