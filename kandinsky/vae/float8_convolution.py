@@ -55,7 +55,7 @@ class Tile:
         return cls(*min(RECTANGLES, key=lambda one: -(-height // one[0]) * -(-width // one[1])))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["across", "down", "border"])
 def _convolve(window, kernel, out, scale_ptr, across, down, border, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
               KT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
               AT_ONCE: tl.constexpr):  # fmt: skip
