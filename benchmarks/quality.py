@@ -83,6 +83,7 @@ def make(row: Row, file: Path, given: argparse.Namespace) -> None:
     options = {"cache_dir": given.weights, "local_files_only": True, "progress": False, **row.options}
     pipe = get_T2V_pipeline(device_in(given), **options)
     if row.convert is not as_they_are:
+        assert pipe.vae is not None
         vae = VideoAutoencoder.from_diffusers(pipe.vae.autoencoder, convert=row.convert)
         pipe = Kandinsky4T2VPipeline(replace(pipe.parts, vae=vae))
     request = request_of(
