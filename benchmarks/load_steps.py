@@ -22,7 +22,7 @@ from kandinsky.progress import Clock
 def parts_in_steps(folder: Path, device: torch.device, clock: Clock) -> Parts:
     """Load everything to one device; each step is a stage of `clock`."""
     settings, alone = _settings(folder, device, clock), Ranks()
-    text_encoder = text_encoder_of(settings, None, stage=clock.stage)
+    text_encoder = text_encoder_of(settings, stage=clock.stage)
     with clock.stage("DiT"):
         dit = dit_of(settings, alone)
     with clock.stage("VAE"):

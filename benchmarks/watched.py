@@ -143,6 +143,7 @@ def command() -> None:
 
     def run() -> int:
         atexit.register(write, file)
-        return main(sys.argv[1:])
+        with span("the command"):
+            return main(sys.argv[1:])
 
     ending.end_with(run)

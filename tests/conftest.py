@@ -1,7 +1,10 @@
 """Shared fixtures: pipelines of tiny weights, loaded once, and settings of the process that make tests fast."""
 
+import atexit
 import ctypes
+import gc
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 
 # Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
@@ -12,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=2147483647:glibc.malloc.trim_threshold=2147483647")
 
 import pytest
-from helpers import SMALL, TINY, golden_folder, own_weights
+from helpers import SMALL, TINY, fork_server, golden_folder, own_weights
 from video_helpers import run, write_video
 
 from kandinsky.audio.parts import SoundParts
@@ -20,13 +23,32 @@ from kandinsky.audio.pipeline import Kandinsky4V2APipeline
 from kandinsky.factory import get_T2V_pipeline
 from kandinsky.pipeline import Kandinsky4T2VPipeline
 
+MANY = 1000
+"""Tests, among which some need `fork_server`."""
+
 
 def pytest_configure() -> None:
-    """Set glibc's tunables in this process too."""
+    """Set glibc's tunables in this process too, and collect no garbage while tests and libraries are loaded."""
+    gc.disable()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
             libc.mallopt(parameter, 2**31 - 1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect garbage from here on, less often, and without what is there by now: it stays for the whole run.
+
+    Of many tests some need the server that forks processes: it is loaded by another core meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
+    atexit.register(gc.unfreeze)  # modules in C++ tell of whatever the interpreter leaves at its end
+    if len(session.items) > MANY and not session.config.option.collectonly:
+        fork_server()
+        forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

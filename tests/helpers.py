@@ -32,14 +32,7 @@ LONG = 120.0
 def fork_server() -> multiprocessing.context.ForkServerContext:
     """Starts processes that have everything imported: each is there in a moment."""
     context = multiprocessing.get_context("forkserver")
-    loaded = [
-        "kandinsky.factory",
-        "kandinsky.training.ladd",
-        "diffusers.models.autoencoders.autoencoder_kl_cogvideox",
-        "torch._dynamo",
-        "transformers.models.t5.tokenization_t5",
-    ]
-    context.set_forkserver_preload(loaded)
+    context.set_forkserver_preload(["preloaded"])
     return context
 
 

@@ -1,7 +1,8 @@
 """What tests of the server share: workers that run in the test's process, and a server on a thread."""
 
+import asyncio
 import contextlib
-import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from kandinsky.serving.messages import Cancel, Done, Free, Gone, Make, Preview, 
 from kandinsky.serving.metrics import Metrics
 from kandinsky.serving.options import Options
 from kandinsky.serving.scheduler import Scheduler
+from kandinsky.serving.server import listen
 from kandinsky.serving.store import Store
 
 ASKED = Asked(text="a cat", seed=3, time_length=1, width=64, height=64, ending=".mp4")
@@ -115,6 +117,21 @@ class Hands:
         return self
 
 
+class QuickServer(uvicorn.Server):
+    """uvicorn's looks ten times a second whether it is to end: this one at once."""
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            await asyncio.sleep(0.01)
+
+
+def client_of(address: str) -> httpx.Client:
+    """A client of a server of ours; without certificates, which are read from a file for each client otherwise."""
+    return httpx.Client(base_url=address, timeout=LONG, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
 @contextlib.contextmanager
 def served(
     scheduler: Scheduler,
@@ -127,11 +144,8 @@ def served(
     metrics = Metrics()
     metrics.watch(scheduler)
     app = make_app(scheduler, options, metrics=metrics, log=log or (lambda *_, **__: None))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(100)
+    server = QuickServer(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+    with listen("127.0.0.1", port) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -46,6 +46,13 @@ def mel_filters() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
+@cache
+def _products() -> Tensor:
+    """Of each band with each other, float64 `[M, M]`: the same for every sound, and most of the work."""
+    filters = mel_filters()
+    return filters @ filters.T
+
+
 def mel_amplitudes(picture: Tensor) -> Tensor:
     """Mel amplitudes, float32 `[M, C]`, of a picture, uint8 `[M, C, 3]`: low bands stand at its bottom."""
     darkness = (255 - picture[..., 0].flip(0).float()) / 255
@@ -58,9 +65,8 @@ def linear_amplitudes(mel: Tensor) -> Tensor:
     There are more linear bands than mel bands, so that many amplitudes fit: what is taken is the least squares' one,
     through the products of the bands with each other, in float64.
     """
-    filters = mel_filters()
-    weights = torch.linalg.solve(filters @ filters.T, mel.double().cpu())  # [M, C]
-    return (filters.T.float().to(mel.device) @ weights.float().to(mel.device)).relu()
+    weights = torch.linalg.solve(_products(), mel.double().cpu())  # [M, C]
+    return (mel_filters().T.float().to(mel.device) @ weights.float().to(mel.device)).relu()
 
 
 def griffin_lim(amplitudes: Tensor, phases: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from kandinsky.loading.kept import kept
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
 from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings, exact_checkpoint
+from kandinsky.loading.threads import current_gpu, switching_often
 from kandinsky.memory.block_stream import Home
 from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention
@@ -40,7 +41,6 @@ from kandinsky.parallel.strips import strips_of
 from kandinsky.text.cache import PromptCache
 from kandinsky.text.encoder import TextEncoder
 from kandinsky.text.int8 import quantise_linears_
-from kandinsky.text.t5 import T5Encoder
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.rows import all_rows
 
@@ -109,9 +109,10 @@ def load_parts(settings: Settings) -> Parts:
 
 
 def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, str]] | None") -> Components:
-    """Load what this rank needs.
+    """Load what this rank needs, all of it at once.
 
-    T5's weights come first: while the others are read, the tokenizer is loaded and the first prompt encoded.
+    Reading waits for the bus, building modules and computing the VAE's kernels for the processor: each of the three has
+    a thread, and T5's goes on with the tokenizer and the first prompt.
 
     Args:
         marks: fingerprints of the weights, which are being taken; the team's first rank needs them.
@@ -119,14 +120,12 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     devices = settings.devices
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
-    with ThreadPoolExecutor(1) as pool:
-        prompts = None
-        if marks is not None:
-            model = t5_of(settings) if settings.prompt_cache is None else None
-            prompts = pool.submit(_prompts, settings, model, marks)
+    with switching_often(), ThreadPoolExecutor(2) as pool:
+        prompts = pool.submit(_prompts, settings, marks) if marks is not None else None
+        vae = pool.submit(vae_of, settings, decoding) if team.is_main or decoding is not None else None
         dit = dit_of(settings, team)
-        vae = vae_of(settings, decoding) if team.is_main or decoding is not None else None
-        return Components(dit, prompts.result() if prompts is not None else None, vae, messenger)
+        text_encoder = None if prompts is None else prompts.result()
+        return Components(dit, text_encoder, None if vae is None else vae.result(), messenger)
 
 
 def make_ready_(
@@ -207,26 +206,20 @@ def dit_of(settings: Settings, team: Ranks) -> DiT:
     )
 
 
-def t5_of(settings: Settings) -> T5Encoder:
-    """T5 with its weights."""
-    return load_t5(
-        settings.paths.text_encoder,
-        device=settings.place("text_embedder"),
-        dtype=settings.dtypes["text_embedder"],
-        progress=settings.progress,
-    )
-
-
-def text_encoder_of(settings: Settings, model: T5Encoder | None, *, stage: Stage = unwatched) -> TextEncoder:
+def text_encoder_of(settings: Settings, *, stage: Stage = unwatched) -> TextEncoder:
     """The text encoder, ready to run.
 
     Args:
-        model: T5; None loads it.
         stage: entered around each step, with the step's name.
     """
     device = settings.devices["text_embedder"]
     with stage("T5"):
-        model = model or t5_of(settings)
+        model = load_t5(
+            settings.paths.text_encoder,
+            device=settings.place("text_embedder"),
+            dtype=settings.dtypes["text_embedder"],
+            progress=settings.progress,
+        )
     with stage("tokenizer"):
         tokenizer = load_tokenizer(settings.paths.tokenizer)
     if settings.text_encoder_int8:
@@ -237,38 +230,44 @@ def text_encoder_of(settings: Settings, model: T5Encoder | None, *, stage: Stage
     return TextEncoder(model, tokenizer, text_tokens=settings.model_set.text_tokens, home=home)
 
 
-def _prompts(settings: Settings, model: T5Encoder | None, marks: "Future[dict[str, str]]") -> PromptCache:
-    """The text encoder with its memory of prompts; without `model` it is loaded when it is first needed."""
+def _prompts(settings: Settings, marks: "Future[dict[str, str]]") -> PromptCache:
+    """The text encoder with its memory of prompts; with a folder for these it is loaded when it is first needed."""
     device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
     tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
-    weights = marks.result()["text_encoder"]
-    mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
-    prompts = PromptCache(
-        partial(text_encoder_of, settings, model),
-        device=device,
-        fingerprint=mark,
-        is_resident=settings.modes["text_embedder"].stays,
-        folder=settings.prompt_cache,
-    )
-    if model is not None:
-        _loaded = prompts.encoder
-    if settings.prompt is not None:
-        prompts(settings.prompt)
+    with current_gpu(device):
+        loaded = text_encoder_of(settings) if settings.prompt_cache is None else None
+        weights = marks.result()["text_encoder"]
+        mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
+        prompts = PromptCache(
+            lambda: loaded or text_encoder_of(settings),
+            device=device,
+            fingerprint=mark,
+            is_resident=settings.modes["text_embedder"].stays,
+            folder=settings.prompt_cache,
+        )
+        if loaded is not None:
+            _opened = prompts.encoder
+        if settings.prompt is not None:
+            prompts(settings.prompt)
     return prompts
 
 
 def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
-    """The VAE, whose pictures are decoded in strips by the messenger's ranks, if there is one."""
-    return load_vae(
-        settings.paths.vae,
-        device=settings.devices["vae"],
-        dtype=settings.dtypes["vae"],
-        memory_saving=settings.memory_saving,
-        rows_of=all_rows if messenger is None else strips_of(messenger),
-        staged=not settings.modes["vae"].stays,
-        kernels=settings.kernels,
-        progress=settings.progress,
-    )
+    """The VAE, ready to decode, its pictures in strips by the messenger's ranks, if there is one."""
+    device = settings.devices["vae"]
+    with current_gpu(device):
+        vae = load_vae(
+            settings.paths.vae,
+            device=device,
+            dtype=settings.dtypes["vae"],
+            memory_saving=settings.memory_saving,
+            rows_of=all_rows if messenger is None else strips_of(messenger),
+            staged=not settings.modes["vae"].stays,
+            kernels=settings.kernels,
+            progress=settings.progress,
+        )
+        vae.warm_up()
+    return vae
 
 
 def _origin(settings: Settings, dit: DiT, team: Ranks, weights: Mapping[str, str]) -> Origin:

@@ -17,7 +17,7 @@ from kandinsky.vae.decoder import CausalDecoder
 from kandinsky.vae.decoder_weights import DecoderConfig
 from kandinsky.vae.norm import PlainOps
 from kandinsky.vae.rows import Rows, RowsOf, all_rows
-from kandinsky.vae.stream import Finite, decode, to_host
+from kandinsky.vae.stream import LATENT_FRAMES_PER_CHUNK, Finite, decode, to_host
 
 
 class VideoAutoencoder:
@@ -80,6 +80,13 @@ class VideoAutoencoder:
     def _staged(self) -> CausalDecoder:
         state = {name: value.to(self.device) for name, value in self._state.items()}
         return CausalDecoder(state, self.config, ops=self._ops)
+
+    def warm_up(self) -> None:
+        """Decode a few pixels on a GPU, whose libraries are loaded then and not while the first video waits."""
+        if self._decoder is not None and self.device.type == "cuda":
+            size = (LATENT_FRAMES_PER_CHUNK, 2, 2, self.config.latent_channels)
+            latents = torch.zeros(size, device=self.device, dtype=self._decoder.dtype)
+            self._decoder.open_clip(latents).decode_chunk(latents)
 
     def rows(self, latents: Tensor) -> Rows | None:
         """Which rows of `[T, H, W, C]` latents are decoded here; None if others decode them all."""

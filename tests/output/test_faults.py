@@ -37,22 +37,22 @@ exec "$real" "$@"
 """For `ffmpeg_script`: frames are encoded, but those in between not made."""
 
 
-def write(target, vae=QUICK, record=RECORD):
+def write(target, vae=QUICK, record=RECORD, latents=LATENTS):
     """Decode and write, as a pipeline does what it has sampled."""
     output, path = output_of(target, OutputOptions(interpolate=record.interpolate), is_image=False, model_fps=8)
     finisher = Finisher(vae, SMALL, progress=False)
     clock = Clock(frozenset([CPU]))
-    return finisher.begin(LATENTS, path, output=output, record=record, clock=clock)().path.read_bytes()
+    return finisher.begin(latents, path, output=output, record=record, clock=clock)().path.read_bytes()
 
 
-def fails(target, message, vae=QUICK, record=RECORD):
+def fails(target, message, vae=QUICK, record=RECORD, latents=LATENTS):
     """It fails with `message` and tells where the latents are."""
     with pytest.raises(DecodeError, match=message) as caught:
-        write(target, vae, record)
+        write(target, vae, record, latents)
     _, _, command = str(caught.value).partition("to finish it: ")
-    name, resume, latents, *save_path = shlex.split(command)
+    name, resume, kept, *save_path = shlex.split(command)
     assert (name, resume, save_path[:-1]) == ("kandinsky", "resume", ["--save-path"] if save_path else [])
-    return Path(latents)
+    return Path(kept)
 
 
 def finished(latents, target):
@@ -116,11 +116,13 @@ def test_killed_or_interrupted(interrupted, pipe, tmp_path, undisturbed, stage, 
 
 def test_the_filter_between_frames_fails(tmp_path, monkeypatch):
     """The latents are kept, and no file of the video; what is left of it is made as it was asked for."""
-    expected = write(tmp_path / "expected.mp4", record=SMOOTH)
+    expected = write(tmp_path / "expected.mp4", record=SMOOTH, latents=SMALL_LATENTS)
     (tmp_path / "made").mkdir()
     with monkeypatch.context() as patch:
         patch.setenv("IMAGEIO_FFMPEG_EXE", ffmpeg_script(tmp_path, FILTER_FAILS))
-        latents = fails(tmp_path / "made" / "v.mp4", "minterpolate failed: no memory", record=SMOOTH)
+        latents = fails(
+            tmp_path / "made" / "v.mp4", "minterpolate failed: no memory", record=SMOOTH, latents=SMALL_LATENTS
+        )
     assert [path.name for path in (tmp_path / "made").iterdir()] == [latents.name]
     assert not running((tmp_path / "numbers").read_text().split())
     assert finished(latents, tmp_path / "v.mp4") == expected

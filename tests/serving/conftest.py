@@ -1,9 +1,7 @@
 """What tests of routes share: a server before one worker that does what the test says."""
 
-import httpx
 import pytest
-from helpers import LONG
-from serving_kit import Hands, served, until
+from serving_kit import Hands, client_of, served, until
 
 from kandinsky.serving.store import Store
 
@@ -26,7 +24,7 @@ def address(hands):
 
 @pytest.fixture
 def client(address):
-    with httpx.Client(base_url=address, timeout=LONG) as client:
+    with client_of(address) as client:
         yield client
 
 
@@ -41,5 +39,5 @@ def shared_hands(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(shared_hands):
-    with served(shared_hands.scheduler) as address, httpx.Client(base_url=address, timeout=LONG) as client:
+    with served(shared_hands.scheduler) as address, client_of(address) as client:
         yield client

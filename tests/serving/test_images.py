@@ -3,10 +3,9 @@
 import socket
 import threading
 
-import httpx
 import pytest
 from helpers import LONG, SMALL
-from serving_kit import posted, served, until
+from serving_kit import client_of, posted, served, until
 
 from kandinsky.serving.messages import Failed
 from kandinsky.serving.options import Options
@@ -82,7 +81,7 @@ def test_a_wait_that_ends_otherwise(client, hands, how, code):
 def test_all_or_none_are_taken(hands):
     with (
         served(hands.scheduler, Options(model_set=SMALL, max_queue=3)) as address,
-        httpx.Client(base_url=address) as client,
+        client_of(address) as client,
     ):
         posted(client)
         until(lambda: hands.workers[0].got)

@@ -4,13 +4,12 @@ import io
 import shutil
 from dataclasses import replace
 
-import httpx
 import openai
 import pytest
 from helpers import LONG
 from lora_helpers import plain_file
 from PIL import Image
-from serving_kit import ASKED, ThreadWorker, ended, names_in, posted, served, until
+from serving_kit import ASKED, ThreadWorker, client_of, ended, names_in, posted, served, until
 
 from kandinsky.output.unfinished import load_unfinished
 from kandinsky.output.video import VideoWriter
@@ -63,7 +62,7 @@ def test_the_file_of_the_openai_client_equals_that_of_a_call(pipe, tmp_path, wan
             assert client.videos.download_content(made.id).read() == wanted
             image = client.images.generate(prompt="a cat", size="64x64", extra_body={"seed": 4})
             assert image.data[0].b64_json.startswith("iVBOR")
-            with httpx.Client(base_url=address) as plain:
+            with client_of(address) as plain:
                 again = ended(plain, posted(plain, prompt=ASKED.text, seed=ASKED.seed)["id"])
                 assert plain.get(f"/v1/videos/{again['id']}/content").content == wanted
                 assert set(again["timings"]) == {"text", "sample", "decode", "write", "total"}

@@ -3,12 +3,11 @@
 import contextlib
 import io
 
-import httpx
 import openai
 import pytest
 from helpers import LONG
 from PIL import Image
-from serving_kit import ThreadWorker, ended, names_in, posted, served
+from serving_kit import ThreadWorker, client_of, ended, names_in, posted, served
 
 from kandinsky.output.read_record import read_record
 from kandinsky.serving.scheduler import Scheduler
@@ -26,7 +25,7 @@ def running(pipe, folder):
         scheduler.start()
         with served(scheduler) as address:
             client = openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0)
-            with client, httpx.Client(base_url=address, timeout=LONG) as plain:
+            with client, client_of(address) as plain:
                 yield store, client.videos, plain
         scheduler.drain()
         scheduler.wait_until_gone(LONG)

@@ -6,11 +6,10 @@ import threading
 from dataclasses import replace
 from queue import SimpleQueue
 
-import httpx
 import pytest
 from helpers import LONG, SMALL
 from serving_jobs import GIVEN, JOBS, arrive, file_of, give, made_alone, pipeline_at, place_in
-from serving_kit import ended, posted, served, until
+from serving_kit import client_of, ended, posted, served, until
 
 from kandinsky.batch.prompts import make_items
 from kandinsky.batch.run import run_batch
@@ -102,7 +101,7 @@ def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_pat
         scheduler = Scheduler(store, connection.starts(0, connection.room()))
         scheduler.start()
         connection.grow_scheduler(scheduler)
-        with served(scheduler) as address, httpx.Client(base_url=address, timeout=LONG) as client:
+        with served(scheduler) as address, client_of(address) as client:
             ids = [posted(client, prompt=prompt, seed=number)["id"] for number, prompt in enumerate(PROMPTS[:8], 1)]
             until(lambda: store.counts()["completed"] >= 2)
             cluster.remove_node(others[0], allow_graceful=False)

@@ -10,7 +10,7 @@ import threading
 import httpx
 import pytest
 from helpers import LONG, SMALL
-from serving_kit import ASKED, Hands, until
+from serving_kit import ASKED, Hands, client_of, until
 
 from kandinsky.serving import server as server_module
 from kandinsky.serving.http import make_app
@@ -173,7 +173,7 @@ def test_a_connection_that_asks_for_nothing_is_closed_and_one_that_waits_is_not(
             one.settimeout(LONG)
             assert one.recv(10) == b""
     monkeypatch.setattr(server_module, "GREETING", LONG)  # what follows is looked at when it waits, and not before
-    with httpx.Client(base_url=address, timeout=LONG) as client:
+    with client_of(address) as client:
         job_id = client.post("/v1/videos", json={"prompt": "a", "size": "64x64"}).json()["id"]
         with client.stream("GET", f"/v1/videos/{job_id}/events") as stream:
             lines = stream.iter_lines()
@@ -238,7 +238,7 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on(serving, monkeyp
     monkeypatch.setattr(server_module, "most_files", lambda: server_module.BACKLOG + 2 + 2)
     _, address, _ = serving()
     place = ("127.0.0.1", int(address.rpartition(":")[2]))
-    with httpx.Client(base_url=address) as client, socket.create_connection(place):
+    with client_of(address) as client, socket.create_connection(place):
         assert client.get("/health").status_code == 200
         with socket.create_connection(place) as late:
             late.settimeout(LONG)

@@ -2,9 +2,8 @@
 
 import json
 
-import httpx
 from helpers import SMALL
-from serving_kit import posted, served, until
+from serving_kit import client_of, posted, served, until
 
 from kandinsky.serving.keys import add_key, read_keys
 from kandinsky.serving.options import Options
@@ -12,7 +11,7 @@ from kandinsky.serving.options import Options
 
 def test_limits(hands):
     options = Options(model_set=SMALL, max_queue=2, max_jobs_of_key=100, max_seconds=3)
-    with served(hands.scheduler, options) as address, httpx.Client(base_url=address) as client:
+    with served(hands.scheduler, options) as address, client_of(address) as client:
         posted(client)
         until(lambda: hands.workers[0].got)
         posted(client), posted(client)
@@ -26,7 +25,7 @@ def test_limits(hands):
 def test_keys(hands, tmp_path):
     mine, yours = (add_key(tmp_path / "keys", name) for name in ("me", "you"))
     options = Options(model_set=SMALL, keys=read_keys(tmp_path / "keys"), max_jobs_of_key=1)
-    with served(hands.scheduler, options) as address, httpx.Client(base_url=address) as client:
+    with served(hands.scheduler, options) as address, client_of(address) as client:
         for headers in ({}, {"Authorization": "Bearer sk-wrong"}, {"Authorization": f"Basic {mine}"}):
             answer = client.get("/v1/videos", headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
@@ -52,7 +51,7 @@ def test_prompts_are_logged_only_if_asked(hands):
 
     for wanted in (False, True):
         options = Options(model_set=SMALL, log_prompts=wanted)
-        with served(hands.scheduler, options, log) as address, httpx.Client(base_url=address) as client:
+        with served(hands.scheduler, options, log) as address, client_of(address) as client:
             posted(client, prompt="a secret")
         assert any("job posted" in line for line in lines)
         assert any("a secret" in line for line in lines) is wanted
@@ -62,7 +61,7 @@ def test_a_key_of_a_repeated_post_is_its_owners(hands, tmp_path):
     """What another client has used as its key tells nobody of its job."""
     mine, yours = (add_key(tmp_path / "keys", name) for name in ("me", "you"))
     options = Options(model_set=SMALL, keys=read_keys(tmp_path / "keys"))
-    with served(hands.scheduler, options) as address, httpx.Client(base_url=address) as client:
+    with served(hands.scheduler, options) as address, client_of(address) as client:
         ids = [
             client.post(
                 "/v1/videos", json={"prompt": "a"},
@@ -76,7 +75,7 @@ def test_a_key_of_a_repeated_post_is_its_owners(hands, tmp_path):
 def test_a_wrong_key_is_told_before_the_body_is_read(hands, tmp_path):
     add_key(tmp_path / "keys", "me")
     options = Options(model_set=SMALL, keys=read_keys(tmp_path / "keys"))
-    with served(hands.scheduler, options) as address, httpx.Client(base_url=address) as client:
+    with served(hands.scheduler, options) as address, client_of(address) as client:
         for path in ("/v1/videos", "/v1/images/generations", "/v1/videos/edits", "/v1/videos/x/remix"):
             answer = client.post(path, content=b"{", headers={"content-type": "application/json"})
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -88,7 +87,7 @@ def test_a_wrong_key_is_told_before_the_body_is_read(hands, tmp_path):
 def test_a_clock_that_is_set_back_changes_no_order_and_no_place(hands, monkeypatch):
     times = iter(range(1000, 0, -10))
     monkeypatch.setattr(hands.store, "clock", lambda: float(next(times)))
-    with served(hands.scheduler) as address, httpx.Client(base_url=address) as client:
+    with served(hands.scheduler) as address, client_of(address) as client:
         ids = [posted(client)["id"] for _ in range(4)]
         until(lambda: hands.workers[0].got)
         assert hands.workers[0].got[0].job_id == ids[0]

@@ -120,3 +120,12 @@ def test_without_triton_the_plain_operations_decode(autoencoder, monkeypatch, st
     monkeypatch.setattr("kandinsky.vae.decoder.best_ops", unasked)
     vae = VideoAutoencoder.from_diffusers(autoencoder, kernels="torch", staged=staged)
     assert sum(len(chunk) for chunk in vae.decode(latents_of(2, 2, 3))) == 8
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_warm_up_changes_nothing(autoencoder, staged):
+    moved = copy.deepcopy(autoencoder).to("cuda")
+    vae, warm = (VideoAutoencoder.from_diffusers(moved, staged=staged) for _ in range(2))
+    warm.warm_up()
+    assert all(map(torch.equal, vae.decode(latents_of(5, 2, 3)), warm.decode(latents_of(5, 2, 3))))

@@ -8,7 +8,7 @@ other. That is the part of a scene that is many details at once, none of them in
 other wordings of a caption are in `wording`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -122,7 +122,13 @@ def split(held_out: float = 0.1, seed: int = 0) -> tuple[list[Scene], list[Scene
     Raises:
         ValueError: `held_out` is so small or so large that a value is missing on one side.
     """
-    scenes = _shuffled(all_scenes(), seed)
+    train, held = _split(held_out, seed)
+    return list(train), list(held)
+
+
+@cache
+def _split(held_out: float, seed: int) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
+    scenes = tuple(_shuffled(all_scenes(), seed))
     count = round(held_out * len(scenes))
     parts = scenes[count:], scenes[:count]
     needed = sum(len(allowed) for allowed in ATTRIBUTES.values())
@@ -135,7 +141,7 @@ def _shuffled(scenes: list[Scene], seed: int) -> list[Scene]:
     return sorted(scenes, key=lambda scene: sha256(f"{seed} {caption(scene)}".encode()).digest())
 
 
-def _values(scenes: list[Scene]) -> list[tuple[str, str]]:
+def _values(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
     return [pair for scene in scenes for pair in zip(ATTRIBUTES, astuple(scene), strict=True)]
 
 
