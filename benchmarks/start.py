@@ -8,7 +8,7 @@ table is the first call of one function (see `watched.py`): when it began, and h
 stand within others. Of several GPUs each process has a column. The first run fills caches (files, compiled kernels, the
 tokenizer) and is told apart; figures are medians of the others. The limit is a request in a process that is warm: with
 `--requests 2` and more its seconds are those of the last one. The last line is JSON, with every span of every run.
-Where Python keeps no bytecode (PYTHONDONTWRITEBYTECODE, which some images set) it compiles thousands of files each time.
+Where Python keeps no bytecode (PYTHONDONTWRITEBYTECODE, which some images set) it compiles thousands of files a time.
 """
 
 import argparse
