@@ -1,6 +1,6 @@
 """From a command to its file: a new process for each run of `kandinsky generate`, and where its seconds go.
 
-    python benchmarks/start.py FOLDER [--runs 3] [--requests 1] [--gpus 1]
+    python benchmarks/start.py FOLDER [--runs 3] [--requests 1] [--gpus 1] [--precision fast]
     python benchmarks/start.py --size tiny --device cpu      # to try the benchmark itself: the repository's tiny model
 
 FOLDER has the weights. The seconds of a run are those from before the process is started until it is gone. A row of the
@@ -8,6 +8,7 @@ table is the first call of one function (see `watched.py`): when it began, and h
 stand within others. Of several GPUs each process has a column. The first run fills caches (files, compiled kernels, the
 tokenizer) and is told apart; figures are medians of the others. The limit is a request in a process that is warm: with
 `--requests 2` and more its seconds are those of the last one. The last line is JSON, with every span of every run.
+Where Python keeps no bytecode (PYTHONDONTWRITEBYTECODE, which some images set) it compiles thousands of files a time.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from script import device_in, finish, free_port, machine, parser_of
+
+from kandinsky.config import PRECISIONS
 
 HERE = Path(__file__).parent
 TINY = HERE.parent / "weights" / "tiny"
@@ -40,6 +43,7 @@ def run(folder: Path, given: argparse.Namespace, place: Path) -> dict[str, Any]:
     prompts.write_text(f"{PROMPT[given.size]}\n" * given.requests, encoding="utf-8")
     made = place / "made"
     arguments = ["generate", "--weights", str(folder), "--device", given.device, "--quiet"]
+    arguments += ["--precision", given.precision]
     if given.requests > 1:
         arguments += ["--prompts", str(prompts), "--save-path", str(made)]
     else:
@@ -113,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3, help="beside the first one (default: 3)")
     parser.add_argument("--requests", type=int, default=1, help="of one process, one after the other (default: 1)")
     parser.add_argument("--gpus", type=int, default=1, help="processes that work together (default: 1)")
+    parser.add_argument("--precision", default="exact", choices=PRECISIONS, help="default: %(default)s")
     parser.add_argument("--parallelism", default="sequence", help="of several GPUs (default: sequence)")
     given = parser.parse_args(arguments)
     device = device_in(given)
@@ -128,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(warm))
     first = runs[0]["seconds"]
     print(f"from the command to its end: {seconds:.2f} s, the first time {first:.2f} s; last request {limit:.2f} s")
-    finish({**machine(device), "size": given.size, "seconds": seconds, "limit_s": limit, "runs": runs}, given)
+    about = {**machine(device), "size": given.size, "precision": given.precision}
+    finish({**about, "seconds": seconds, "limit_s": limit, "runs": runs}, given)
 
 
 if __name__ == "__main__":

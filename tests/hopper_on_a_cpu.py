@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kandinsky.model.hopper_float8 import Form
+from kandinsky.model import hopper_float8
 from kandinsky.model.nvrtc import source_of
 
 COMPILER = shutil.which("g++")
@@ -34,14 +34,14 @@ def _without(source: str, name: str) -> str:
     return source
 
 
-def compiled(form: Form, folder: Path) -> Path:
-    """The program of a form, in a folder of its own."""
+def compiled(dtype: torch.dtype, folder: Path) -> Path:
+    """The program for queries and keys of a dtype, in a folder of its own."""
     source = source_of("hopper_float8.cu").decode()
     for name in _DONE_HERE:
         source = _without(source, name)
     source = re.sub(r"^(typedef unsigned|struct alignas\(64\) TensorMap).*$", "", source, flags=re.MULTILINE)
     (folder / "kernel.inc").write_text(source)
-    alone = form.macros | {"GROUPS": 1}  # as many threads as needed
+    alone = hopper_float8.macros(dtype) | {"GROUPS": 1}  # as many threads as needed
     macros = [f"-D{name}={value}" for name, value in alone.items()]
     program = folder / "program"
     command = [COMPILER or "g++", "-std=c++20", "-O2", "-w", "-pthread", *macros, f"-I{folder}", f"-I{_HERE}"]

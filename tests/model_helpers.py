@@ -27,10 +27,10 @@ LENGTHS = [(1, 6), (63, 2), (64, 1), (65, 3), (128, 2), (129, 12), (191, 1), (22
 """(tokens, heads) beside the edges of the kernels' tiles."""
 
 
-def oracle(qkv: Tensor) -> Tensor:
-    """Attention in float64, `[tokens, 3, heads, head_dim]` to `[tokens, heads, head_dim]`."""
+def oracle(qkv: Tensor, queries: int | None = None) -> Tensor:
+    """Attention in float64, `[tokens, 3, heads, head_dim]` to `[tokens or queries, heads, head_dim]`."""
     query, key, value = qkv.double().permute(1, 2, 0, 3)
-    weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+    weights = (query[:, :queries] @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
     return (weights @ value).transpose(0, 1)
 
 

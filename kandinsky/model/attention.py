@@ -2,8 +2,8 @@
 
 A backend takes `qkv: [tokens, 3, heads, head_dim]`, one sequence without a mask, and returns
 `[tokens, heads, head_dim]`. `torch` is scaled_dot_product_attention as PyTorch chooses it and works everywhere; `cudnn`
-is the same operation with cuDNN's kernel; `bounded` is our own, and `float8` our own with softmax's weights and values
-in 8 bits, lossy. flash_attn is imported only by its rows.
+is the same operation with cuDNN's kernel; `bounded` is our own, and `float8` our own in 8 bits, lossy. flash_attn is
+imported only by its rows.
 
 Which one runs a model is chosen in `attention_choice`. One that is named is taken, or refused with the reason.
 """

@@ -166,7 +166,7 @@ def trials(
         qkv[:, :2] = F.layer_norm(qkv[:, :2], (head_dim,))
         reference = torch_sdpa(qkv)
         tried = [_try(backend, qkv, reference, measure) for backend in backends]
-    times = {trial.backend.name: trial.milliseconds or trial.error for trial in tried}
+    times = {trial.backend.name: trial.error if trial.milliseconds is None else trial.milliseconds for trial in tried}
     _log.info("attention, ms: %s", times)
     return tried
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,47 +14,29 @@ KEYS = 128
 """Of a tile."""
 BEHIND = (HEAD_DIM + 8) * KEYS
 """Bytes behind the keys of a tile: its values and eight rows of ones."""
-GROUPS = 3
-"""Warpgroups of 64 query rows."""
+GROUPS, STAGES = 3, 3
+"""Warpgroups of 64 query rows, tiles in flight."""
 _UINT8, _SWIZZLE_64, _SWIZZLE_128 = 0, 2, 3  # values of the driver's enumerations
 
 
-@dataclass(frozen=True)
-class Form:
-    """What the kernel is compiled with.
-
-    Args:
-        dtype: of queries and keys, float16 or float8 e4m3.
-        stages: tiles in flight.
-    """
-
-    dtype: torch.dtype
-    stages: int = 3
-
-    @property
-    def row_bytes(self) -> int:
-        """Of a query or key of one head."""
-        return HEAD_DIM * self.dtype.itemsize
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory: tiles, barriers, alignment."""
-        return self.stages * (KEYS * self.row_bytes + BEHIND + 16) + 1024
-
-    @property
-    def macros(self) -> dict[str, int]:
-        """Of the compiler's command line."""
-        return {
-            "GROUPS": GROUPS,
-            "KEYS": KEYS,
-            "STAGES": self.stages,
-            "ROW_BYTES": self.row_bytes,
-            "BEHIND": BEHIND,
-        }
+DTYPES = (torch.float16, FLOAT8)
+"""Of queries and keys: the kernel has a form for each."""
 
 
-FORMS = {dtype: Form(dtype) for dtype in (torch.float16, FLOAT8)}
-"""By the dtype of queries and keys."""
+def row_bytes(dtype: torch.dtype) -> int:
+    """Of a query or key of one head."""
+    return HEAD_DIM * dtype.itemsize
+
+
+def shared(dtype: torch.dtype) -> int:
+    """Bytes of shared memory: tiles, barriers, alignment."""
+    return STAGES * (KEYS * row_bytes(dtype) + BEHIND + 16) + 1024
+
+
+def macros(dtype: torch.dtype) -> dict[str, int]:
+    """Of the compiler's command line."""
+    sizes = {"ROW_BYTES": row_bytes(dtype), "BEHIND": BEHIND}
+    return {"GROUPS": GROUPS, "KEYS": KEYS, "STAGES": STAGES, **sizes}
 
 
 class _Arguments(ctypes.Structure):
@@ -69,8 +50,8 @@ class _Arguments(ctypes.Structure):
 
 
 @functools.cache
-def kernel(device: int, form: Form) -> ctypes.c_void_p:
-    """The kernel on GPU `device`.
+def kernel(device: int, dtype: torch.dtype) -> ctypes.c_void_p:
+    """The kernel on GPU `device`, for queries and keys of a dtype.
 
     Raises:
         OSError: NVRTC is not there.
@@ -78,8 +59,8 @@ def kernel(device: int, form: Form) -> ctypes.c_void_p:
     """
     if not nvrtc.is_hopper(device):
         raise RuntimeError("attention='float8' needs a Hopper GPU")
-    cubin = nvrtc.compile_source(nvrtc.source_of("hopper_float8.cu"), "hopper_float8.cu", form.macros)
-    return nvrtc.load(cubin, "attend", device=device, shared=form.shared)
+    cubin = nvrtc.compile_source(nvrtc.source_of("hopper_float8.cu"), "hopper_float8.cu", macros(dtype))
+    return nvrtc.load(cubin, "attend", device=device, shared=shared(dtype))
 
 
 def launch(queries_keys: Tensor, values: Tensor) -> Tensor:
@@ -95,13 +76,13 @@ def launch(queries_keys: Tensor, values: Tensor) -> Tensor:
         `[tokens, heads, 64]` bfloat16.
     """
     assert values.dtype == FLOAT8
-    form = FORMS[queries_keys.dtype]
+    dtype, wide = queries_keys.dtype, row_bytes(queries_keys.dtype)
     tokens, _, heads, _ = queries_keys.shape
     device, padded = queries_keys.device.index, values.shape[2]
     out = torch.empty(tokens, heads, HEAD_DIM, dtype=torch.bfloat16, device=queries_keys.device)
-    row = 2 * heads * form.row_bytes
-    swizzle = _SWIZZLE_128 if form.row_bytes == 128 else _SWIZZLE_64
-    sizes, strides, box = (form.row_bytes, 2 * heads, tokens), (form.row_bytes, row), (form.row_bytes, 1, KEYS)
+    row = 2 * heads * wide
+    swizzle = _SWIZZLE_128 if wide == 128 else _SWIZZLE_64
+    sizes, strides, box = (wide, 2 * heads, tokens), (wide, row), (wide, 1, KEYS)
     transposed = (padded, HEAD_DIM, heads), (padded, HEAD_DIM * padded), (KEYS, HEAD_DIM, 1)
     maps = [
         nvrtc.tensor_map(queries_keys.data_ptr(), _UINT8, sizes, strides, box, swizzle),
@@ -111,5 +92,5 @@ def launch(queries_keys: Tensor, values: Tensor) -> Tensor:
     tiles = -(-tokens // (64 * GROUPS)) * heads
     blocks = min(tiles, nvrtc.processors(device))  # persistent: one a multiprocessor
     threads = 128 * (GROUPS + 1)
-    nvrtc.launch(kernel(device, form), maps, arguments, blocks=blocks, threads=threads, shared=form.shared)
+    nvrtc.launch(kernel(device, dtype), maps, arguments, blocks=blocks, threads=threads, shared=shared(dtype))
     return out

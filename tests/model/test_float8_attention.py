@@ -9,7 +9,7 @@ from torch import nn
 from kandinsky.model import bounded, float8_attention
 from kandinsky.model.attention import FLOAT8
 from kandinsky.model.bounded import Logits
-from kandinsky.model.float8_attention import MAX_ERROR
+from kandinsky.model.float8_attention import ERROR
 
 E4M3 = torch.float8_e4m3fn
 JUST = ((1, 0.632, 1.548), (1, 0.826, 1.431), (4, 0.718, 1.436), (16, 0.529, 1.297), (64, 0.0, 1.019))
@@ -68,15 +68,17 @@ def test_the_error_is_bounded_whatever_the_norms_are(common, large, weight, outl
         pytest.skip("needs a Hopper GPU")
     norm = norm_with(large, weight, outlier).cuda()
     backend = FLOAT8.for_logits(Logits.of(norm, norm))
-    for tokens, heads in ((4173, 4), (25_424, 1)):  # long rows sum up no worse
-        qkv = attention_inputs(tokens, heads)
+    for tokens in (4173, 25_424):  # long rows sum up no worse
+        qkv = attention_inputs(tokens, 48)
         qkv[:, :2] *= norm.weight
         qkv[:, 2] += common
         scaled = qkv.clone()
         scaled[:, 0] *= bounded.query_scale(64)
-        error = relative_error(backend.attend(scaled.bfloat16()), oracle(qkv))
-        assert error < MAX_ERROR
-        if weight in (0.0, 1.0) and outlier <= 1 and common:
+        found = backend.attend(scaled.bfloat16())
+        assert found.isfinite().all()
+        error = relative_error(found[:256], oracle(qkv, 256))
+        assert error < ERROR
+        if weight == 0.0 and outlier <= 1 and common:
             assert error < 0.005  # values that do not average out
 
 

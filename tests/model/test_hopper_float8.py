@@ -7,11 +7,10 @@ from helpers import relative_error
 from model_helpers import LENGTHS, stored
 
 from kandinsky.model import hopper_float8
-from kandinsky.model.hopper_float8 import FORMS
 from kandinsky.model.nvrtc import source_of
 
 FLOAT8 = torch.float8_e4m3fn
-DTYPES = pytest.mark.parametrize("dtype", FORMS, ids=str)
+DTYPES = pytest.mark.parametrize("dtype", hopper_float8.DTYPES, ids=str)
 
 
 def weights_of(logits: torch.Tensor) -> torch.Tensor:
@@ -23,18 +22,18 @@ def weights_of(logits: torch.Tensor) -> torch.Tensor:
 
 def test_the_source_lies_beside_the_module():
     source = source_of("hopper_float8.cu").decode()
-    assert all(name in source for form in FORMS.values() for name in (*form.macros, "attend"))
+    assert all(name in source for name in (*hopper_float8.macros(FLOAT8), "attend"))
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="is about a PyTorch without CUDA")
 @DTYPES
 def test_it_is_refused_where_it_does_not_run(dtype):
     with pytest.raises(RuntimeError, match="attention='float8' needs a Hopper GPU"):
-        hopper_float8.kernel(0, FORMS[dtype])
+        hopper_float8.kernel(0, dtype)
 
 
 def test_tiles_fit_into_shared_memory():
-    assert all(form.shared <= 227 * 1024 for form in FORMS.values())
+    assert all(hopper_float8.shared(dtype) <= 227 * 1024 for dtype in hopper_float8.DTYPES)
 
 
 def test_the_order_of_keys():
@@ -66,7 +65,7 @@ def expected(queries_keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.skipif(hopper_on_a_cpu.COMPILER is None, reason="needs g++")
 @DTYPES
 def test_the_source_on_a_cpu(dtype, tmp_path):
-    program = hopper_on_a_cpu.compiled(FORMS[dtype], tmp_path)
+    program = hopper_on_a_cpu.compiled(dtype, tmp_path)
     for tokens, heads, spread in ((65, 2, 0.5), (300, 1, 1.5)):
         queries_keys = (spread * torch.randn(tokens, 2, heads, 64)).to(dtype)
         values = (torch.randn(tokens, heads, 64) + 1).to(FLOAT8)
