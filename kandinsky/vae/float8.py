@@ -29,7 +29,7 @@ Convert = Callable[[DecoderWeights, DecoderConfig], DecoderWeights]
 CAPABILITY = (9, 0)
 """The kernel's tiles are those of Hopper's matrix instructions."""
 MOST_OFF = 0.02
-"""Relative difference from the same products with float32 sums: bfloat16 rounds both by 0.002, the sums are 0.002 off."""
+"""Relative difference from the same products summed in float32: bfloat16 rounds both by 0.002, sums are 0.002 off."""
 
 _log = logging.getLogger(__name__)
 
