@@ -157,6 +157,12 @@ def fails(*_arguments, **_settings):
     raise FileNotFoundError("cc")
 
 
+def wrong(window, kernel, out, *, border):
+    """Not its last row."""
+    emulated(window, kernel, out, border=border)
+    out[-1, -1] = 0
+
+
 def test_a_hopper_gpu_gets_the_kernel(card):
     card(emulated)
     assert float8.kernel_on(CUDA) is emulated
@@ -164,13 +170,21 @@ def test_a_hopper_gpu_gets_the_kernel(card):
 
 @pytest.mark.parametrize(
     ("run", "machine"),
-    [(fails, {}), (emulated, {"capability": (8, 9)}), (emulated, {"hip": "7.0"}), (emulated, {"triton": False})],
+    [
+        (fails, {}),
+        (wrong, {}),
+        (emulated, {"capability": (8, 9)}),
+        (emulated, {"hip": "7.0"}),
+        (emulated, {"triton": False}),
+    ],
 )
 def test_other_machines_do_not(card, caplog, run, machine):
     card(run, **machine)
     with caplog.at_level(logging.WARNING):
         assert float8.kernel_on(CUDA) is None
-    assert ("FileNotFoundError" in caplog.text) == (run is fails)
+    said = {fails: "FileNotFoundError", wrong: "ArithmeticError"}
+    assert bool(caplog.text) == (run in said)
+    assert said.get(run, "") in caplog.text
 
 
 @pytest.mark.parametrize("everywhere", [True, False])
