@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEMO_SIZE = {"width": 672, "height": 384}
 INTERPOLATE_WITH = "ffmpeg (default), its motion-compensated filter on the CPU, or network, ours, on the VAE's device"
-PRECISION = "fast: Linears in float8, on Hopper GPUs attention too; lossy"
+PRECISION = "fast: Linears in float8, on Hopper GPUs attention and the VAE too; lossy"
 STATUS = {0: "done", 1: "failed", 2: "bad arguments", 130: "interrupted"}
 
 
