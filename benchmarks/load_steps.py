@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from kandinsky.loading.assemble import dit_of, fingerprints, make_ready_, text_encoder_of, vae_of
+from kandinsky.loading.assemble import dit_of, fingerprints, make_ready_, vae_of
 from kandinsky.loading.parts import Parts
+from kandinsky.loading.prompts import text_encoder_of
 from kandinsky.loading.settings import Settings, settings_of
 from kandinsky.memory.choose import choose_modes
 from kandinsky.model.attention_choice import prepare

@@ -5,7 +5,7 @@ Nothing here knows of processes or of the pipeline: who shares answers over seve
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -23,6 +23,13 @@ AfterStep = Callable[[Any, int, int, dict[str, Any]], Mapping[str, Any] | None]
 """diffusers' callback: (pipe, index of the step, timestep, {"latents": ...}) -> the same, with other latents or not."""
 Watch = Callable[[int, Tensor], tuple[bool, Tensor | None]]
 """(index of the step, latents) -> whether to go on, and latents to go on with if they are to be others."""
+Stage = Callable[[str], AbstractContextManager[object]]
+"""(name of a step of loading) -> a context that the step runs in."""
+
+
+def unwatched(_name: str) -> AbstractContextManager[None]:
+    """For steps whose time nobody takes."""
+    return nullcontext()
 
 
 class Team(Protocol):

@@ -1,26 +1,26 @@
 """Settings to parts: load every component to its place, choose how the DiT runs, put it together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from kandinsky.checkpoint.fingerprint import fingerprint, text_mark
+from kandinsky.checkpoint.fingerprint import fingerprint
 from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import WeightPaths
 from kandinsky.checkpoint.pending import lasting
 from kandinsky.loading.adapters import with_adapters
-from kandinsky.loading.components import load_dit, load_t5, load_tokenizer, load_vae, vae_conversion
+from kandinsky.loading.components import load_dit, load_vae, vae_conversion
 from kandinsky.loading.kept import kept
 from kandinsky.loading.parts import BaseWeights, Parts, modulation_table
+from kandinsky.loading.prompts import prompts_of
 from kandinsky.loading.remembered import remembered_or_fastest
 from kandinsky.loading.settings import Settings, exact_checkpoint
 from kandinsky.loading.threads import current_gpu, switching_often
 from kandinsky.memory.block_stream import Home
-from kandinsky.memory.modes import home_of_dit, home_of_t5, modulation_on, offload_modulation_
+from kandinsky.memory.modes import home_of_dit, modulation_on, offload_modulation_
 from kandinsky.model.attention import BACKENDS, Attention
 from kandinsky.model.attention_choice import choose_attention, prepare, unasked
 from kandinsky.model.bounded import largest
@@ -38,19 +38,10 @@ from kandinsky.parallel.apply import check_size
 from kandinsky.parallel.boxes import Messenger
 from kandinsky.parallel.ranks import Ranks, open_group
 from kandinsky.parallel.strips import strips_of
+from kandinsky.progress import Stage, unwatched
 from kandinsky.text.cache import PromptCache
-from kandinsky.text.encoder import TextEncoder
-from kandinsky.text.int8 import quantise_linears_
 from kandinsky.vae.autoencoder import VideoAutoencoder
 from kandinsky.vae.rows import all_rows
-
-Stage = Callable[[str], AbstractContextManager[object]]
-"""(name of a step of loading) -> a context that the step runs in."""
-
-
-def unwatched(_name: str) -> AbstractContextManager[None]:
-    """For steps whose time nobody takes."""
-    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,7 @@ def load_components(settings: Settings, team: Ranks, marks: "Future[dict[str, st
     messenger = Messenger(team, devices["dit"]) if team.size > 1 else None
     decoding = messenger if devices["vae"] == devices["dit"] else None
     with switching_often(), ThreadPoolExecutor(2) as pool:
-        prompts = pool.submit(_prompts, settings, marks) if marks is not None else None
+        prompts = pool.submit(prompts_of, settings, marks) if marks is not None else None
         vae = pool.submit(vae_of, settings, decoding) if team.is_main or decoding is not None else None
         dit = dit_of(settings, team)
         text_encoder = None if prompts is None else prompts.result()
@@ -204,52 +195,6 @@ def dit_of(settings: Settings, team: Ranks) -> DiT:
         dtype=settings.dtypes["dit"],
         progress=settings.progress,
     )
-
-
-def text_encoder_of(settings: Settings, *, stage: Stage = unwatched) -> TextEncoder:
-    """The text encoder, ready to run.
-
-    Args:
-        stage: entered around each step, with the step's name.
-    """
-    device = settings.devices["text_embedder"]
-    with stage("T5"):
-        model = load_t5(
-            settings.paths.text_encoder,
-            device=settings.place("text_embedder"),
-            dtype=settings.dtypes["text_embedder"],
-            progress=settings.progress,
-        )
-    with stage("tokenizer"):
-        tokenizer = load_tokenizer(settings.paths.tokenizer)
-    if settings.text_encoder_int8:
-        quantise_linears_(model, device)
-    with stage("T5 to its home"):
-        checkpoint = open_checkpoint(settings.paths.text_encoder)
-        home = home_of_t5(model, device, mode=settings.modes["text_embedder"], checkpoint=checkpoint)
-    return TextEncoder(model, tokenizer, text_tokens=settings.model_set.text_tokens, home=home)
-
-
-def _prompts(settings: Settings, marks: "Future[dict[str, str]]") -> PromptCache:
-    """The text encoder with its memory of prompts; with a folder for these it is loaded when it is first needed."""
-    device, dtype, paths = settings.devices["text_embedder"], settings.dtypes["text_embedder"], settings.paths
-    tokens, int8 = settings.model_set.text_tokens, settings.text_encoder_int8
-    with current_gpu(device):
-        loaded = text_encoder_of(settings) if settings.prompt_cache is None else None
-        weights = marks.result()["text_encoder"]
-        mark = text_mark(weights, paths.text_encoder, paths.tokenizer, tokens, dtype, device.type, int8)
-        prompts = PromptCache(
-            lambda: loaded or text_encoder_of(settings),
-            device=device,
-            fingerprint=mark,
-            is_resident=settings.modes["text_embedder"].stays,
-            folder=settings.prompt_cache,
-        )
-        if loaded is not None:
-            _opened = prompts.encoder
-        if settings.prompt is not None:
-            prompts(settings.prompt)
-    return prompts
 
 
 def vae_of(settings: Settings, messenger: Messenger | None) -> VideoAutoencoder:
