@@ -206,6 +206,7 @@ def test_the_test_sees_every_kind_of_import():
     assert "kandinsky.checkpoint.safetensors_file" in ours()["kandinsky.checkpoint.convert"]  # from a folder
 
 
+@pytest.mark.slow
 def test_the_servers_process_has_no_torch():
     """It touches no GPU, and is there at once."""
     modules = "kandinsky.serving.http, kandinsky.serving.server, kandinsky.cli.serve"
@@ -237,6 +238,7 @@ def test_help_is_light(arguments):
     assert run.stderr.split() == []
 
 
+@pytest.mark.slow
 def test_a_request_and_planning_import_nothing_heavy(tmp_path, monkeypatch):
     """transformers and diffusers, and what PyTorch's meta device may import, take longer than our weights.
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import os
 import shutil
 import socket
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # read when ray is imported; see `_connection`
 import ray as untyped_ray  # pyright: ignore[reportMissingImports]  # an extra
 from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
@@ -34,7 +36,8 @@ PATIENCE = 10.0
 """Seconds for a cluster to answer at all."""
 NAMESPACE = "kandinsky"
 
-# A call of ray's without a connection opens a new one: threads that outlive `close` look under this lock first.
+# A call of ray's without a connection would open a new one, in the middle of another `ray.init` maybe. It is told not
+# to, and threads that outlive `close` look under this lock first.
 _connection = threading.Lock()
 
 
@@ -150,9 +153,10 @@ class Cluster:
         self._place, self._most = place, most
         self._ended = threading.Event()
         try:
-            if not ray.is_initialized():
-                _check_answers(address)
-                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            with _connection:
+                if not ray.is_initialized():
+                    _check_answers(address)
+                    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
             ray.put(None)  # ray imports what it serialises with at the first value: not in two threads at once
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"ray={address!r}: no such cluster: {error}") from error

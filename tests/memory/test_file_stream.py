@@ -164,6 +164,7 @@ def test_on_a_gpu_a_slot_is_not_overwritten_while_it_is_used(tmp_path, slots):
             assert all(torch.equal(run(made, x), expected) for _ in range(4))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(LIBC, "mallinfo2"), reason="only glibc tells how much is allocated")
 def test_the_process_holds_a_ring_and_no_weights(tmp_path, monkeypatch):
     """160 MB of layers run with less than 40 MB of memory that is allocated; pages of files are the system's."""

@@ -133,6 +133,7 @@ def arguments(draw):
     return {name: draw(ODD if draw(st.integers(0, 7)) == 0 else RIGHT[name]) for name in chosen}
 
 
+@pytest.mark.slow
 def test_whatever_is_said_is_accepted_or_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = Counter()

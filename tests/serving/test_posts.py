@@ -84,6 +84,7 @@ def test_a_first_frame(server, pipe, picture, tmp_path):
     assert read_record(store.file_of(store.get(again["id"]))).given.inputs.keys() == {"image"}
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_the_picture_if_nobody_says_another(server, picture):
     _, _, plain = server
     wide = io.BytesIO()

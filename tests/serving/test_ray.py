@@ -36,6 +36,7 @@ def wanted(pipe, tmp_path_factory):
 @pytest.fixture
 def nodes():
     """The cluster, and its nodes besides the head, which has no cores to give away; this process is on the head."""
+    pytest.importorskip("kandinsky.serving.ray", exc_type=ImportError)  # first: it tells ray what not to do
     utils = pytest.importorskip("ray.cluster_utils")
     cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     others = [cluster.add_node(num_cpus=1) for _ in range(3)]
@@ -222,6 +223,17 @@ def test_a_result_that_is_gone_fails_the_job_alone(tmp_path):
     actor = object.__new__(ray_module().Actor)
     actor._files = {"video_1": tmp_path / "video_1" / "video.mp4"}
     assert actor._with_file(Done("video_1")).code == "internal_error"
+
+
+def test_what_comes_after_the_connection_opens_no_new_one(nodes, place):
+    """A thread that waits for a worker asks ray itself, which would connect again."""
+    module = ray_module()
+    connection = module.Cluster(nodes[0].address, place)
+    waiting = module.ray.put(1)
+    connection.close()
+    with pytest.raises(Exception, match=r"ray\.init|nitialized|onnect"):
+        module.ray.wait([waiting])
+    assert not module.ray.is_initialized()
 
 
 def test_no_cluster(place, monkeypatch):

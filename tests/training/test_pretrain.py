@@ -41,6 +41,7 @@ def test_draws(data, teacher, tmp_path):
     assert uniform.noise.shape == fixed.noise.shape == shape
 
 
+@pytest.mark.slow
 def test_it_learns(data, teacher, tmp_path):
     """On ten clips, each of one colour, the loss falls."""
     changes = {"steps": 40, "save_every": 0, "batch_size": 4}

@@ -31,6 +31,7 @@ def one(weights):
     return made(weights)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_clips(one, weights):
     same, other = made(weights), made(weights, seed=1)
     assert [clip.id for clip in one] == list("01234")
