@@ -119,6 +119,7 @@ def test_plain_calls_are_accepted(tmp_path, count):
     assert accepted >= count
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:crf=0")
 @pytest.mark.parametrize("count", COUNTS)
 def test_prompt_files(tmp_path, count):

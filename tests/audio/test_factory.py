@@ -32,6 +32,7 @@ def test_a_sound_from_nothing_but_a_folder(weights, silent, tmp_path):
         again(silent, "wind", seed=1, num_inference_steps=2)
 
 
+@pytest.mark.slow
 def test_embeddings_need_no_encoder(weights, silent, sound_pipe):
     pipe = get_V2A_pipeline("cpu", weights, progress=False)
     call = {"embeddings": golden_embeddings(), "seed": 1, "num_inference_steps": 2}

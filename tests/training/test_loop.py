@@ -31,6 +31,7 @@ def test_a_run_out_of_time_is_saved_and_goes_on(data, teacher, tmp_path):
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays(data, teacher, tmp_path):
     checkpoint = run(PretrainSettings, data, teacher, tmp_path, steps=1)
     before = checkpoint.stat().st_mtime_ns

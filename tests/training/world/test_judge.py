@@ -22,6 +22,7 @@ def test_what_was_drawn_is_seen(scenes, verdicts):
         assert all(agreement(scene, verdict).values()), (scene, verdict)
 
 
+@pytest.mark.slow
 def test_what_is_soft_and_noisy_is_seen(scenes, clips):
     for scene, clip in zip(scenes, clips, strict=True):
         verdict = judge(blurred(clip))

@@ -70,6 +70,7 @@ def test_some_words_are_hidden():
     assert (given[chosen][swapped] != batch[chosen][swapped]).any()
 
 
+@pytest.mark.slow
 def test_an_encoder_is_the_seeds(tokenizer, texts):
     """Frozen, and other weights than it began with; other randomness is left alone."""
     numbers = tokenize(tokenizer, texts[::400])
