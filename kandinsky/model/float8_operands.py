@@ -51,6 +51,9 @@ def _norm_rope_queries_keys(
         query_scale, block_heads, head_dim, block_dim,
     ).to(tl.float32)  # fmt: skip
     x *= tl.where(part == 0, balance, 1.0 / balance)
+    # Zero, which the compiler does not know: it takes addresses for multiples of 8, so that a thread has 8 channels, as
+    # in `kernels.norm_rope_`. With the 16 that an aligned row of bytes allows, means would be summed in another order.
+    out += 8 * tl.program_id(2)
     tl.store(out + ((row * 2 + part) * heads + head) * head_dim + channel, x.to(out.dtype.element_ty), mask=inside)
 
 
