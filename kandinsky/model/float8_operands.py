@@ -91,10 +91,11 @@ def operands(qkv: Tensor, *, dtype: torch.dtype) -> Operands:
     """
     tokens, _, heads, dim = qkv.shape
     made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
-    _queries_keys[(tokens, 2)](
-        qkv, made, qkv.stride(0), heads, _balance(dtype),
-        block_heads=triton.next_power_of_2(heads), head_dim=dim, num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(qkv):
+        _queries_keys[(tokens, 2)](
+            qkv, made, qkv.stride(0), heads, _balance(dtype),
+            block_heads=triton.next_power_of_2(heads), head_dim=dim, num_warps=4,
+        )  # fmt: skip
     return Operands(made, _stored_values(qkv))
 
 
@@ -115,11 +116,12 @@ def norm_rope_operands(
     """
     tokens, _, heads, dim = qkv.shape
     made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
-    _norm_rope_queries_keys[(tokens, 2)](
-        qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
-        query_scale, _balance(dtype),
-        block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(qkv):
+        _norm_rope_queries_keys[(tokens, 2)](
+            qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
+            query_scale, _balance(dtype),
+            block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
+        )  # fmt: skip
     return Operands(made, _stored_values(qkv))
 
 
@@ -131,7 +133,8 @@ def _stored_values(qkv: Tensor) -> Tensor:
     tokens, _, heads, dim = qkv.shape
     padded = triton.cdiv(tokens, TOKENS) * TOKENS
     made = torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device)
-    _values[(padded // TOKENS, heads)](
-        qkv, made, tokens, padded, qkv.stride(0), heads, block=TOKENS, dim=dim, num_warps=4
-    )
+    with torch.cuda.device_of(qkv):
+        _values[(padded // TOKENS, heads)](
+            qkv, made, tokens, padded, qkv.stride(0), heads, block=TOKENS, dim=dim, num_warps=4
+        )
     return made
