@@ -5,7 +5,7 @@ Frames that were there are passed on as they are, bit for bit.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -54,7 +54,8 @@ def check_factor(factor: object) -> None:
     Raises:
         ValueError: names them.
     """
-    if isinstance(factor, bool) or factor not in FACTORS:
+    whole = not isinstance(factor, bool) and isinstance(factor, SupportsIndex)  # 2.0 is in there too, counting nothing
+    if not whole or factor not in FACTORS:
         raise ValueError(f"interpolate={factor!r}: allowed are {', '.join(map(str, FACTORS))}")
 
 

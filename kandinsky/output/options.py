@@ -94,7 +94,8 @@ def output_of(
         raise ValueError(f"metadata={options.metadata!r}: allowed are True and False")
     _check_between(options, kind, is_image=is_image)
     way = interpolator_of(options.interpolate, options.interpolate_with)
-    between = {"interpolate": options.interpolate, "interpolate_with": way}
+    factor = None if options.interpolate is None else int(options.interpolate)  # NumPy's numbers are no JSON
+    between = {"interpolate": factor, "interpolate_with": way}
     if kind != "file":
         _refuse(options, ("fps", "crf", "codec"), "nothing is written: it is for files")
         return Output(kind=kind, fps=None, crf=None, codec=None, metadata=options.metadata, **between), None

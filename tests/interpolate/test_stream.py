@@ -49,7 +49,7 @@ def test_nothing_is_made_before_it_is_asked_for():
     assert asked == [0]
 
 
-@pytest.mark.parametrize("factor", [1, 5, True, "3", 2.5, None])
+@pytest.mark.parametrize("factor", [1, 5, True, "3", 2.5, 2.0, None])
 def test_other_factors_are_refused(factor):
     with pytest.raises(ValueError, match=r"interpolate=.*: allowed are 2, 3, 4"):
         check_factor(factor)

@@ -134,12 +134,14 @@ def test_frames_in_between():
     assert of(interpolate=4, fps=8, interpolate_with="network")[0].fps == 8
     assert of(type="np", interpolate=2, interpolate_with="network")[0].interpolate_with == "network"
     assert of()[0].interpolate is of()[0].interpolate_with is None
+    assert type(of(interpolate=np.int64(2))[0].interpolate) is int  # a record is JSON
 
 
 @pytest.mark.parametrize(
     ("options", "is_image", "message"),
     [
         ({"interpolate": 5}, False, "interpolate=5: allowed are 2, 3, 4"),
+        ({"interpolate": 2.0}, False, "interpolate=2.0: allowed are 2, 3, 4"),
         ({"interpolate": 1}, False, "interpolate=1: allowed are 2, 3, 4"),
         (
             {"interpolate": 2, "interpolate_with": "magic"},
