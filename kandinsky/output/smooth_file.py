@@ -13,6 +13,7 @@ from kandinsky.errors import shown
 from kandinsky.interpolate.interpolator import load_interpolator
 from kandinsky.interpolate.minterpolate import minterpolated
 from kandinsky.interpolate.stream import check_factor, interpolated
+from kandinsky.output.inputs import check_no_input
 from kandinsky.output.options import OutputOptions, output_of
 from kandinsky.output.paths import VIDEO_CODECS, check_target
 from kandinsky.output.read_video import VideoFile, open_video, read_frames
@@ -73,6 +74,7 @@ def smoothing_of(
     if path is None or output.codec is None or output.crf is None:
         raise ValueError(f"save_path={shown(target)}: must end with one of {', '.join(VIDEO_CODECS)}")
     check_target(target)
+    check_no_input(path, [source])
     check_encoder(output.codec)
     video = open_video(source)
     if video.width % 2 or video.height % 2:

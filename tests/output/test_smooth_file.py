@@ -66,6 +66,13 @@ def test_wrong_arguments(file, settings, message):
         of(file, **settings)
 
 
+def test_the_video_itself_is_not_written_over(file, tmp_path):
+    (tmp_path / "link.mp4").symlink_to(file)
+    for name in (file, str(tmp_path / "link.mp4")):
+        with pytest.raises(ValueError, match=r"save_path=.*: it is what the call is given; name another file"):
+            of(file, name)
+
+
 def test_no_such_file():
     with pytest.raises(ValueError, match="there is no such file"):
         of("nothing.mp4")
