@@ -5,7 +5,7 @@ Sampled latents are kept on disk until the result is in its place (see `unfinish
 
 import gc
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -148,12 +148,9 @@ class Finisher:
 
         def consume(chunks: Iterator[np.ndarray]) -> tuple[Writer, ExitStack]:
             with ExitStack() as stack, clock.stage("decode"):
-
-                def opened() -> Writer:
-                    return stack.enter_context(open_writer(path, output, width=width, height=height, comment=comment))
-
                 with ThreadPoolExecutor(1) as beside:  # the encoder's process starts while the device begins
-                    opening = beside.submit(opened)
+                    opening = beside.submit(open_writer, path, output, width=width, height=height, comment=comment)
+                    stack.callback(opening.add_done_callback, _close)  # also if an interrupt ends the wait for it
                     first = next(chunks)
                 writer = opening.result()
                 for chunk in chain([first], chunks):
@@ -204,3 +201,9 @@ class Finisher:
         torch.cuda.empty_cache()
         with closing(self._chunks(latents, output, memory_saving=True)) as chunks:
             return consume(chunks)
+
+
+def _close(opening: Future[Writer]) -> None:
+    """End what was opened: what a writer has not finished is removed."""
+    if opening.exception() is None:
+        opening.result().__exit__(None, None, None)

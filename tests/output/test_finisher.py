@@ -1,6 +1,7 @@
 """Latents to what was asked for, with a VAE that is no network."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,6 +66,31 @@ def test_an_encoder_that_does_not_start(tmp_path, monkeypatch):
     with pytest.raises(DecodeError, match="no process can be started"):
         begun(QUICK, tmp_path / "v.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [f"v{SUFFIX}"]
+
+
+def test_an_encoder_that_starts_after_an_interrupt(tmp_path, monkeypatch):
+    """It ends as soon as it is there, and leaves nothing."""
+    may_start, opened, inner = threading.Event(), [], finisher_module.open_writer
+
+    def open_writer(*arguments, **settings):
+        assert may_start.wait(10)
+        opened.append(inner(*arguments, **settings))
+        return opened[0]
+
+    class Interrupted(ThreadPoolExecutor):
+        def __exit__(self, *_error):
+            pools.append(self)
+            raise KeyboardInterrupt
+
+    pools = []
+    monkeypatch.setattr(finisher_module, "open_writer", open_writer)
+    monkeypatch.setattr(finisher_module, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begun(QUICK, tmp_path / "v.mp4")
+    may_start.set()
+    pools[0].shutdown()
+    assert opened[0]._process.poll() is not None
+    assert not [path for path in tmp_path.iterdir() if ".partial" in path.name]
 
 
 def test_a_file_without_a_record(tmp_path):
