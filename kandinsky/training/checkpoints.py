@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from kandinsky.atomic import remove_at_once, replacing
 from kandinsky.training.ema import Ema
+from kandinsky.training.settings import RunSettings
 
 KEPT = 2
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -54,6 +55,22 @@ class Trained:
 def newest(folder: Path) -> Path | None:
     """The checkpoint with the most steps."""
     return max(folder.glob("checkpoint-*[0-9]"), default=None)
+
+
+def check_same_run(settings: RunSettings) -> None:
+    """Refuse settings with which the checkpoints in their output cannot be gone on from.
+
+    Raises:
+        ValueError: names the first of `settings.kept_by_a_run` that is not what it was.
+    """
+    checkpoint = newest(settings.output)
+    if checkpoint is None:
+        return
+    before = json.loads((checkpoint / "progress.json").read_text())["settings"]
+    for name in settings.kept_by_a_run:
+        now, then = json.loads(json.dumps(getattr(settings, name), default=str)), before.get(name)
+        if now != then:
+            raise ValueError(f"{name}={now!r}: {checkpoint} was made with {then!r}; take another output")
 
 
 def save(folder: Path, trained: Trained, progress: dict[str, Any], *, is_main: bool) -> Path:

@@ -35,9 +35,6 @@ from kandinsky.training.optimiser import make_optimiser
 from kandinsky.training.sample_writer import SampleWriter
 from kandinsky.training.settings import RunSettings
 
-CHECKED = ("seed", "batch_size", "data")
-"""Settings without which a run does not go on where it stopped."""
-
 
 class Losses(NamedTuple):
     """What is minimised, and what is logged (detached or not, one number each)."""
@@ -275,11 +272,7 @@ class Run:
         checkpoint = checkpoints.newest(self.settings.output)
         if checkpoint is None:
             return
-        before = json.loads((checkpoint / "progress.json").read_text())["settings"]
-        for name in CHECKED:
-            if before[name] != json.loads(json.dumps(getattr(self.settings, name), default=str)):
-                now = getattr(self.settings, name)
-                raise ValueError(f"{name}={now!r}: {checkpoint} was made with {before[name]!r}; take another output")
+        checkpoints.check_same_run(self.settings)
         progress = checkpoints.load(checkpoint, self.trained)
         self.step = progress["step"]
         self.batches.load_state_dict(progress["data"])

@@ -47,6 +47,7 @@ def train_lora(settings: LoraSettings, out: Path | None = None, *, progress: boo
         TrainingError: a loss is not finite; what was saved before is in the file, if anything was.
     """
     out = settings.output / FILE if out is None else out
+    checkpoints.check_same_run(settings)
     objective = objective_of(settings)
     try:
         checkpoint = train(objective, settings, progress=progress)

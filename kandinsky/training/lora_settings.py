@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from kandinsky.config import FLOAT32_MAX
 from kandinsky.training.settings import AdamSettings, AdversarialSettings, at_least, check_installed
 
 TARGETS = (
@@ -54,6 +55,8 @@ class LoraSettings(AdversarialSettings):
         super().__post_init__()
         at_least("rank", self.rank, 1)
         at_least("keep_weight", self.keep_weight, 0)
+        if self.alpha is not None and not 0 < self.alpha <= FLOAT32_MAX:
+            raise ValueError(f"alpha={self.alpha}: allowed is a finite number above 0")
         for name, allowed in CHOICES.items():
             if (given := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name}={given!r}: allowed are {', '.join(map(repr, allowed))}")
@@ -68,6 +71,10 @@ class LoraSettings(AdversarialSettings):
     @property
     def smallest_batch(self) -> int:
         return 2 if self.objective == "ladd" else 1
+
+    @property
+    def kept_by_a_run(self) -> tuple[str, ...]:
+        return (*super().kept_by_a_run, "objective", "initial", "rank", "alpha", "targets")
 
     def groups(self) -> dict[str, AdamSettings]:
         adversarial = {"heads": self.heads} if self.objective == "ladd" else {}

@@ -24,6 +24,7 @@ from kandinsky.checkpoint.model_set import read_model_set
 from kandinsky.config import FLASH_512
 from kandinsky.errors import KandinskyError
 from kandinsky.loading.devices import devices_of
+from kandinsky.training.checkpoints import check_same_run
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode, interrupt_at_the_end
 from kandinsky.training.lora import train_lora
@@ -138,6 +139,7 @@ def run(given: argparse.Namespace) -> Path | str:
     settings = settings_of(given)
     if not settings.base.is_file():
         raise FileNotFoundError(f"weights={str(given.weights)!r}: {settings.base} is not there")
+    check_same_run(settings)
     if settings.initial is not None:
         read_initial(settings, open_checkpoint(settings.base).shapes)  # refused before clips are encoded
     if given.plan:

@@ -119,6 +119,11 @@ class RunSettings:
     def smallest_batch(self) -> int:
         return 1
 
+    @property
+    def kept_by_a_run(self) -> tuple[str, ...]:
+        """Settings that stay when a run goes on where it stopped; others may be changed."""
+        return ("seed", "batch_size", "data")
+
     def groups(self) -> dict[str, AdamSettings]:
         """Optimiser of each part of the objective, by the prefix of its parameters."""
         return {"student": self.optimiser}
@@ -137,6 +142,10 @@ class PretrainSettings(RunSettings):
     dit: DiTConfig
     initial: Path | None = None
     levels: LogitNormal | None = None
+
+    @property
+    def kept_by_a_run(self) -> tuple[str, ...]:
+        return (*super().kept_by_a_run, "initial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +198,10 @@ class LaddSettings(AdversarialSettings):
     teacher: Path
     initial: Path | None = None
 
+    @property
+    def kept_by_a_run(self) -> tuple[str, ...]:
+        return (*super().kept_by_a_run, "initial")
+
 
 def check_installed(what: str, package: str, extra: str) -> None:
     """Refuse a setting whose package is not installed.
@@ -202,7 +215,7 @@ def check_installed(what: str, package: str, extra: str) -> None:
 
 def at_least(name: str, value: float, least: int) -> None:
     """Refuse a smaller number."""
-    if value < least:
+    if not value >= least:  # nor what is no number
         raise ValueError(f"{name}={value}: allowed is {least} and more")
 
 

@@ -44,6 +44,16 @@ def test_resumed_is_uninterrupted(data, teacher, tmp_path):
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_another_run_is_not_taken_up(data, teacher, tmp_path, monkeypatch):
+    first = lora_settings(data, teacher, tmp_path / "one", steps=1, objective="velocity")
+    other = train_lora(first, progress=False)
+    monkeypatch.setattr("kandinsky.training.lora.load_dit", lambda *_, **__: pytest.fail("weights were loaded"))
+    changes = {"initial": other, "rank": 2, "alpha": 2.0, "objective": "ladd", "targets": ("feed_forward.in_layer",)}
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=rf"{name}=.*: .* was made with .*; take another output"):
+            train_lora(dataclasses.replace(first, steps=2, **{name: value}), progress=False)
+
+
 def test_a_part_of_the_batch_at_a_time(data, teacher, tmp_path):
     for name, part in (("whole", None), ("parts", 1)):
         train_lora(
