@@ -22,6 +22,8 @@ KERNELS = ("auto", "triton", "torch")
 """What `kernels` may be."""
 INTERPOLATORS = ("ffmpeg", "network")
 """What may make frames between frames: ffmpeg's motion-compensated filter, if nobody says otherwise, or our network."""
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
+"""The largest number of float32, in which low-rank weights are added."""
 MEMORY_MODES = ("resident", "staged", "blocks", "disk")
 """What `memory` may be for a component, besides "auto" for all; `memory.modes` says what each means."""
 

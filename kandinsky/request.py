@@ -5,7 +5,6 @@ equals the one made alone. `request_of` looks at the arguments alone; `check_tar
 process that will write.
 """
 
-import math
 import os
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from kandinsky.config import ModelSet
+from kandinsky.config import FLOAT32_MAX, ModelSet
 from kandinsky.errors import shown
 from kandinsky.output.options import Output, OutputOptions, check_prompt_fits, output_of
 from kandinsky.output.paths import check_target
@@ -163,8 +162,13 @@ def check_loras(loras: object, known: Collection[str] | None = None) -> None:
     for name, weight in loras.items():
         if known is not None and name not in known:
             raise ValueError(f"loras: {shown(name)} is unknown; allowed are {', '.join(map(repr, known)) or 'none'}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise ValueError(f"loras: weight of {name}={shown(weight)}: allowed is a finite number")
+        if not is_weight(weight):
+            raise ValueError(f"loras: weight of {name}={shown(weight)}: allowed is a finite number of float32")
+
+
+def is_weight(value: object) -> bool:
+    """Whether low-rank weights may be multiplied by it, in the float32 in which they are added."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
 
 
 def check_targets(request: Request) -> None:

@@ -25,6 +25,7 @@ from kandinsky.checkpoint.json_file import json_of
 from kandinsky.checkpoint.lora_names import grouped
 from kandinsky.checkpoint.names import described, first_of
 from kandinsky.checkpoint.pointer import check_no_pointer
+from kandinsky.config import FLOAT32_MAX
 from kandinsky.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -200,14 +201,25 @@ def _layer(file: Path, linear: str, tensors: Mapping[str, Tensor], config: Mappi
     down, up = tensors["down"], tensors["up"]
     if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1] or not len(down):
         raise CheckpointError(f"{file}: {linear} has matrices {tuple(down.shape)} and {tuple(up.shape)}")
-    if not (down.is_floating_point() and up.is_floating_point() and down.isfinite().all() and up.isfinite().all()):
+    if not (_is_finite(down) and _is_finite(up)):
         raise CheckpointError(f"{file}: {linear} has values that are no finite numbers")
     rank = len(down)
     try:
         alpha = float(tensors["alpha"]) if "alpha" in tensors else float(_alpha(linear, config, rank))
     except (RuntimeError, TypeError, ValueError, AttributeError, re.error) as error:
         raise CheckpointError(f"{file}: the alpha of {linear} is no number ({error})") from error
+    if not abs(alpha) <= FLOAT32_MAX:
+        raise CheckpointError(f"{file}: the alpha of {linear} is {alpha}; allowed is a finite number of float32")
     return LowRank(down, up, alpha / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _is_finite(matrix: Tensor) -> bool:
+    """Whether it holds finite numbers alone, also in the float32 in which it will be added.
+
+    Usual dtypes are looked at as they are: on the host each small cast would start a team of threads.
+    """
+    usual = matrix.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return matrix.is_floating_point() and bool((matrix if usual else matrix.float()).isfinite().all())
 
 
 def _alpha(linear: str, config: Mapping[str, Any], rank: int) -> Any:

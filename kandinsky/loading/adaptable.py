@@ -5,10 +5,11 @@ Merging is `adapters`' business. Of several processes that make a video together
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import RLock
 
 from kandinsky.checkpoint.lora import fetch_lora, linears_of, read_lora
+from kandinsky.errors import shown
 from kandinsky.loading.adapters import base_of, with_adapters
 from kandinsky.loading.of_parts import OfParts
 from kandinsky.loading.parts import Adapter, Parts
@@ -81,7 +82,9 @@ class Adaptable(OfParts):
         Raises:
             ValueError: a name is not loaded, or there are not as many weights as names; nothing has changed.
         """
-        chosen = [names] if isinstance(names, str) else list(names)
+        chosen = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+        if not all(isinstance(name, str) for name in chosen):
+            raise ValueError(f"names={shown(names)}: allowed is the name of a LoRA, or a list of such names")
         given = [1.0 if weights is None else weights] * len(chosen) if not isinstance(weights, Sequence) else weights
         if len(given) != len(chosen) or len(set(chosen)) != len(chosen):
             raise ValueError(f"weights={weights!r}: allowed is one for each of the names {chosen}, each named once")

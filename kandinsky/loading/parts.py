@@ -9,7 +9,7 @@ from torch import Tensor
 from kandinsky.checkpoint.files import Checkpoint
 from kandinsky.checkpoint.load import Shard
 from kandinsky.checkpoint.lora import Lora
-from kandinsky.config import FLASH_512, ModelSet
+from kandinsky.config import FLASH_512, FLOAT32_MAX, ModelSet
 from kandinsky.memory.block_stream import Home
 from kandinsky.model.context import ModulationTable
 from kandinsky.model.dit import DiT
@@ -24,10 +24,20 @@ from kandinsky.vae.autoencoder import VideoAutoencoder
 
 @dataclass(frozen=True)
 class Adapter:
-    """Low-rank weights that a pipeline has, and how much of them is merged: 0 is nothing."""
+    """Low-rank weights that a pipeline has, and how much of them is merged: 0 is nothing.
+
+    Raises:
+        ValueError: with the scale of the file the weight is too large for float32.
+    """
 
     lora: Lora
     weight: float
+
+    def __post_init__(self) -> None:
+        largest = max((abs(layer.scale) for layer in self.lora.layers.values()), default=0.0)
+        if not abs(self.weight) * largest <= FLOAT32_MAX:
+            file = self.lora.path
+            raise ValueError(f"weight of {file}={self.weight}: allowed is {FLOAT32_MAX / largest:.2g} at most")
 
 
 @dataclass(frozen=True, kw_only=True)

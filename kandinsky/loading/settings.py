@@ -4,11 +4,11 @@
 here, since sizes and what a file holds are part of what is checked.
 """
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -19,7 +19,7 @@ from kandinsky.checkpoint.load import dit_config, open_checkpoint
 from kandinsky.checkpoint.locate import COMPONENTS, WeightPaths
 from kandinsky.checkpoint.lora import linears_of, read_lora
 from kandinsky.config import ModelSet
-from kandinsky.errors import CheckpointError
+from kandinsky.errors import CheckpointError, shown
 from kandinsky.loading.devices import DeviceMap
 from kandinsky.loading.execution import Execution, execution_of
 from kandinsky.loading.parts import Adapter
@@ -32,6 +32,7 @@ from kandinsky.model.isolation import isolated
 from kandinsky.model.precision import EXACT
 from kandinsky.model.sizes import is_quantised
 from kandinsky.parallel.ranks import processes_here
+from kandinsky.request import is_weight
 from kandinsky.sampler import Schedule
 from kandinsky.user_files.paths import user_path
 
@@ -235,11 +236,11 @@ def weight_of(name: str, value: object) -> float:
     """How much of low-rank weights is merged, checked.
 
     Raises:
-        ValueError: it is no finite number.
+        ValueError: it is no finite number of float32.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name}={value!r}: allowed is a finite number")
-    return float(value)
+    if not is_weight(value):
+        raise ValueError(f"{name}={shown(value)}: allowed is a finite number of float32")
+    return float(cast("float", value))
 
 
 def exact_checkpoint(checkpoint: Checkpoint, model_set: ModelSet) -> Checkpoint | None:

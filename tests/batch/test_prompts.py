@@ -135,6 +135,8 @@ def test_loras_of_a_line():
     for wrong, said in (
         ({"../three": 1}, "loras: '../three' is unknown; allowed are 'one', 'two'"),
         ({"one": "much"}, "weight of one='much': allowed is a finite number"),
+        ({"one": 10**400}, "weight of one=10.*: allowed is a finite number"),
+        ({"one": 1e300}, "allowed is a finite number of float32"),
         (["one"], "allowed is an object with a weight for each name"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -106,11 +106,31 @@ def changed(tmp_path, change):
             r"has matrices \(4, \d+\) and \(8, 3\)",
         ),
         (lambda t: t[f"{ATTENTION}.lora_B.weight"].fill_(float("nan")), "no finite numbers"),
+        (
+            lambda t: t.update({f"{ATTENTION}.lora_B.weight": 1e300 * t[f"{ATTENTION}.lora_B.weight"].double()}),
+            "no finite numbers",
+        ),
+        (lambda t: t.update({f"{ATTENTION}.alpha": torch.tensor(float("nan"))}), f"the alpha of {ATTENTION} is nan"),
+        (lambda t: t.update({f"{ATTENTION}.alpha": torch.tensor(float("inf"))}), f"the alpha of {ATTENTION} is inf"),
     ],
 )
 def test_keys_that_do_not_fit_are_named(tmp_path, change, said):
     with pytest.raises(CheckpointError, match=said):
         read_lora(changed(tmp_path, change), linears())
+
+
+def test_matrices_of_eight_bits(tmp_path):
+    file = plain_file(tmp_path / "a.safetensors")
+    few = {key: value if "alpha" in key else value.to(torch.float8_e4m3fn) for key, value in load_file(file).items()}
+    save_file(few, tmp_path / "b.safetensors")
+    layer = read_lora(tmp_path / "b.safetensors", linears()).layers[ATTENTION]
+    weight = torch.zeros(linears()[ATTENTION])
+    expected = layer.scale * layer.up.float() @ layer.down.float()
+    torch.testing.assert_close(add_low_rank(weight, [(layer, 1.0)], None), expected)
+    few[f"{ATTENTION}.lora_A.weight"].view(torch.uint8)[0, 0] = 0x7F  # not a number
+    save_file(few, tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="no finite numbers"):
+        read_lora(tmp_path / "c.safetensors", linears())
 
 
 def test_what_is_no_lora(tmp_path):

@@ -68,6 +68,13 @@ def test_adapters_from_the_beginning(small_weights, own, files):
         (lambda pipe, _: pipe.set_adapters("nobody"), "LoRA 'nobody' is not loaded; loaded are 'one'"),
         (lambda pipe, _: pipe.set_adapters(["one"], [1, 2]), "allowed is one for each of the names"),
         (lambda pipe, _: pipe.set_adapters("one", float("nan")), "weight of one=nan"),
+        (
+            lambda pipe, _: pipe.set_adapters("one", 1e300),
+            r"weight of one=1e\+300: allowed is a finite number of float32",
+        ),
+        (lambda pipe, _: pipe.set_adapters("one", 10**400), "weight of one=1000.*: allowed is a finite number"),
+        (lambda pipe, _: pipe.set_adapters(3), "names=3: allowed is the name of a LoRA, or a list"),
+        (lambda pipe, _: pipe.set_adapters([["one"]]), r"names=\[\['one'\]\]: allowed is the name"),
     ],
 )
 def test_what_is_refused_changes_nothing(own, files, call, said):

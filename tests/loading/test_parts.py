@@ -1,13 +1,15 @@
 """Everything of a pipeline that runs: a frozen value."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from fakes import QuickVae, TextOnly
 
+from kandinsky.checkpoint.lora import Lora, LowRank
 from kandinsky.config import FLASH_512
-from kandinsky.loading.parts import Parts, in_words, is_resident, modulation_table
+from kandinsky.loading.parts import Adapter, Parts, in_words, is_resident, modulation_table
 from kandinsky.parallel.ranks import Ranks
 
 
@@ -15,6 +17,13 @@ def test_nothing_can_be_set(pipe):
     for field in dataclasses.fields(pipe.parts):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(pipe.parts, field.name, None)
+
+
+def test_a_weight_that_is_too_large_with_its_files_scale():
+    layer = LowRank(torch.zeros(1, 1), torch.zeros(1, 1), 1e30)
+    assert Adapter(Lora(Path("a.safetensors"), "", {"x": layer}), 1.0).weight == 1.0
+    with pytest.raises(ValueError, match=r"weight of a.safetensors=1e\+30: allowed is 3.4e\+08 at most"):
+        Adapter(Lora(Path("a.safetensors"), "", {"x": layer}), 1e30)
 
 
 def test_put_together_by_hand(pipe):
