@@ -24,7 +24,7 @@ from kandinsky.training.data import ShardDataset
 from kandinsky.training.keep import Kept, make_kept, read_kept_captions
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import train
-from kandinsky.training.lora_file import write_lora
+from kandinsky.training.lora_file import check_lora_target, write_lora
 from kandinsky.training.lora_initial import begin_with_, read_initial
 from kandinsky.training.lora_model import Adapted, adapted, store_in_float8_
 from kandinsky.training.lora_objectives import LoraLadd, LoraVelocity
@@ -42,11 +42,12 @@ def train_lora(settings: LoraSettings, out: Path | None = None, *, progress: boo
         out: a `.safetensors` file, or PEFT's folder; None is `lora.safetensors` in the run's output.
 
     Raises:
-        ValueError: a setting does not fit the data or the base.
+        ValueError: a setting does not fit the data or the base, or something else stands at `out`.
         FileNotFoundError, CheckpointError: weights or data are missing or damaged.
         TrainingError: a loss is not finite; what was saved before is in the file, if anything was.
     """
     out = settings.output / FILE if out is None else out
+    check_lora_target(out)
     checkpoints.check_same_run(settings)
     objective = objective_of(settings)
     try:

@@ -12,13 +12,34 @@ from torch import Tensor
 
 from kandinsky.atomic import replacing
 from kandinsky.checkpoint.lora import CONFIG, WEIGHTS
+from kandinsky.checkpoint.names import first_of
 
+ENDING = ".safetensors"
 PREFIX = "base_model.model."
 """That PEFT puts before names."""
 
 
+def check_lora_target(out: Path) -> None:
+    """Refuse a place where `write_lora` would take something else's: a folder is replaced with all that is in it.
+
+    Raises:
+        ValueError: names what stands there.
+    """
+    wanted = "a name that ends with .safetensors, or a folder with nothing but PEFT's two files in it"
+    if out.is_dir():
+        others = sorted({path.name for path in out.iterdir()} - {CONFIG, WEIGHTS})
+        if out.suffix == ENDING or others:
+            raise ValueError(
+                f"out={str(out)!r}: is a folder with {first_of(others, thing='other files')}; allowed is {wanted}"
+            )
+    elif out.exists() and out.suffix != ENDING:
+        raise ValueError(f"out={str(out)!r}: is a file; allowed is {wanted}")
+
+
 def write_lora(source: Path, out: Path, *, alpha: float) -> Path:
     """Write the low-rank weights of a training checkpoint, whole or not at all; what stands at `out` is replaced.
+
+    `check_lora_target` comes first, before training.
 
     Args:
         source: `ema.safetensors` of a checkpoint of `lora`.
@@ -27,7 +48,7 @@ def write_lora(source: Path, out: Path, *, alpha: float) -> Path:
     """
     state = {name: value.bfloat16().contiguous() for name, value in load_file(source).items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    single = out.suffix == ".safetensors"
+    single = out.suffix == ENDING
     with replacing(out, over_folder=not single) as partial:
         if single:
             alphas = {name.removesuffix(".lora_A.weight"): torch.tensor(alpha) for name in state if ".lora_A." in name}

@@ -28,6 +28,7 @@ from kandinsky.training.checkpoints import check_same_run
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode, interrupt_at_the_end
 from kandinsky.training.lora import train_lora
+from kandinsky.training.lora_file import check_lora_target
 from kandinsky.training.lora_initial import read_initial
 from kandinsky.training.lora_memory import lora_needs
 from kandinsky.training.lora_settings import CHOICES, LoraSettings
@@ -139,6 +140,7 @@ def run(given: argparse.Namespace) -> Path | str:
     settings = settings_of(given)
     if not settings.base.is_file():
         raise FileNotFoundError(f"weights={str(given.weights)!r}: {settings.base} is not there")
+    check_lora_target(given.out)
     check_same_run(settings)
     if settings.initial is not None:
         read_initial(settings, open_checkpoint(settings.base).shapes)  # refused before clips are encoded

@@ -90,6 +90,15 @@ def test_arguments_are_checked_first(folder, tmp_path, capsys):
     assert (code, "batch_size=1: allowed is 2 and more" in said) == (2, True)
 
 
+def test_other_files_are_not_replaced(folder, tmp_path, capsys, monkeypatch):
+    """Not the clips themselves, say, which a folder's name for `out` would take the place of."""
+    monkeypatch.setattr("kandinsky.training.quick_lora.encode", lambda *_, **__: pytest.fail("clips were read"))
+    code, said = refused(arguments(folder, tmp_path, out=folder), capsys)
+    assert (code, "is a folder with 4 other files, first 'a.mp4'" in said) == (2, True)
+    code, said = refused(arguments(folder, tmp_path, out=folder / "a.mp4"), capsys)
+    assert (code, "a.mp4': is a file; allowed is a name that ends with .safetensors" in said) == (2, True)
+
+
 def test_what_to_begin_with_is_read_before_clips_are(folder, tmp_path, capsys):
     striped = ROOT / "weights" / "tiny" / "lora" / "striped.safetensors"
     code, said = refused(arguments(folder, tmp_path, initial=striped), capsys)
