@@ -19,6 +19,7 @@ from kandinsky.cli.common import (
     writes_here,
 )
 from kandinsky.cli.generate import add_run_arguments
+from kandinsky.cli.loras import loras_of, merge_recorded_, recorded_loras
 from kandinsky.config import FLASH_512
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def _run_as(
 
     progress = not (parsed.no_progress or parsed.quiet)
     device = parsed.device or devices_as(record)
+    loras = recorded_loras(record, loras_of(parsed))
     pipe = get_T2V_pipeline(device, cache_dir=weights, prompt=record.prompt, progress=progress, **loading_as(record))
+    merge_recorded_(pipe, loras)
     for line in differences(record, pipe.origin):
         print(f"warning: the result may differ: {line}", file=sys.stderr)
     return _said(pipe.extend(*places, **asked))

@@ -3,10 +3,8 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kandinsky.cli.common import (
     Outcome,
@@ -20,10 +18,7 @@ from kandinsky.cli.common import (
 from kandinsky.cli.extend import replay_extension, resume_extension
 from kandinsky.cli.inputs import add_file_arguments, check_same, inputs_again
 from kandinsky.cli.loading import devices_as, loading_as
-from kandinsky.cli.loras import add_lora_argument, loras_of
-
-if TYPE_CHECKING:
-    from kandinsky.output.record import Record
+from kandinsky.cli.loras import add_lora_argument, loras_of, merge_recorded_, recorded_loras
 
 
 def add_record_commands(commands: Any) -> None:
@@ -38,6 +33,7 @@ def add_record_commands(commands: Any) -> None:
         "--weights", type=file_argument, help="folder of the weights, default: those of the interrupted command"
     )
     resume.add_argument("--device", help="default: that of the interrupted command")
+    add_lora_argument(resume)
     show = commands.add_parser("show", help="print how a file was made")
     show.add_argument(
         "file", type=file_argument, help="a video, an image, a folder of png frames or a .latents.safetensors file"
@@ -154,15 +150,15 @@ def _replay(parsed: argparse.Namespace) -> Outcome | None:
         check_same(record, request.given.marks)
     if writes_here():
         check_targets(request)
-    loras = _loras(record, loras_of(parsed))
+    loras = recorded_loras(record, loras_of(parsed))
     pipe = get_T2V_pipeline(
         parsed.device or devices_as(record),
-        loras=loras,
         cache_dir=parsed.weights,
         prompt=record.prompt,
         progress=not (parsed.no_progress or parsed.quiet),
         **loading_as(record),
     )
+    merge_recorded_(pipe, loras)
     for line in differences(record, pipe.origin) if writes_here() else ():
         print(f"warning: the result may differ: {line}", file=sys.stderr)
     if _sound_of(parsed.file) is not None and writes_here():
@@ -180,26 +176,3 @@ def _replayed(file: str) -> str:
     if file.endswith(SUFFIX):
         raise ValueError(f"{file} has latents; name a file for the video with --save-path")
     return str(path.with_name(f"{path.stem}-replay{path.suffix}")) + ("/" if path.is_dir() else "")
-
-
-def _loras(record: "Record", given: Iterable[str | PathLike[str]]) -> dict[str | PathLike[str], float]:
-    """The files of the low-rank weights that a record names, found among those that were given, with its weights.
-
-    Raises:
-        ValueError: one is missing; the message names its fingerprint.
-    """
-    from kandinsky.checkpoint.lora import lora_fingerprint
-
-    if record.origin is None or not record.origin.loras:
-        return {}
-    files = {lora_fingerprint(Path(file)): file for file in given}
-    found = {}
-    for name, mark in record.origin.loras.items():
-        weight = float(record.origin.lora_weights[name])
-        if mark not in files:
-            raise ValueError(
-                f"it was made with the LoRA {name!r} ({mark}) at {weight:g}, which is not among the files of --lora; "
-                "name its file with --lora FILE"
-            )
-        found[files[mark]] = weight
-    return found

@@ -88,6 +88,20 @@ class Pieces:
                     f"`kandinsky resume {shlex.quote(str(self.folder))}`, or remove that folder"
                 )
 
+    def check_loras(self, record: Record) -> None:
+        """Refuse to go on with other low-rank weights than finished pieces have.
+
+        Raises:
+            ValueError: names both.
+        """
+        if not (self.folder / FILE).exists():
+            return
+        now, then = (
+            _loras(each) for each in (record, Record.from_json(read_asked(self.folder)["record"], self.folder))
+        )
+        if now != then:
+            raise ValueError(f"loras={now}: {self.folder} was begun with {then}; merge those, or remove that folder")
+
     def begin(self, record: Record, weights: str | None) -> None:
         """Make the folder, if it is not there."""
         self.folder.mkdir(exist_ok=True)
@@ -127,6 +141,12 @@ class Pieces:
 
     def _path(self, seed: int) -> Path:
         return self.folder / f"{seed}.safetensors"
+
+
+def _loras(record: Record) -> dict[str, tuple[str, str]]:
+    """Fingerprint and weight of the low-rank weights that a record names."""
+    origin = record.origin
+    return {} if origin is None else {name: (mark, origin.lora_weights[name]) for name, mark in origin.loras.items()}
 
 
 def read_asked(folder: Path) -> Mapping[str, Any]:

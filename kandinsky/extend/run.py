@@ -39,7 +39,7 @@ def run_extension(
         The result; None on ranks that do not write.
 
     Raises:
-        ValueError: another extension with this target is unfinished.
+        ValueError: another extension with this target is unfinished, or this one with other low-rank weights.
         DecodeError: it failed; finished pieces stay, and the message says how to go on.
         StoppedError: a callback stopped it; finished pieces stay.
     """
@@ -48,10 +48,11 @@ def run_extension(
         return None
     assert extension is not None
     pieces = Pieces(extension)
+    record = record_of(runner, extension)
+    pieces.check_loras(record)
     runner.team.share((extension.pieces, pieces.finished()))
     with _kept(pieces):
         clock = Clock(frozenset(part.device for part in (runner.dit, runner.vae) if part is not None))
-        record = record_of(runner, extension)
         source = runner.parts.vae_source
         pieces.begin(record, None if source is None else str(Path(source.path).parent))
         with clock.stage("text"):

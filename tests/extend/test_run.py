@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import LONG, SMALL, fork_server, own_weights
 from killed_process import extend_and_be_killed
+from lora_helpers import plain_file
 
 from kandinsky.cli.main import main
 from kandinsky.errors import DecodeError, StoppedError
@@ -87,6 +88,43 @@ def test_another_extension_there_is_not_touched(pipe, source, tmp_path):
         pipe.extend(source, "a cat", tmp_path / "v.mp4", **ASKED, on_step=lambda *_: False)
     with pytest.raises(ValueError, match="another extension is unfinished there"):
         pipe.extend(source, "a dog", tmp_path / "v.mp4", **ASKED)
+
+
+@pytest.fixture
+def adapted(pipe, tmp_path):
+    """The pipeline with one file of low-rank weights under two names; and the file."""
+    file = plain_file(tmp_path / "one.safetensors")
+    pipe.load_lora_weights(file, "a", 0.5)
+    pipe.load_lora_weights(file, "b", 0.25)
+    yield pipe, file
+    pipe.unload_lora_weights()
+
+
+def test_other_low_rank_weights_do_not_go_on(adapted, source, tmp_path):
+    pipe, _ = adapted
+    with pytest.raises(StoppedError):
+        pipe.extend(source, "a cat", tmp_path / "v.mp4", **ASKED, on_step=lambda *_: False)
+    pipe.set_adapters("a")
+    with pytest.raises(ValueError, match=r"loras=.*'1.0'.*: .*v.mp4.pieces was begun with .*'0.5'.*'0.25'"):
+        pipe.extend(source, "a cat", tmp_path / "v.mp4", **ASKED)
+
+
+@pytest.mark.slow
+def test_low_rank_weights_are_asked_for(adapted, short, undisturbed, tmp_path, capsys):
+    pipe, file = adapted
+    shutil.copy(undisturbed.path, tmp_path / "source.mp4")
+    call = (tmp_path / "source.mp4", "a cat", tmp_path / "v.mp4")
+    whole = pipe.extend(*call, seconds=1, seed=3).path.read_bytes()
+    run = ["--weights", str(short), "--no-progress", "--quiet"]
+    assert main(["replay", str(tmp_path / "v.mp4"), *run]) == 2
+    assert "made with the LoRA 'a'" in capsys.readouterr().err
+    assert main(["replay", str(tmp_path / "v.mp4"), *run, "--lora", str(file)]) == 0
+    assert (tmp_path / "v-replay.mp4").read_bytes() == whole
+    with pytest.raises(StoppedError):
+        pipe.extend(*call, seconds=1, seed=3, on_step=lambda *_: False)
+    assert main(["resume", str(tmp_path / "v.mp4.pieces"), *run]) == 2
+    assert main(["resume", str(tmp_path / "v.mp4.pieces"), *run, "--lora", str(file)]) == 0
+    assert (tmp_path / "v.mp4").read_bytes() == whole
 
 
 def test_a_damaged_piece_is_named(pipe, source, tmp_path):
