@@ -47,12 +47,15 @@ def open_video(path: Path) -> VideoFile:
 
 
 def read_frames(video: VideoFile) -> Iterator[np.ndarray]:
-    """Parts of up to `FRAMES` frames, uint8 `[frames, height, width, 3]`.
+    """Parts of up to `FRAMES` frames, uint8 `[frames, height, width, 3]`, at the video's `fps`.
+
+    Of a video whose rate varies, as a telephone's does, frames are repeated or left out, so that its length stays.
 
     Raises:
         VideoError: ffmpeg failed in the middle.
     """
-    target = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    rate = ["-vf", "setpts=PTS-STARTPTS", "-fps_mode", "cfr", "-r", str(video.fps)]
+    target = ["-map", "0:v:0", *rate, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     size = video.width * video.height * 3
     process = subprocess.Popen(
         [ffmpeg(), "-v", "error", "-xerror", "-nostdin", "-i", f"file:{video.path}", *target],

@@ -1,10 +1,13 @@
 """Frames of a file, part by part."""
 
+import subprocess
+
 import numpy as np
 import pytest
 from video_helpers import make, write_video
 
 from kandinsky.errors import VideoError
+from kandinsky.ffmpeg.program import ffmpeg
 from kandinsky.output.read_video import open_video, read_frames
 
 
@@ -21,6 +24,18 @@ def test_all_frames_in_parts(tmp_path):
 def test_a_rate_that_is_no_whole_number(tmp_path):
     make(tmp_path, "testsrc=size=32x32:rate=30000/1001:duration=1", {"v.mkv": ("null",)})
     assert str(open_video(tmp_path / "v.mkv").fps) == "30000/1001"
+
+
+def test_a_rate_that_varies_keeps_the_length(tmp_path):
+    """Eight frames of a second's eighth, then four of half a second."""
+    write_video(tmp_path / "v.mp4", frames=12)
+    times = "setpts='if(lt(N,8),N,8+(N-8)*4)/8/TB'"
+    made = [ffmpeg(), "-v", "error", "-i", str(tmp_path / "v.mp4"), "-vf", times, "-enc_time_base", "1/8", "-bf", "0"]
+    subprocess.run([*made, "-fps_mode", "passthrough", str(tmp_path / "w.mp4")], check=True)
+    frames = np.concatenate(list(read_frames(open_video(tmp_path / "w.mp4"))))
+    assert open_video(tmp_path / "w.mp4").fps == 8
+    steps = np.abs(np.diff(frames.mean((1, 2, 3)))) > 5  # where another picture is
+    assert np.flatnonzero(steps).tolist() == [*range(8), 11, 15, 19]
 
 
 def test_no_video(tmp_path):
