@@ -33,19 +33,35 @@ def wanted(pipe, tmp_path_factory):
     return {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
 
 
-@pytest.fixture
-def nodes():
-    """The cluster, and its nodes besides the head, which has no cores to give away; this process is on the head."""
+@pytest.fixture(scope="module")
+def cluster():
+    """Its head, which has no cores to give away; this process is on it.
+
+    The head asks twice a second whether a node is there, so that one that was killed is missed after 2 s, not 15: what
+    answers nothing is still given as long as usual.
+    """
     pytest.importorskip("kandinsky.serving.ray", exc_type=ImportError)  # first: it tells ray what not to do
     utils = pytest.importorskip("ray.cluster_utils")
-    cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    others = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    cluster.wait_for_nodes(LONG)
-    yield cluster, others
-    import ray
-
-    ray.shutdown()
+    often = {"health_check_period_ms": 500}
+    cluster = utils.Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": often})
+    yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster):
+    """The cluster, and its nodes besides the head: three of one core each, with nothing on them.
+
+    Those of the test before stay. Nodes that it lost are replaced, and those that it added are removed.
+    """
+    others = list(cluster.worker_nodes)
+    others += [cluster.add_node(num_cpus=1) for _ in range(3 - len(others))]
+    cluster.wait_for_nodes(LONG)
+    until(lambda: cluster.global_state.available_resources().get("CPU") == 3)
+    yield cluster, others
+    ray_module().ray.shutdown()
+    for node in cluster.worker_nodes - set(others):
+        cluster.remove_node(node)
 
 
 @pytest.fixture
