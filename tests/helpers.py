@@ -14,7 +14,6 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -38,6 +37,8 @@ def fork_server() -> multiprocessing.context.ForkServerContext:
     The server looks for `preloaded` on a path of its own, and goes on without it where it finds none: Python before
     3.11.9 and 3.12.3 does not hand on ours.
     """
+    import pytest  # not in each process that imports this module
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preloaded"])
     with pytest.MonkeyPatch.context() as patch:

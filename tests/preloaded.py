@@ -30,7 +30,8 @@ for name in (
 ):
     import_module(name)
 with contextlib.suppress(ImportError):  # an extra
-    import_module("serving_process")
+    import_module("kandinsky.serving.http")
+    import_module("kandinsky.serving.server")
 gc.freeze()
 gc.enable()
 atexit.register(gc.unfreeze)  # in the server: modules in C++ tell of whatever the interpreter leaves at its end
