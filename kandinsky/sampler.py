@@ -160,19 +160,23 @@ def sample(
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
     draw_noise(shape, generator)  # the published code's first sample: multiplied by zero, but it advances the generator
-    # All noise is drawn before the first step: the steps then never wait for the host.
-    noises = [draw_noise(shape, generator).to(device) for _ in schedule.timesteps]
+    draws = (draw_noise(shape, generator) for _ in schedule.timesteps)
+    drawn = next(draws)
     held = None if known is None else _Held(known, device=device, dtype=dtype)
     latents = torch.zeros(shape, dtype=dtype, device=device)
     if held is not None and held.known.first:
         latents = held.latents
-    for index, (alpha, noise) in enumerate(zip(schedule.alphas_cumprod, noises, strict=True)):
+    for index, alpha in enumerate(schedule.alphas_cumprod):
         if held is not None and index < held.known.first:
+            drawn = next(draws, drawn)
             continue
-        latents = renoise(latents, noise.to(dtype), alpha)
+        noise = drawn.to(device).to(dtype)
+        latents = renoise(latents, noise, alpha)
         if held is not None:
-            latents = held.noised_into(latents, noise.to(dtype), schedule.alphas_cumprod[index:])
-        latents = predict_x0(latents, velocity(latents, index).to(dtype), alpha)
+            latents = held.noised_into(latents, noise, schedule.alphas_cumprod[index:])
+        moving = velocity(latents, index)
+        drawn = next(draws, drawn)  # the next step's, while the device is at this one, which is only queued
+        latents = predict_x0(latents, moving.to(dtype), alpha)
         latents = latents if held is None else held.into(held.toned(latents))
         replaced = on_step(index, latents) if on_step is not None else None
         latents = latents if replaced is None else replaced

@@ -73,6 +73,30 @@ def test_noise_is_float32_rounded_to_bfloat16():
     assert torch.equal(noise, torch.randn(3, 5, generator=torch.Generator().manual_seed(1)).bfloat16())
 
 
+def test_noise_is_drawn_while_the_device_works():
+    """Each step's but the first while the one before it runs; the generator ends where the published one does."""
+    shape, generator, drawn = (3, 2, 2, 16), torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    draw_noise(shape, drawn)
+
+    def velocity(x, _index):
+        draw_noise(shape, drawn)
+        assert torch.equal(generator.get_state(), drawn.get_state())
+        return x
+
+    sample(velocity, shape, Schedule.from_config(CONFIG), generator=generator, device=CPU)
+    assert torch.equal(generator.get_state(), drawn.get_state())
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_a_run_that_begins_later_has_the_noise_of_its_steps(first):
+    known = Known(torch.zeros(3, 2, 2, 16), torch.zeros(3, 2, 2, dtype=torch.bool), first)
+    _, seen = run(known)
+    alpha = Schedule.from_config(CONFIG).alphas_cumprod[first]
+    start = known.latents.double() if first else torch.zeros(3, 2, 2, 16, dtype=torch.float64)
+    assert seen[0][0] == first
+    assert torch.equal(seen[0][1], renoise(start, noises_of_a_run()[first], alpha))
+
+
 def run(known=None, on_step=None):
     seen = []
 

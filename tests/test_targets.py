@@ -50,6 +50,18 @@ def test_every_kernel_fits(uses, capability):
         assert use.spilled <= SPILLED, kernel.name
 
 
+def test_norms_are_summed_in_one_order():
+    """So that what is behind them has the same bits, whichever kernel made it: Triton gives a thread as many numbers as
+    suit what is stored, and sums those first."""
+    from triton_targets import kernels_of_ours, sums_on
+
+    kernels = {kernel.name: kernel for kernel in kernels_of_ours(90)}
+    names = ("norm_rope", "norm_rope, float16 queries and keys", "norm_rope, float8 queries and keys")
+    first, *others = (sums_on(kernels[name], 90) for name in names)
+    assert len(first) == 2
+    assert others == [first, first]
+
+
 def test_what_amd_can_have_fits_there(uses):
     """No kernel of ours is launched on ROCm yet; this is what stands in the way, and what does not."""
     from triton_targets import AMD, AMD_REGISTERS, AMD_SHARED, kernels_of_ours

@@ -1,5 +1,6 @@
 """Triton's kernels compiled for cards that are not here: what each needs of a card, and what a card has."""
 
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -186,6 +187,19 @@ def _compiled(kernel: Kernel, target: GPUTarget) -> Any:
     """No card is needed."""
     source = ASTSource(fn=kernel.function, signature=kernel.signature(), constexprs=kernel.constants)
     return triton.compile(source, target=target, options={"num_warps": kernel.warps, "num_stages": kernel.stages})
+
+
+def sums_on(kernel: Kernel, capability: int) -> list[str]:
+    """How the threads that sum something hold it, as Triton writes it, with aligned buffers as PyTorch's are."""
+    function = kernel.function
+    names = [name for name in function.arg_names if name not in kernel.constants]
+    pointers = [name for name, kind in zip(names, kernel.types, strict=True) if kind.startswith("*")]
+    aligned = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    source = ASTSource(function, kernel.signature(), kernel.constants, aligned)
+    target = GPUTarget("cuda", capability, 32)
+    told = triton.compile(source, target=target, options={"num_warps": kernel.warps}).asm["ttgir"]
+    layouts = dict(re.findall(r"^(#\w+) = (.*)$", told, re.MULTILINE))
+    return [layouts[name] for name in re.findall(r"\) : \(tensor<[^>]*, (#\w+)>\) -> tensor", told)]
 
 
 def use_on(kernel: Kernel, capability: int) -> Use:

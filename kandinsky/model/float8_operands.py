@@ -51,6 +51,9 @@ def _norm_rope_queries_keys(
         query_scale, block_heads, head_dim, block_dim,
     ).to(tl.float32)  # fmt: skip
     x *= tl.where(part == 0, balance, 1.0 / balance)
+    # Zero, which the compiler does not know: it takes addresses for multiples of 8, so that a thread has 8 channels, as
+    # in `kernels.norm_rope_`. With the 16 that an aligned row of bytes allows, means would be summed in another order.
+    out += 8 * tl.program_id(2)
     tl.store(out + ((row * 2 + part) * heads + head) * head_dim + channel, x.to(out.dtype.element_ty), mask=inside)
 
 
@@ -88,10 +91,11 @@ def operands(qkv: Tensor, *, dtype: torch.dtype) -> Operands:
     """
     tokens, _, heads, dim = qkv.shape
     made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
-    _queries_keys[(tokens, 2)](
-        qkv, made, qkv.stride(0), heads, _balance(dtype),
-        block_heads=triton.next_power_of_2(heads), head_dim=dim, num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(qkv):
+        _queries_keys[(tokens, 2)](
+            qkv, made, qkv.stride(0), heads, _balance(dtype),
+            block_heads=triton.next_power_of_2(heads), head_dim=dim, num_warps=4,
+        )  # fmt: skip
     return Operands(made, _stored_values(qkv))
 
 
@@ -112,11 +116,12 @@ def norm_rope_operands(
     """
     tokens, _, heads, dim = qkv.shape
     made = torch.empty(tokens, 2, heads, dim, dtype=dtype, device=qkv.device)
-    _norm_rope_queries_keys[(tokens, 2)](
-        qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
-        query_scale, _balance(dtype),
-        block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(qkv):
+        _norm_rope_queries_keys[(tokens, 2)](
+            qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
+            query_scale, _balance(dtype),
+            block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
+        )  # fmt: skip
     return Operands(made, _stored_values(qkv))
 
 
@@ -128,7 +133,8 @@ def _stored_values(qkv: Tensor) -> Tensor:
     tokens, _, heads, dim = qkv.shape
     padded = triton.cdiv(tokens, TOKENS) * TOKENS
     made = torch.empty(heads, dim, padded, dtype=FLOAT8, device=qkv.device)
-    _values[(padded // TOKENS, heads)](
-        qkv, made, tokens, padded, qkv.stride(0), heads, block=TOKENS, dim=dim, num_warps=4
-    )
+    with torch.cuda.device_of(qkv):
+        _values[(padded // TOKENS, heads)](
+            qkv, made, tokens, padded, qkv.stride(0), heads, block=TOKENS, dim=dim, num_warps=4
+        )
     return made

@@ -3,9 +3,9 @@
 Legend:  tokens, branch, normed: [tokens, model_dim]     qkv: [tokens, 3, heads, head_dim]     segment: int32 [tokens]
 
 Each kernel reads its inputs once, computes in float32 and rounds once where the published code rounds. They have no
-backward pass. With `quantise` the result is float8 e4m3 with a float32 scale for each row, the operand of a scaled
-matrix product. Programs are whole rows: nothing is recompiled for another number of tokens. Times at full size are in
-docs/benchmarks.md (per-kernel table).
+backward pass. Triton launches on the current device, so that each launch says whose it is. With `quantise` the result
+is float8 e4m3 with a float32 scale for each row, the operand of a scaled matrix product. Programs are whole rows:
+nothing is recompiled for another number of tokens. Times at full size are in docs/benchmarks.md (per-kernel table).
 """
 
 # pyright: reportIndexIssue=false, reportMissingImports=false
@@ -167,11 +167,12 @@ def add_norm(
     result, out, scale_out = _result(tokens, quantise)
     summed = tokens if branch is None else torch.empty_like(tokens)
     block = triton.next_power_of_2(dim)
-    _add_norm[(rows,)](
-        tokens, branch, gate, norm.weight, norm.bias, shift, scale, segment, summed, out, scale_out,
-        shift.stride(0), dim, norm.eps,
-        block=block, residual=branch is not None, quantise=quantise, largest=FLOAT8_MAX, num_warps=_warps(block),
-    )  # fmt: skip
+    with torch.cuda.device_of(tokens):
+        _add_norm[(rows,)](
+            tokens, branch, gate, norm.weight, norm.bias, shift, scale, segment, summed, out, scale_out,
+            shift.stride(0), dim, norm.eps,
+            block=block, residual=branch is not None, quantise=quantise, largest=FLOAT8_MAX, num_warps=_warps(block),
+        )  # fmt: skip
     return summed, result
 
 
@@ -185,12 +186,13 @@ def norm_rope_(
         rope: (cos, sin), float32 `[tokens, head_dim / 2, 2]`.
     """
     tokens, _, heads, head_dim = qkv.shape
-    _norm_rope[(tokens, 2)](
-        qkv, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
-        query_scale,
-        block_heads=triton.next_power_of_2(heads), head_dim=head_dim, block_dim=triton.next_power_of_2(head_dim),
-        num_warps=4,
-    )  # fmt: skip
+    with torch.cuda.device_of(qkv):
+        _norm_rope[(tokens, 2)](
+            qkv, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
+            query_scale,
+            block_heads=triton.next_power_of_2(heads), head_dim=head_dim, block_dim=triton.next_power_of_2(head_dim),
+            num_warps=4,
+        )  # fmt: skip
     return qkv
 
 
@@ -199,9 +201,10 @@ def gelu_quantise(x: Tensor) -> Quantised:
     quantised = Quantised.empty_like(x)
     dim = x.shape[1]
     chunk = min(4096, triton.next_power_of_2(dim))
-    _gelu_quantise[(len(x),)](
-        x, quantised.values, quantised.scale, dim, triton.cdiv(dim, chunk) * chunk, chunk, FLOAT8_MAX, num_warps=8
-    )
+    with torch.cuda.device_of(x):
+        _gelu_quantise[(len(x),)](
+            x, quantised.values, quantised.scale, dim, triton.cdiv(dim, chunk) * chunk, chunk, FLOAT8_MAX, num_warps=8
+        )
     return quantised
 
 
@@ -209,7 +212,8 @@ def quantise_rows(x: Tensor) -> Quantised:
     """float8 form of `[rows, columns]`, one scale a row."""
     quantised = Quantised.empty_like(x)
     block = triton.next_power_of_2(x.shape[1])
-    _quantise[(len(x),)](
-        x, quantised.values, quantised.scale, x.shape[1], block=block, largest=FLOAT8_MAX, num_warps=_warps(block)
-    )
+    with torch.cuda.device_of(x):
+        _quantise[(len(x),)](
+            x, quantised.values, quantised.scale, x.shape[1], block=block, largest=FLOAT8_MAX, num_warps=_warps(block)
+        )
     return quantised

@@ -91,6 +91,7 @@ def _launch(qkv: Tensor, out: Tensor, *, running: bool) -> None:
     rows = rows_on(torch.cuda.get_device_capability(qkv.device))
     shape, strides = [tokens, 3 * heads * HEAD_DIM], [qkv.stride(0), 1]
     q, k, v = (TensorDescriptor(qkv, shape, strides, [block, HEAD_DIM]) for block in (rows, KEYS, KEYS))
-    _attend[(triton.cdiv(tokens, rows), heads)](
-        q, k, v, out, tokens, heads, rows, KEYS, HEAD_DIM, running, num_warps=4, num_stages=3
-    )
+    with torch.cuda.device_of(qkv):
+        _attend[(triton.cdiv(tokens, rows), heads)](
+            q, k, v, out, tokens, heads, rows, KEYS, HEAD_DIM, running, num_warps=4, num_stages=3
+        )

@@ -5,6 +5,7 @@ Sampled latents are kept on disk until the result is in its place (see `unfinish
 
 import gc
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -147,8 +148,14 @@ class Finisher:
 
         def consume(chunks: Iterator[np.ndarray]) -> tuple[Writer, ExitStack]:
             with ExitStack() as stack, clock.stage("decode"):
-                first = next(chunks)  # the device is at the second chunk while the encoder's process starts
-                writer = stack.enter_context(open_writer(path, output, width=width, height=height, comment=comment))
+
+                def opened() -> Writer:
+                    return stack.enter_context(open_writer(path, output, width=width, height=height, comment=comment))
+
+                with ThreadPoolExecutor(1) as beside:  # the encoder's process starts while the device begins
+                    opening = beside.submit(opened)
+                    first = next(chunks)
+                writer = opening.result()
                 for chunk in chain([first], chunks):
                     writer.write(chunk)
                 return writer, stack.pop_all()

@@ -25,6 +25,7 @@ from kandinsky.training.keep import Kept, make_kept, read_kept_captions
 from kandinsky.training.levels import Levels
 from kandinsky.training.loop import train
 from kandinsky.training.lora_file import write_lora
+from kandinsky.training.lora_initial import begin_with_, read_initial
 from kandinsky.training.lora_model import Adapted, adapted, store_in_float8_
 from kandinsky.training.lora_objectives import LoraLadd, LoraVelocity
 from kandinsky.training.lora_settings import LoraSettings
@@ -74,8 +75,9 @@ def load_adapted(settings: LoraSettings, device: torch.device) -> Adapted:
     """The base on the device, with low-rank weights beside it."""
     checkpoint = open_checkpoint(settings.base)
     dit_config(checkpoint)
+    initial = None if settings.initial is None else read_initial(settings, checkpoint.shapes)
     dtype = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
-    return adapted(
+    model = adapted(
         load_dit(checkpoint, device=device, dtype=dtype),
         rank=settings.rank,
         alpha=settings.rank if settings.alpha is None else settings.alpha,
@@ -83,6 +85,9 @@ def load_adapted(settings: LoraSettings, device: torch.device) -> Adapted:
         dropout=settings.dropout,
         seed=settings.seed,
     )
+    if initial is not None:
+        begin_with_(model, initial)
+    return model
 
 
 @torch.no_grad()

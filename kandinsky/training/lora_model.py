@@ -5,6 +5,7 @@ teacher. Nothing is switched on and off, so that a checkpointed block that runs 
 one that it was.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +60,23 @@ def adapted(base: DiT, *, rank: int, alpha: float, targets: tuple[str, ...], dro
 
 
 def linears_with(dit: DiT, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
-    """The Linears whose names end with one of `targets`, by name.
+    """The Linears whose names end with one of `targets`, by name; raises as `targeted`."""
+    linears = {name: module for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
+    return {name: linears[name] for name in targeted(linears, targets)}
+
+
+def targeted(linears: Iterable[str], targets: tuple[str, ...]) -> list[str]:
+    """The names of Linears that end with one of `targets`.
 
     Raises:
-        ValueError: a target is the end of no Linear's name.
+        ValueError: a target is the end of no name.
     """
-    linears = {name: module for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
+    names = list(linears)
     for target in targets:
-        if not any(_ends(name, target) for name in linears):
-            ends = sorted({".".join(name.split(".")[-2:]) for name in linears})
+        if not any(_ends(name, target) for name in names):
+            ends = sorted({".".join(name.split(".")[-2:]) for name in names})
             raise ValueError(f"targets: {target!r} is the end of no Linear's name; allowed are {', '.join(ends)}")
-    return {name: linear for name, linear in linears.items() if any(_ends(name, target) for target in targets)}
+    return [name for name in names if any(_ends(name, target) for target in targets)]
 
 
 def _ends(name: str, target: str) -> bool:

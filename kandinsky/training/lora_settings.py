@@ -27,6 +27,8 @@ class LoraSettings(AdversarialSettings):
         base: DiT weights, `.pt` or `.safetensors`; they stay as they are.
         objective: "ladd", adversarial, with the base as its own teacher; or "velocity", plain v-prediction at the
             student's timesteps.
+        initial: low-rank weights to begin with, of the same rank and Linears, as `read_lora` reads them; None begins
+            as no change.
         rank: of the low-rank weights.
         alpha: they are multiplied by alpha / rank; None is the rank.
         targets: ends of the names of the Linears that get them.
@@ -39,6 +41,7 @@ class LoraSettings(AdversarialSettings):
 
     base: Path
     objective: str = "ladd"
+    initial: Path | None = None
     rank: int = 32
     alpha: float | None = None
     targets: tuple[str, ...] = TARGETS

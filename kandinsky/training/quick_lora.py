@@ -27,6 +27,7 @@ from kandinsky.loading.devices import devices_of
 from kandinsky.training.data import ShardDataset
 from kandinsky.training.encode import encode, interrupt_at_the_end
 from kandinsky.training.lora import train_lora
+from kandinsky.training.lora_initial import read_initial
 from kandinsky.training.lora_memory import lora_needs
 from kandinsky.training.lora_settings import CHOICES, LoraSettings
 from kandinsky.training.settings import AdamSettings
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", type=path_argument, default=Path("weights"), help="folder of the model set")
     made.add_argument("--work", type=path_argument, help="folder for encoded clips and checkpoints")
     made.add_argument("--objective", choices=CHOICES["objective"], default="ladd")
+    made.add_argument("--initial", type=path_argument, help="low-rank weights to begin with, a file or PEFT's folder")
     made.add_argument("--base-precision", choices=CHOICES["base_precision"], default="bf16")
     made.add_argument("--optimiser-bits", type=int, choices=(32, 8), default=32)
     made.add_argument("--keep", type=path_argument, help="text file of captions whose videos are to stay as they are")
@@ -77,6 +79,7 @@ def settings_of(given: argparse.Namespace) -> LoraSettings:
         output=work / "run",
         base=dit_in(given.weights, read_model_set(given.weights) or FLASH_512),
         objective=given.objective,
+        initial=given.initial,
         rank=given.rank,
         steps=given.steps,
         batch_size=given.batch_size,
@@ -135,6 +138,8 @@ def run(given: argparse.Namespace) -> Path | str:
     settings = settings_of(given)
     if not settings.base.is_file():
         raise FileNotFoundError(f"weights={str(given.weights)!r}: {settings.base} is not there")
+    if settings.initial is not None:
+        read_initial(settings, open_checkpoint(settings.base).shapes)  # refused before clips are encoded
     if given.plan:
         return planned(given, settings)
     device = devices_of("cuda" if torch.cuda.is_available() else "cpu")["dit"]

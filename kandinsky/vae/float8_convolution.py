@@ -16,6 +16,7 @@ Sums are those of the tensor cores, which keep 13 bits behind the largest addend
 
 from dataclasses import dataclass
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -91,10 +92,12 @@ def convolve(window: Tensor, kernel: Float8Kernel, out: Tensor, *, border: int, 
     assert inputs % tile.channels == 0
     down, across = triton.cdiv(height, tile.rows), triton.cdiv(width, tile.columns)
     rectangle = [1, tile.rows, tile.columns]
-    _convolve[(frames * down * across * (outputs // tile.outputs),)](
-        TensorDescriptor.from_tensor(window, [*rectangle, tile.channels]),
-        TensorDescriptor.from_tensor(kernel.values, [tile.outputs, tile.channels]),
-        TensorDescriptor.from_tensor(out, [*rectangle, tile.outputs]),
-        kernel.scale, across, down, border, inputs, outputs, KT=kernel.shape[2], ROWS=tile.rows, COLUMNS=tile.columns,
-        BLOCK=tile.outputs, AT_ONCE=tile.channels, num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
+    with torch.cuda.device_of(window):
+        _convolve[(frames * down * across * (outputs // tile.outputs),)](
+            TensorDescriptor.from_tensor(window, [*rectangle, tile.channels]),
+            TensorDescriptor.from_tensor(kernel.values, [tile.outputs, tile.channels]),
+            TensorDescriptor.from_tensor(out, [*rectangle, tile.outputs]),
+            kernel.scale, across, down, border, inputs, outputs, KT=kernel.shape[2], ROWS=tile.rows,
+            COLUMNS=tile.columns, BLOCK=tile.outputs, AT_ONCE=tile.channels, num_warps=tile.warps,
+            num_stages=tile.stages,
+        )  # fmt: skip

@@ -182,12 +182,13 @@ class TritonOps:
         first, repeat = latent_frames(frames, latent.shape[0])
         block = block_of(channels)
         grid = (triton.cdiv(width, block), height, out.shape[0])
-        _normalise_kernel[grid](
-            x.data, coefficients, latent, coefficients if scale is None else scale, out, out.stride(0), start, frames,
-            height, width, repeat, (frames + first) // 2 - first, C=channels, BLOCK=block, Z_FIRST=first,
-            SIZE=height // latent.shape[1], SPLIT=x.time is Time.SPLIT, QUARTERS=x.quarters, SCALED=scale is not None,
-            num_warps=WARPS,
-        )  # fmt: skip
+        with torch.cuda.device_of(x.data):
+            _normalise_kernel[grid](
+                x.data, coefficients, latent, coefficients if scale is None else scale, out, out.stride(0), start,
+                frames, height, width, repeat, (frames + first) // 2 - first, C=channels, BLOCK=block, Z_FIRST=first,
+                SIZE=height // latent.shape[1], SPLIT=x.time is Time.SPLIT, QUARTERS=x.quarters,
+                SCALED=scale is not None, num_warps=WARPS,
+            )  # fmt: skip
 
     def add(self, x: Activation, residual: Activation, bias: Tensor, norm: NormWeights | None) -> tuple[Tensor, Tensor]:
         partial = sums(x, residual, bias)
@@ -207,12 +208,13 @@ def sums(x: Activation, residual: Activation | None, bias: Tensor) -> Tensor:
     programs = triton.cdiv(image_rows, per_program)
     partial = torch.empty(programs, 2, x.channels, dtype=torch.float32, device=x.data.device)
     paired = layout.time is Time.PAIRED
-    _sums_kernel[(programs,)](
-        x.data, layout.data, bias, partial, image_rows, per_program, layout.stored_frames, height, width,
-        C=x.channels, BLOCK=block_of(x.channels), ADD=residual is not None, FIRST=layout.first,
-        HALVE=residual is None and paired and bool(x.first), PAIRED=residual is not None and paired,
-        QUARTERS=layout.quarters, num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(x.data):
+        _sums_kernel[(programs,)](
+            x.data, layout.data, bias, partial, image_rows, per_program, layout.stored_frames, height, width,
+            C=x.channels, BLOCK=block_of(x.channels), ADD=residual is not None, FIRST=layout.first,
+            HALVE=residual is None and paired and bool(x.first), PAIRED=residual is not None and paired,
+            QUARTERS=layout.quarters, num_warps=WARPS,
+        )  # fmt: skip
     return partial
 
 
@@ -221,8 +223,9 @@ def coefficients_of(partial: Tensor, x: Activation, norm: NormWeights, rows: Row
     if rows.border:
         partial = rows.gather(partial.sum(0, dtype=torch.float64).float())
     out = torch.empty(2, channels, dtype=torch.float32, device=partial.device)
-    _combine_kernel[(norm.groups,)](
-        partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], rows.pixels(x.pixels), NORM_EPS,
-        C=channels, GROUP=channels // norm.groups, BLOCK=128, num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(partial):
+        _combine_kernel[(norm.groups,)](
+            partial, norm.gamma, norm.beta, norm.input_bias, out, partial.shape[0], rows.pixels(x.pixels), NORM_EPS,
+            C=channels, GROUP=channels // norm.groups, BLOCK=128, num_warps=WARPS,
+        )  # fmt: skip
     return out

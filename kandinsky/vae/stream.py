@@ -78,11 +78,10 @@ def decode(
     z = latents[:, rows.rows].to(decoder.device, decoder.dtype) / decoder.config.scaling_factor
     clip = decoder.open_clip(z, memory_saving=memory_saving, rows=rows)
     for start, stop in chunk_bounds(z.shape[0]):
-        with torch.cuda.device_of(z):  # Triton launches on the current device, whatever the tensors' own
-            pixels = clip.decode_chunk(z[start:stop].contiguous())
-            see(pixels)
-            frames = to_uint8(pixels)
-            del pixels  # before the next chunk is made
+        pixels = clip.decode_chunk(z[start:stop].contiguous())
+        see(pixels)
+        frames = to_uint8(pixels)
+        del pixels  # before the next chunk is made
         yield frames
 
 

@@ -41,22 +41,30 @@ def test_a_file(tmp_path):
 
 
 def test_the_encoder_starts_while_the_device_works(tmp_path, monkeypatch):
-    """The first frames are there, and the device is at others: it does not wait for a process to start."""
-    seen, inner = [], finisher_module.open_writer
+    """Neither waits for the other: the first frames come when the encoder is there, which begins before them."""
+    there, inner = threading.Event(), finisher_module.open_writer
 
-    class SeenVae(QuickVae):
+    class WaitingVae(QuickVae):
         def frames(self, latents, *, memory_saving=None):
-            for chunk in super().frames(latents, memory_saving=memory_saving):
-                seen.append("chunk")
-                yield chunk
+            assert there.wait(10)
+            yield from super().frames(latents, memory_saving=memory_saving)
 
     def open_writer(*arguments, **settings):
-        seen.append("encoder")
+        there.set()
         return inner(*arguments, **settings)
 
     monkeypatch.setattr(finisher_module, "open_writer", open_writer)
-    begun(Finisher(SeenVae(), SMALL, progress=False), tmp_path / "v.mp4")()
-    assert seen[:3] == ["chunk", "encoder", "chunk"]
+    assert begun(Finisher(WaitingVae(), SMALL, progress=False), tmp_path / "v.mp4")().num_frames == 9
+
+
+def test_an_encoder_that_does_not_start(tmp_path, monkeypatch):
+    def open_writer(*_arguments, **_settings):
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(finisher_module, "open_writer", open_writer)
+    with pytest.raises(DecodeError, match="no process can be started"):
+        begun(QUICK, tmp_path / "v.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [f"v{SUFFIX}"]
 
 
 def test_a_file_without_a_record(tmp_path):

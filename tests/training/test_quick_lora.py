@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALL, TINY, own_weights
+from helpers import ROOT, SMALL, TINY, own_weights
 
 from kandinsky.checkpoint.load import open_checkpoint
 from kandinsky.checkpoint.lora import linears_of, read_lora
@@ -88,6 +88,15 @@ def test_weights_that_are_not_there(folder, tmp_path, capsys):
 def test_arguments_are_checked_first(folder, tmp_path, capsys):
     code, said = refused(arguments(folder, tmp_path, batch_size=1), capsys)
     assert (code, "batch_size=1: allowed is 2 and more" in said) == (2, True)
+
+
+def test_what_to_begin_with_is_read_before_clips_are(folder, tmp_path, capsys):
+    striped = ROOT / "weights" / "tiny" / "lora" / "striped.safetensors"
+    code, said = refused(arguments(folder, tmp_path, initial=striped), capsys)
+    assert (code, "striped.safetensors does not fit: for no Linear of this model" in said) == (1, True)
+    code, said = refused(arguments(folder, tmp_path, initial=tmp_path / "nothing.safetensors"), capsys)
+    assert (code, "LoRA not found" in said) == (1, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"clips", "weights"}
 
 
 def test_a_plan_writes_nothing(folder, tmp_path, capsys):
