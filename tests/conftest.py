@@ -4,7 +4,6 @@ import atexit
 import ctypes
 import gc
 import os
-from multiprocessing import forkserver
 from pathlib import Path
 
 # Read when torch is loaded, here and in processes that tests start: threads that wait sleep. Where other work shares
@@ -48,7 +47,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     atexit.register(gc.unfreeze)  # modules in C++ tell of whatever the interpreter leaves at its end
     if len(session.items) > MANY and not session.config.option.collectonly:
         fork_server()
-        forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from helpers import LONG, SMALL, until
 from kandinsky.atomic import write_text
 from kandinsky.output.video import VideoWriter
 from kandinsky.serving import worker
-from kandinsky.serving.http import make_app
 from kandinsky.serving.log import Log
 from kandinsky.serving.messages import Refused
 from kandinsky.serving.metrics import Metrics
@@ -19,7 +18,6 @@ from kandinsky.serving.options import Options
 from kandinsky.serving.processes import LocalWorker
 from kandinsky.serving.retention import Limits
 from kandinsky.serving.scheduler import Scheduler
-from kandinsky.serving.server import listen, serve
 from kandinsky.serving.store import Store
 from kandinsky.serving.worker import Place
 
@@ -111,6 +109,9 @@ def starts(weights, pause=None, context=None, **settings):
 
 def run_server(data, weights, pause):
     """A server's process; its port stands in `PORT` in `data`."""
+    from kandinsky.serving.http import make_app  # which workers do without
+    from kandinsky.serving.server import listen, serve
+
     log = Log((Path(data) / "log.jsonl").open("a"))
     with listen("127.0.0.1", 0) as listener, Store(Path(data) / "data") as store:
         metrics = Metrics()

@@ -3,10 +3,13 @@
 python tests/test_targets.py     # prints the table of docs/gpus.md
 """
 
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import fork_server
 
 if TYPE_CHECKING:
     from triton_targets import Use
@@ -19,15 +22,29 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_kernel_fits(capability):
-    """Shared memory and registers are there, and hardly anything spills."""
-    from triton_targets import REGISTERS, SHARED, SPILLED, kernels_of_ours, use_on
+@pytest.fixture(scope="module")
+def uses():
+    """What each kernel takes on a card; all are compiled at once, by a process for each core."""
+    from triton_targets import AMD, kernels_of_ours, use_of
 
-    for kernel in kernels_of_ours(capability):
-        if not kernel.is_for(capability):
-            continue
-        use = use_on(kernel, capability)
+    cards = {card: [kernel.is_for(card) for kernel in kernels_of_ours(card)] for card in CAPABILITIES}
+    cards[AMD] = [kernel.on_amd for kernel in kernels_of_ours()]
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=fork_server())
+    yield {
+        card: {index: pool.submit(use_of, index, card) for index, needed in enumerate(kernels) if needed}
+        for card, kernels in cards.items()
+    }
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_fits(uses, capability):
+    """Shared memory and registers are there, and hardly anything spills."""
+    from triton_targets import REGISTERS, SHARED, SPILLED, kernels_of_ours
+
+    assert uses[capability]
+    for index, told in uses[capability].items():
+        kernel, use = kernels_of_ours(capability)[index], told.result()
         assert use.shared <= SHARED[capability] * 1024, kernel.name
         assert use.registers * kernel.warps * 32 <= REGISTERS, kernel.name
         assert use.spilled <= SPILLED, kernel.name
@@ -45,16 +62,16 @@ def test_norms_are_summed_in_one_order():
     assert others == [first, first]
 
 
-def test_what_amd_can_have_fits_there():
+def test_what_amd_can_have_fits_there(uses):
     """No kernel of ours is launched on ROCm yet; this is what stands in the way, and what does not."""
-    from triton_targets import AMD_REGISTERS, AMD_SHARED, kernels_of_ours, use_on_amd
+    from triton_targets import AMD, AMD_REGISTERS, AMD_SHARED, kernels_of_ours
 
-    for kernel in kernels_of_ours():
-        if kernel.on_amd:
-            use = use_on_amd(kernel)
-            assert use.shared <= AMD_SHARED, kernel.name
-            assert use.registers <= AMD_REGISTERS, kernel.name
-            assert use.spilled == 0, kernel.name
+    assert uses[AMD]
+    for index, told in uses[AMD].items():
+        kernel, use = kernels_of_ours()[index], told.result()
+        assert use.shared <= AMD_SHARED, kernel.name
+        assert use.registers <= AMD_REGISTERS, kernel.name
+        assert use.spilled == 0, kernel.name
 
 
 def test_every_kernel_is_looked_at():

@@ -222,3 +222,8 @@ def use_on_amd(kernel: Kernel) -> Use:
     fields = {name.strip(): value.strip() for name, value in lines}
     spilled = int(fields[".vgpr_spill_count"]) + int(fields[".sgpr_spill_count"])
     return Use(compiled.metadata.shared, int(fields[".vgpr_count"]), spilled)
+
+
+def use_of(index: int, card: int | str) -> Use:
+    """What a kernel takes, by its place in `kernels_of_ours`, on NVIDIA's cards of a compute capability or on `AMD`."""
+    return use_on_amd(kernels_of_ours()[index]) if isinstance(card, str) else use_on(kernels_of_ours(card)[index], card)

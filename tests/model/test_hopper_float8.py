@@ -1,5 +1,7 @@
 """The Hopper kernel of 8-bit attention, given its operands."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import hopper_on_a_cpu
 import pytest
 import torch
@@ -61,11 +63,20 @@ def expected(queries_keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return (weights @ values.double().transpose(0, 1) / weights.sum(-1, keepdim=True)).transpose(0, 1)
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The source compiled for a CPU, for each dtype; g++ takes 10 s for one on a single core."""
+    dtypes = hopper_float8.DTYPES
+    folders = [tmp_path_factory.mktemp("program") for _ in dtypes]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(dtypes, pool.map(hopper_on_a_cpu.compiled, dtypes, folders), strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(hopper_on_a_cpu.COMPILER is None, reason="needs g++")
 @DTYPES
-def test_the_source_on_a_cpu(dtype, tmp_path):
-    program = hopper_on_a_cpu.compiled(dtype, tmp_path)
+def test_the_source_on_a_cpu(programs, dtype):
+    program = programs[dtype]
     for tokens, heads, spread in ((65, 2, 0.5), (300, 1, 1.5)):
         queries_keys = (spread * torch.randn(tokens, 2, heads, 64)).to(dtype)
         values = (torch.randn(tokens, heads, 64) + 1).to(FLOAT8)

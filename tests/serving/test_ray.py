@@ -33,19 +33,35 @@ def wanted(pipe, tmp_path_factory):
     return {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
 
 
-@pytest.fixture
-def nodes():
-    """The cluster, and its nodes besides the head, which has no cores to give away; this process is on the head."""
+@pytest.fixture(scope="module")
+def cluster():
+    """Its head, which has no cores to give away; this process is on it.
+
+    The head asks twice a second whether a node is there, so that one that was killed is missed after 2 s, not 15: what
+    answers nothing is still given as long as usual.
+    """
     pytest.importorskip("kandinsky.serving.ray", exc_type=ImportError)  # first: it tells ray what not to do
     utils = pytest.importorskip("ray.cluster_utils")
-    cluster = utils.Cluster(True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    others = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    cluster.wait_for_nodes(LONG)
-    yield cluster, others
-    import ray
-
-    ray.shutdown()
+    often = {"health_check_period_ms": 500}
+    cluster = utils.Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": often})
+    yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster):
+    """The cluster, and its nodes besides the head: three of one core each, with nothing on them.
+
+    Those of the test before stay. Nodes that it lost are replaced, and those that it added are removed.
+    """
+    others = list(cluster.worker_nodes)
+    others += [cluster.add_node(num_cpus=1) for _ in range(3 - len(others))]
+    cluster.wait_for_nodes(LONG)
+    until(lambda: cluster.global_state.available_resources().get("CPU") == 3)
+    yield cluster, others
+    ray_module().ray.shutdown()
+    for node in cluster.worker_nodes - set(others):
+        cluster.remove_node(node)
 
 
 @pytest.fixture
@@ -55,27 +71,6 @@ def place(small_weights):
 
 def made(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
-
-
-def test_a_batch_while_a_node_is_killed(nodes, place, tmp_path, wanted):
-    from kandinsky.serving.ray import Cluster
-
-    cluster, others = nodes
-    connection = Cluster(cluster.address, place)
-    assert connection.room() == 3
-    items = make_items(PROMPTS, SETTINGS, model_set=SMALL)
-    result = []
-    workers = Workers(connection.starts(0, 3))
-    run = threading.Thread(target=lambda: result.append(run_batch_on(workers, items, tmp_path)))
-    run.start()
-    until(lambda: len(made(tmp_path)) >= 3 or not run.is_alive())
-    cluster.remove_node(others[0], allow_graceful=False)
-    run.join()
-    assert (result[0].made, result[0].failed) == (12, {})
-    assert made(tmp_path) == wanted
-    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().split("\n") if line]
-    assert sum(line["status"] == "done" for line in lines) == 12
-    connection.close()
 
 
 def test_the_command_and_its_restart(nodes, small_weights, tmp_path, wanted, capsys):
@@ -90,31 +85,6 @@ def test_the_command_and_its_restart(nodes, small_weights, tmp_path, wanted, cap
     assert "4 made, 0 done before" in capsys.readouterr().out
     assert main(command) == 0
     assert "0 made, 4 done before" in capsys.readouterr().out
-
-
-def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_path, wanted, monkeypatch):
-    from kandinsky.serving import ray as ray_module
-
-    cluster, others = nodes
-    monkeypatch.setattr(ray_module, "LOOK", 0.5)
-    connection = ray_module.Cluster(cluster.address, place)
-    with Store(tmp_path) as store:
-        scheduler = Scheduler(store, connection.starts(0, connection.room()))
-        scheduler.start()
-        connection.grow_scheduler(scheduler)
-        with served(scheduler) as address, client_of(address) as client:
-            ids = [posted(client, prompt=prompt, seed=number)["id"] for number, prompt in enumerate(PROMPTS[:8], 1)]
-            until(lambda: store.counts()["completed"] >= 2)
-            cluster.remove_node(others[0], allow_graceful=False)
-            cluster.add_node(num_cpus=2)
-            until(lambda: len(scheduler.hands) >= 4)  # the lost one's may wait for room for ever
-            videos = [ended(client, job_id) for job_id in ids]
-            assert [video["status"] for video in videos] == ["completed"] * 8
-            contents = [client.get(f"/v1/videos/{job_id}/content").content for job_id in ids]
-            assert contents == [wanted[f"{number:04}.mp4"] for number in range(1, 9)]
-        scheduler.drain()
-        scheduler.wait_until_gone(LONG)
-    connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -160,20 +130,6 @@ def test_files_of_clients_and_loras_get_to_the_nodes(nodes, place, adapted, alon
         } == dict.fromkeys(JOBS, True)
 
 
-def test_a_node_is_killed_in_the_middle_of_an_extension(nodes, place, adapted, alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_module(), "LOOK", 0.5)
-    cluster, others = nodes
-    for node in others[1:]:
-        cluster.remove_node(node)
-    with running(cluster, replace(place, **adapted[0]), tmp_path) as (store, scheduler):
-        job_id = arrive(store, JOBS["extension"])
-        until(lambda: (now := scheduler.live.now(job_id)) and now.step)
-        cluster.remove_node(others[0], allow_graceful=False)
-        cluster.add_node(num_cpus=1)
-        assert file_of(store, job_id).read_bytes() == alone["extension"]
-        assert store.get(job_id).kills == 1
-
-
 def test_a_batch_with_pictures_and_loras(nodes, place, adapted, tmp_path):
     (cluster, _), (_, pipe) = nodes, adapted
     give(tmp_path)
@@ -200,6 +156,66 @@ def test_a_group_on_one_node(nodes, place, tmp_path):
     with running(cluster, replace(place, processes=2), tmp_path) as (store, scheduler):
         assert list(scheduler.hands) == ["ray-0"]
         assert file_of(store, arrive(store, JOBS["first frame"])).stat().st_size > 1000
+
+
+def test_a_batch_while_a_node_is_killed(nodes, place, tmp_path, wanted):
+    from kandinsky.serving.ray import Cluster
+
+    cluster, others = nodes
+    connection = Cluster(cluster.address, place)
+    assert connection.room() == 3
+    items = make_items(PROMPTS, SETTINGS, model_set=SMALL)
+    result = []
+    workers = Workers(connection.starts(0, 3))
+    run = threading.Thread(target=lambda: result.append(run_batch_on(workers, items, tmp_path)))
+    run.start()
+    until(lambda: len(made(tmp_path)) >= 3 or not run.is_alive())
+    cluster.remove_node(others[0], allow_graceful=False)
+    run.join()
+    assert (result[0].made, result[0].failed) == (12, {})
+    assert made(tmp_path) == wanted
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().split("\n") if line]
+    assert sum(line["status"] == "done" for line in lines) == 12
+    connection.close()
+
+
+def test_a_server_while_a_node_is_killed_and_another_joins(nodes, place, tmp_path, wanted, monkeypatch):
+    from kandinsky.serving import ray as ray_module
+
+    cluster, others = nodes
+    monkeypatch.setattr(ray_module, "LOOK", 0.5)
+    connection = ray_module.Cluster(cluster.address, place)
+    with Store(tmp_path) as store:
+        scheduler = Scheduler(store, connection.starts(0, connection.room()))
+        scheduler.start()
+        connection.grow_scheduler(scheduler)
+        with served(scheduler) as address, client_of(address) as client:
+            ids = [posted(client, prompt=prompt, seed=number)["id"] for number, prompt in enumerate(PROMPTS[:8], 1)]
+            until(lambda: store.counts()["completed"] >= 2)
+            cluster.remove_node(others[0], allow_graceful=False)
+            cluster.add_node(num_cpus=2)
+            until(lambda: len(scheduler.hands) >= 4)  # the lost one's may wait for room for ever
+            videos = [ended(client, job_id) for job_id in ids]
+            assert [video["status"] for video in videos] == ["completed"] * 8
+            contents = [client.get(f"/v1/videos/{job_id}/content").content for job_id in ids]
+            assert contents == [wanted[f"{number:04}.mp4"] for number in range(1, 9)]
+        scheduler.drain()
+        scheduler.wait_until_gone(LONG)
+    connection.close()
+
+
+def test_a_node_is_killed_in_the_middle_of_an_extension(nodes, place, adapted, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_module(), "LOOK", 0.5)
+    cluster, others = nodes
+    for node in others[1:]:
+        cluster.remove_node(node)
+    with running(cluster, replace(place, **adapted[0]), tmp_path) as (store, scheduler):
+        job_id = arrive(store, JOBS["extension"])
+        until(lambda: (now := scheduler.live.now(job_id)) and now.step)
+        cluster.remove_node(others[0], allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        assert file_of(store, job_id).read_bytes() == alone["extension"]
+        assert store.get(job_id).kills == 1
 
 
 def test_a_job_whose_files_are_gone_fails_alone(tmp_path):
