@@ -43,6 +43,10 @@ def test_another_run_is_not_taken_up(data, teacher, tmp_path):
     run(PretrainSettings, data, teacher, tmp_path, steps=1)
     with pytest.raises(ValueError, match=r"seed=1: .* was made with 0; take another output"):
         run(PretrainSettings, data, teacher, tmp_path, seed=1)
+    with pytest.raises(
+        ValueError, match=r"initial='.*teacher.safetensors': .* was made with None; take another output"
+    ):
+        run(PretrainSettings, data, teacher, tmp_path, initial=teacher)
 
 
 def test_one_process_is_not_sharded(data, teacher, tmp_path):
