@@ -62,6 +62,21 @@ def test_norms_are_summed_in_one_order():
     assert others == [first, first]
 
 
+@pytest.mark.parametrize("heads", [24, 6])
+def test_a_rank_with_some_of_the_heads_sums_their_norms_in_the_order_of_all(heads):
+    """2 to 8 GPUs, `parallelism="sequence"`: latents are those of one GPU."""
+    from dataclasses import replace
+
+    from triton_targets import kernels_of_ours, sums_on
+
+    from kandinsky.model.kernels import blocks
+
+    for kernel in kernels_of_ours(90):
+        if kernel.name.startswith("norm_rope"):
+            part = replace(kernel, constants={**kernel.constants, **blocks(heads, 64)})
+            assert sums_on(part, 90) == sums_on(kernel, 90), kernel.name
+
+
 def test_what_amd_can_have_fits_there(uses):
     """No kernel of ours is launched on ROCm yet; this is what stands in the way, and what does not."""
     from triton_targets import AMD, AMD_REGISTERS, AMD_SHARED, kernels_of_ours

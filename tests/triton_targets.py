@@ -85,7 +85,7 @@ def _element_wise() -> list[Kernel]:
             name = f"add_norm, residual {residual}, float8 {quantise}"
             warps, on_amd = kernels._warps(block), not quantise
             rows.append(Kernel(name, kernels._add_norm, types, constants, warps, 3, capability, on_amd))
-    heads = {"block_heads": triton.next_power_of_2(HEADS), "head_dim": 64, "block_dim": 64}
+    heads = {**kernels.blocks(HEADS, 64), "head_dim": 64}
     rows.append(Kernel("norm_rope", kernels._norm_rope, ("*bf16",) * 5 + ("*fp32", "i32", "fp32", "fp32"), heads))
     hidden = {"block": HIDDEN, "chunk": 4096, "largest": largest}
     types = ("*bf16", "*fp8e4nv", "*fp32", "i32")
@@ -130,7 +130,7 @@ def _float8_operands() -> list[Kernel]:
         )
         types = ("*bf16", out, *("*bf16",) * 4, "*fp32", "i32", *("fp32",) * 3)
         name, function = f"norm_rope, {kind} queries and keys", float8_operands._norm_rope_queries_keys
-        rows.append(Kernel(name, function, types, {**constants, "block_dim": 64}, 4, 3, 90, False))
+        rows.append(Kernel(name, function, types, {**kernels.blocks(HEADS, 64), "head_dim": 64}, 4, 3, 90, False))
     return rows
 
 

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from kandinsky.model.kernels import normed_and_turned
+from kandinsky.model.kernels import WARPS, blocks, normed_and_turned
 from kandinsky.model.quantised import FLOAT8
 
 HEAD_DIM = 64
@@ -119,8 +119,7 @@ def norm_rope_operands(
     with torch.cuda.device_of(qkv):
         _norm_rope_queries_keys[(tokens, 2)](
             qkv, made, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
-            query_scale, _balance(dtype),
-            block_heads=triton.next_power_of_2(heads), head_dim=dim, block_dim=triton.next_power_of_2(dim), num_warps=4,
+            query_scale, _balance(dtype), **blocks(heads, dim), head_dim=dim, num_warps=WARPS,
         )  # fmt: skip
     return Operands(made, _stored_values(qkv))
 

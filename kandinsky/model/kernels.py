@@ -20,6 +20,9 @@ from torch import Tensor
 
 from kandinsky.model.quantised import FLOAT8_MAX, Quantised
 
+WARPS = 4
+"""Of a program that has all heads of a token."""
+
 
 @triton.jit
 def _store_row(x, out, scale_out, row, columns, inside, dim, quantise: tl.constexpr, largest: tl.constexpr):
@@ -176,6 +179,17 @@ def add_norm(
     return summed, result
 
 
+def blocks(heads: int, head_dim: int) -> dict[str, int]:
+    """How many heads and channels a program of `normed_and_turned` holds.
+
+    Enough for 8 channels a thread however few heads there are: with fewer, Triton would give a thread fewer channels
+    and sum a norm's means in another order, so that a rank with some of the heads had other bits than one GPU.
+    """
+    block_dim = triton.next_power_of_2(head_dim)
+    fewest = triton.cdiv(8 * 32 * WARPS, block_dim)
+    return {"block_heads": max(triton.next_power_of_2(heads), fewest), "block_dim": block_dim}
+
+
 def norm_rope_(
     qkv: Tensor, query_norm: torch.nn.LayerNorm, key_norm: torch.nn.LayerNorm, rope: Tensor, query_scale: float
 ) -> Tensor:
@@ -189,9 +203,7 @@ def norm_rope_(
     with torch.cuda.device_of(qkv):
         _norm_rope[(tokens, 2)](
             qkv, query_norm.weight, query_norm.bias, key_norm.weight, key_norm.bias, rope, heads, query_norm.eps,
-            query_scale,
-            block_heads=triton.next_power_of_2(heads), head_dim=head_dim, block_dim=triton.next_power_of_2(head_dim),
-            num_warps=4,
+            query_scale, **blocks(heads, head_dim), head_dim=head_dim, num_warps=WARPS,
         )  # fmt: skip
     return qkv
 

@@ -112,7 +112,7 @@ class Mailbox:
         return self.handle.get_buffer(rank, tuple(shape), dtype, offset // dtype.itemsize)
 
     def exchange(self, sends: Sequence[Letter], receives: Sequence[tuple[Tensor, int]], *, channel: int = 0) -> Wait:
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.buffer.device))
         with torch.cuda.stream(self.stream):
             for letter in sends:
                 self.push(letter, channel)
@@ -135,7 +135,7 @@ class Mailbox:
         self.at(letter.rank, letter.offset, letter.tensor.shape, letter.tensor.dtype).copy_(
             letter.tensor, non_blocking=True
         )
-        letter.tensor.record_stream(torch.cuda.current_stream())
+        letter.tensor.record_stream(torch.cuda.current_stream(self.buffer.device))
         self.handle.put_signal(letter.rank, channel)
 
 

@@ -149,9 +149,9 @@ class Sum:
         sends = [Letter(shares[other], other, first + rank * largest) for other in others]
         slots = [(box.view(first + other * largest, mine.shape, self.dtype), other) for other in others]
         arrived = box.exchange(sends, slots, channel=channel)
-        computed = torch.cuda.Event()
-        computed.record()
-        adder = _adder(box)
+        device = box.buffer.device
+        computed = torch.cuda.current_stream(device).record_event()
+        adder = _adder(device)
         with torch.cuda.stream(adder):
             adder.wait_event(computed)
             arrived()
@@ -161,7 +161,7 @@ class Sum:
                 box.push(Letter(mine, other, edges[rank] * row), channel + 1)
 
         def wait() -> None:
-            torch.cuda.current_stream().wait_stream(adder)
+            torch.cuda.current_stream(device).wait_stream(adder)
             for other in others:
                 box.handle.wait_signal(other, channel + 1)
 
@@ -171,6 +171,6 @@ class Sum:
 _adders: dict[int, torch.cuda.Stream] = {}
 
 
-def _adder(box: Mailbox) -> torch.cuda.Stream:
+def _adder(device: torch.device) -> torch.cuda.Stream:
     """A second stream beside the box's: additions must not hold up the next piece's sending."""
-    return _adders.setdefault(box.buffer.device.index, torch.cuda.Stream(box.buffer.device, priority=-1))
+    return _adders.setdefault(device.index, torch.cuda.Stream(device, priority=-1))

@@ -224,5 +224,6 @@ class Maker:
 
 
 def memory_in_use() -> int:
-    """Bytes that are allocated on this process's GPU; 0 without one."""
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() and torch.cuda.is_initialized() else 0
+    """Bytes that this process has allocated on its GPUs, whichever is the current one; 0 without one."""
+    started = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count()))) if started else 0

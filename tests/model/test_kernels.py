@@ -50,6 +50,16 @@ def test_norm_rope(heads, head_dim, scale):
     assert torch.equal(found[:, 2], qkv[:, 2])
 
 
+@pytest.mark.parametrize("heads", [24, 16, 12, 8, 6])
+def test_some_of_the_heads_have_the_bits_of_all(heads):
+    """Which is what each of several GPUs has with `parallelism="sequence"`."""
+    qkv, norms = rows(301, 3, 48, 64), [random_norm(64, **ON_GPU) for _ in range(2)]
+    angles = torch.randn(301, 32, device=CUDA)
+    terms = (*norms, torch.stack((angles.cos(), angles.sin()), -1), math.log2(math.e) / 8)
+    some = fused().norm_rope(qkv[:, :, :heads].contiguous(), *terms)
+    assert torch.equal(some, fused().norm_rope(qkv, *terms)[:, :, :heads])
+
+
 @pytest.mark.parametrize("dim", [128, 1536, 12288])
 @pytest.mark.parametrize("offset", [0.0, -4.0])
 def test_gelu_quantise(dim, offset):

@@ -93,6 +93,29 @@ def test_an_encoder_that_starts_after_an_interrupt(tmp_path, monkeypatch):
     assert not [path for path in tmp_path.iterdir() if ".partial" in path.name]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_decoder_that_ends_before_the_encoder_is_there(tmp_path, monkeypatch, error):
+    """The encoder is waited for and ended; nothing of it is left."""
+    inner, failed, writers = finisher_module.open_writer, threading.Event(), []
+
+    class FailingVae(QuickVae):
+        def frames(self, *_arguments, **_settings):
+            failed.set()
+            raise error
+            yield
+
+    def open_writer(*arguments, **settings):
+        assert failed.wait(10)
+        writers.append(inner(*arguments, **settings))
+        return writers[0]
+
+    monkeypatch.setattr(finisher_module, "open_writer", open_writer)
+    with pytest.raises((error, DecodeError)):
+        begun(Finisher(FailingVae(), SMALL, progress=False), tmp_path / "v.mp4")
+    assert writers[0]._process.poll() is not None
+    assert [path.name for path in tmp_path.iterdir()] == [f"v{SUFFIX}"]
+
+
 def test_a_file_without_a_record(tmp_path):
     assert read_comment(begun(QUICK, tmp_path / "v.mp4", metadata=False)().path) is None
 

@@ -70,6 +70,15 @@ def test_the_file_of_the_openai_client_equals_that_of_a_call(pipe, tmp_path, wan
         scheduler.wait_until_gone(LONG)
 
 
+def test_memory_is_that_of_all_its_gpus(monkeypatch):
+    """A worker whose device is not the first one says what it has there."""
+    cuda = maker_module.torch.cuda
+    for name, value in {"is_available": True, "is_initialized": True, "device_count": 2}.items():
+        monkeypatch.setattr(cuda, name, lambda value=value: value)
+    monkeypatch.setattr(cuda, "memory_allocated", lambda device=0: [0, 5][device])
+    assert maker_module.memory_in_use() == 5
+
+
 def test_what_it_says(maker, said, tmp_path, wanted):
     maker.make(order(tmp_path))
     finish(maker)
