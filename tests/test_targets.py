@@ -62,7 +62,7 @@ def test_norms_are_summed_in_one_order():
     assert others == [first, first]
 
 
-@pytest.mark.parametrize("heads", [24, 6])
+@pytest.mark.parametrize("heads", [24, 12, 8, 6])
 def test_a_rank_with_some_of_the_heads_sums_their_norms_in_the_order_of_all(heads):
     """2 to 8 GPUs, `parallelism="sequence"`: latents are those of one GPU."""
     from dataclasses import replace

@@ -10,9 +10,9 @@ import torch
 from helpers import relative_error
 
 SHAPES = [
-    ((4, 6, 9, 16, 16, 3), 0),  # frames, rows, columns, inputs, outputs, taps in time
-    ((4, 3, 9, 16, 32, 3), 1),
-    ((3, 3, 7, 64, 16, 2), 0),
+    ((5, 6, 9, 16, 16, 3), 0),  # frames, rows, columns, inputs, outputs, taps in time
+    ((4, 5, 9, 16, 32, 3), 1),
+    ((3, 5, 7, 64, 16, 2), 0),
 ]
 """Of what is convolved, and rows above and below that the window has."""
 ON_A_GPU = [((4, 17, 35, 128, 128, 3), 0), ((4, 17, 35, 128, 128, 3), 1), ((3, 16, 33, 256, 512, 2), 0)]
